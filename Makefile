@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# "make help" lists the targets. CC, CFLAGS, LDFLAGS and the like may come from
+# the environment or the command line: what the project needs is added to them.
+
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+CFLAGS     ?= -O2 -g
+INSTALL    ?= install
+NM         ?= nm
+OBJCOPY    ?= objcopy
+PKG_CONFIG ?= pkg-config
+BUILD       = build
+
+# All processors, unless the caller has chosen.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+MAKEFLAGS += --no-print-directory
+
+# Short lines, unless V=1.
+Q   = $(if $(filter 1,$(V)),,@)
+say = $(if $(Q),@printf '  %-5s %s\n' $(1) $(2))
+
+comma := ,
+VERSION := $(shell sed -n 's/^.define KTVBLK_VERSION "\(.*\)"/\1/p' include/ktvblk.h)
+SONAME  := libktvblk.so.$(firstword $(subst ., ,$(VERSION)))
+
+# pkg-config is asked once, and only when first needed: "make deps" installs it.
+ask = $(eval $(1) := $(shell $(PKG_CONFIG) $(2)))$($(1))
+SYSTEMD_CFLAGS = $(call ask,SYSTEMD_CFLAGS,--cflags libsystemd)
+SYSTEMD_LIBS   = $(call ask,SYSTEMD_LIBS,--libs libsystemd)
+CHECK_CFLAGS   = $(call ask,CHECK_CFLAGS,--cflags check)
+CHECK_LIBS     = $(call ask,CHECK_LIBS,--libs check)
+
+WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+       -Wconversion $(if $(filter 1,$(WERROR)),-Werror)
+OUR_CPPFLAGS = -D_GNU_SOURCE -Iinclude
+OUR_CFLAGS   = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) $(SANITIZE)
+COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS)
+LINK    = $(CC) -pthread $(SANITIZE) $(CFLAGS) $(LDFLAGS)
+
+# nodelete: a thread stuck in storage must not have its code unmapped.
+SHARED_LDFLAGS = -shared -Wl,-soname,$(SONAME) \
+		 -Wl,--version-script=src/lib/libktvblk.map \
+		 -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,-z,nodelete
+
+objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
+LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c))
+DEMO_OBJ := $(call objects,$(filter-out src/demo/vmm%,$(wildcard src/demo/*.c)))
+UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
+HELP_OBJ := $(call objects,$(filter-out tests/unit/test-% %/tsan-clockjoin.c,\
+	$(wildcard tests/unit/*.c)))
+
+SHARED   := $(BUILD)/libktvblk.so.$(VERSION)
+LINKS    := $(BUILD)/$(SONAME) $(BUILD)/libktvblk.so
+STATIC   := $(BUILD)/libktvblk.a
+PC       := $(BUILD)/libktvblk.pc
+PROGRAMS := $(if $(DEMO_OBJ),$(BUILD)/ktvblk-demo)
+UNIT     := $(UNIT_OBJ:.o=)
+
+all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS)	## the libraries and programs (default)
+
+# Everything compiled waits for this file. It changes when the flags do; install
+# takes what is there. "make deps check" has its packages before it compiles.
+$(BUILD)/flags: export WANT = $(COMPILE) $(LDFLAGS)
+$(BUILD)/flags: $(if $(filter install,$(MAKECMDGOALS)),,FORCE) \
+		| $(filter deps deps-ci,$(MAKECMDGOALS))
+	@mkdir -p $(@D)
+	@echo "$$WANT" | cmp -s - $@ || echo "$$WANT" >$@
+
+$(BUILD)/%.o: %.c $(BUILD)/flags Makefile
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
+
+$(LIB_OBJ): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
+$(BUILD)/tests/%.o: private OUR_CPPFLAGS += -iquote src/lib $(CHECK_CFLAGS) $(SYSTEMD_CFLAGS)
+
+$(SHARED): $(LIB_OBJ) src/lib/libktvblk.map
+	$(call say,LD,$@)
+	$(Q)$(LINK) $(SHARED_LDFLAGS) -o $@ $(LIB_OBJ) $(SYSTEMD_LIBS)
+
+$(LINKS): $(SHARED)
+	@ln -sf $(<F) $@
+
+# One object, so that what is hidden can be made local.
+$(STATIC): $(LIB_OBJ)
+	$(call say,AR,$@)
+	$(Q)$(CC) -r -nostdlib -o $(BUILD)/libktvblk.o $^
+	$(Q)$(OBJCOPY) --localize-hidden $(BUILD)/libktvblk.o
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $(BUILD)/libktvblk.o
+
+# Made again whenever asked for: install may name other directories.
+$(PC): src/lib/libktvblk.pc.in FORCE
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+	     -e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' \
+	     -e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' $< >$@
+
+$(BUILD)/ktvblk-demo: $(DEMO_OBJ) $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $(DEMO_OBJ) -L$(BUILD) -lktvblk
+
+# Unit tests see the library's own objects. A comment "/* wrap: write */" in
+# one sends the library's calls of write to its __wrap_write.
+wrapped = $(shell sed -n 's|.*/\* wrap: \(.*\) \*/.*|\1|p' $(1))
+$(UNIT): %: %.o $(HELP_OBJ) $(LIB_OBJ) $(TEST_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(LINK) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
+		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+
+check: $(UNIT)	## run the unit tests
+	@tests/run.sh $(UNIT)
+
+check-asan:	## ... with the address and undefined behaviour sanitizers
+	@CK_TIMEOUT_MULTIPLIER=4 TEST_TIMEOUT=400 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(MAKE) check BUILD=$(BUILD)/asan SANITIZE="-fsanitize=address,undefined \
+		-fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+
+# setarch: ThreadSanitizer does not start where addresses are very random; some
+# containers do not let it help.
+check-tsan:	## ... with the thread sanitizer
+	@CK_FORK=no TEST_TIMEOUT=600 \
+	TEST_WRAPPER="$$(setarch -R true 2>/dev/null && echo setarch -R)" \
+	$(MAKE) check BUILD=$(BUILD)/tsan SANITIZE=-fsanitize=thread \
+		TEST_LDFLAGS=-Wl,--wrap=pthread_clockjoin_np \
+		TEST_OBJ=$(BUILD)/tsan/tests/unit/tsan-clockjoin.o
+
+check-valgrind:	## ... with valgrind's memcheck
+	@CK_FORK=no TEST_TIMEOUT=900 \
+	TEST_WRAPPER="valgrind -q --error-exitcode=99 --leak-check=full \
+		--errors-for-leak-kinds=definite --fair-sched=try" \
+	$(MAKE) check BUILD=$(BUILD)/valgrind
+
+check-headers:	## compile each public header alone as C99, C11 and C++17
+	@for h in include/*.h; do for l in c:c99 c:c11 c++:c++17; do \
+		c="$(CC)"; [ $${l%:*} = c ] || c="$(CXX)"; \
+		printf '  %-5s %s %s\n' HDR $$h $${l#*:}; \
+		printf '#include "%s"\nextern int not_empty;\n' $$h | \
+		$$c -x $${l%:*} -std=$${l#*:} -pedantic -Wall -Wextra -Werror \
+			-I. -Iinclude -fsyntax-only - || exit 1; \
+	done; done
+
+# What nm says of the libraries against what the map says.
+check-symbols: $(SHARED) $(STATIC)	## compare the exported symbols with the map
+	@sed 's|/\*.*\*/||' src/lib/libktvblk.map | grep -o 'ktvblk_[a-z0-9_]*' | \
+		sort >$(BUILD)/symbols.map
+	@$(NM) -D --defined-only -P $(SHARED) | \
+		sed '/ A /d; s/[@ ].*//' | sort >$(BUILD)/symbols.shared
+	@$(NM) -g --defined-only -P $(STATIC) | \
+		sed '/:$$/d; s/ .*//' | sort >$(BUILD)/symbols.static
+	@diff -u $(BUILD)/symbols.map $(BUILD)/symbols.shared
+	@diff -u $(BUILD)/symbols.map $(BUILD)/symbols.static
+	@echo "$$(wc -l <$(BUILD)/symbols.map) symbols, as in the map"
+
+demo: $(BUILD)/ktvblk-demo	## build and run the tour (DEMO_ARGS=...)
+	@LD_LIBRARY_PATH=$(BUILD) $(BUILD)/ktvblk-demo $(DEMO_ARGS)
+
+install: all	## install below $(DESTDIR)$(PREFIX)
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR))
+	$(INSTALL) -m 644 include/*.h $(DESTDIR)$(INCLUDEDIR)
+	$(INSTALL) -m 644 $(SHARED) $(STATIC) $(DESTDIR)$(LIBDIR)
+	cp -d $(LINKS) $(DESTDIR)$(LIBDIR)
+	$(INSTALL) -m 644 $(PC) $(DESTDIR)$(LIBDIR)/pkgconfig
+	$(if $(PROGRAMS),$(INSTALL) $(PROGRAMS) $(DESTDIR)$(BINDIR))
+
+uninstall:	## remove what install put there
+	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(notdir $(wildcard include/*.h)))
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(SHARED) $(LINKS) $(STATIC)))
+	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/libktvblk.pc
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(PROGRAMS)))
+
+deps:	## install the Debian packages to build and check with (as root)
+	@.ci/deps build check
+
+deps-ci:	## ... and those of the CI run
+	@.ci/deps build check ci
+
+SOURCES = $$(find src include tests -name '*.[ch]')
+format:	## lay out the sources with clang-format
+	clang-format -i $(SOURCES)
+
+format-check:	## see that format has nothing to do
+	clang-format -n -Werror $(SOURCES)
+
+clean:	## remove build/
+	rm -rf $(BUILD)
+
+help:	## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
+
+FORCE:
+.PHONY: all check check-asan check-tsan check-valgrind check-headers \
+	check-symbols demo install uninstall deps deps-ci format format-check \
+	clean help FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(UNIT_OBJ) $(HELP_OBJ) $(TEST_OBJ))

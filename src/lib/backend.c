@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The object around an ops table. */
+
+#include "backend.h"
+#include "sized.h"
+#include "util.h"
+
+/* The ops of version 1.0. */
+#define OPS_SIZE_1_0 (6 * sizeof(void *))
+
+int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
+		       struct ktvblk_backend **ret_backend)
+{
+	struct ktvblk_backend *backend;
+	struct ktvblk_backend_ops ours;
+	int r;
+
+	if (!ops || !ret_backend)
+		return -EINVAL;
+	r = sized_copy_in(&ours, sizeof(ours), ops, ops->size, OPS_SIZE_1_0);
+	if (r < 0)
+		return r;
+	if (!ours.preadv || !ours.capacity)
+		return -EINVAL;
+	backend = malloc(sizeof(*backend));
+	if (!backend)
+		return -ENOMEM;
+	atomic_init(&backend->refs, 1);
+	backend->ops = ours;
+	backend->userdata = userdata;
+	*ret_backend = backend;
+	return 0;
+}
+
+struct ktvblk_backend *ktvblk_backend_ref(struct ktvblk_backend *backend)
+{
+	if (backend)
+		refs_get(&backend->refs);
+	return backend;
+}
+
+struct ktvblk_backend *ktvblk_backend_unref(struct ktvblk_backend *backend)
+{
+	if (backend && refs_put(&backend->refs)) {
+		if (backend->ops.release)
+			backend->ops.release(backend->userdata);
+		free(backend);
+	}
+	return NULL;
+}

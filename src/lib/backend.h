@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_BACKEND_H
+#define KTVBLK_BACKEND_H
+
+/* Where sectors live: an ops table, counted by references. */
+
+#include <stdbool.h>
+
+#include "ktvblk.h"
+
+struct ktvblk_backend {
+	_Atomic unsigned int refs;
+	struct ktvblk_backend_ops ops;
+	void *userdata;
+};
+
+static inline bool backend_is_read_only(const struct ktvblk_backend *backend)
+{
+	return !backend->ops.pwritev;
+}
+
+#endif

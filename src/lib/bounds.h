@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_BOUNDS_H
+#define KTVBLK_BOUNDS_H
+
+/* The one place for limits and defaults. Units are in the names. */
+
+#define SECTOR_SHIFT 9
+#define SECTOR_BYTES 512u
+
+/* What the device tells the guest. */
+#define SEG_MAX 128u
+#define SEG_BYTES_MAX (1u << 20)
+#define QUEUE_SIZE_DEFAULT 256u
+
+/* The longest chain looked at: SEG_MAX segments, a header, a status. */
+#define CHAIN_DESC_MAX (SEG_MAX + 2)
+
+/* Storage calls. */
+#define EINTR_RETRY_MAX 16u
+#define BOUNCE_BYTES (1u << 20)
+#define IOV_BATCH_MAX 256
+
+/* Without EVENT_IDX, how long a completion may wait for its interrupt. */
+#define IRQ_HOLD_NS 100000u
+
+/* The throttle's retry timer; 0 would disarm it. */
+#define RETRY_NS_MIN UINT64_C(1)
+#define RETRY_NS_MAX UINT64_C(1000000000)
+
+/* Teardown. */
+#define BUDGET_MS_DEFAULT 1000u
+#define BUDGET_MS_MAX 3600000u
+#define STOP_ATTEMPTS 4u
+#define STATUS_CAS_ATTEMPTS 4u
+#define GATE_GRACE_NS UINT64_C(20000000)
+#define LOG_STOP_NS UINT64_C(20000000)
+
+/* Records. */
+#define STALL_WARN_MS_DEFAULT 5000u
+#define LOG_QUEUE_ENTRIES 512u
+#define LOG_QUEUE_RESERVED 128u /* for what a guest cannot provoke */
+#define LOG_ARGS_MAX 8
+#define LOG_FIELDS_MAX 32
+#define LOG_TEXT_BYTES 4096
+#define LOG_LIMIT_BURST 10u
+#define LOG_LIMIT_NS UINT64_C(5000000000)
+#define LOG_EXIT_FLUSH_MS 500u
+
+#endif

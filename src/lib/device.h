@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_DEVICE_H
+#define KTVBLK_DEVICE_H
+
+/*
+ * The device as the VMM holds it: the register file, the configuration, and the
+ * session of the moment. No worker ever touches it.
+ *
+ * Who may call what, from where:
+ *   the VMM's device lock   everything in mmio, status, queue, device and pause,
+ *                           but what is listed next
+ *   any thread, no lock     is_paused, kick_fd, irq_fd, get_stats, the stats
+ *   the worker              session, drain, io, request, virtqueue, throttle
+ *   any thread of ours      counters, identity, journal, gate, ports, watch
+ *   ktvblk-log              record, watch_scan, watch_locate
+ */
+
+#include <sched.h>
+
+#include "session.h"
+
+struct ktvblk_dev {
+	/* fixed at creation */
+	struct disk_config disk;
+	struct disk_id *disk_id;
+	struct ports *ports;
+	struct ktvblk_stats *stats;
+	struct ktvblk_backend *backend;
+	uint64_t features; /* offered */
+	uint16_t queue_size_max;
+	uint32_t reset_timeout_ms;
+	uint32_t destroy_timeout_ms;
+
+	/* the VMM's */
+	struct ktvblk_mem *mem;
+	cpu_set_t cpus;
+	bool has_cpus;
+	uint64_t stop_requested_ns; /* 0: not yet */
+
+	/* the register file */
+	uint32_t device_features_sel;
+	uint32_t driver_features_sel;
+	uint64_t driver_features;
+	uint32_t queue_sel;
+	struct queue_config queue; /* latched by the session at DRIVER_OK */
+	uint32_t config_generation;
+
+	struct session *session; /* never NULL */
+};
+
+/* A write of 0 to Status (section 2.4). */
+void device_reset(struct ktvblk_dev *dev);
+
+/* At DRIVER_OK: start the session's worker; where that fails, NEEDS_RESET. */
+void device_start(struct ktvblk_dev *dev);
+
+/* Let QueueNotify reach the worker; never blocks. */
+void device_kick(struct ktvblk_dev *dev);
+
+/* status.c: a write of anything else (section 3.1.1). */
+void status_write(struct ktvblk_dev *dev, uint32_t value);
+
+/* May the driver write features, may it set up the queue? */
+bool status_takes_features(const struct ktvblk_dev *dev);
+bool status_takes_queue(const struct ktvblk_dev *dev);
+
+/* queue.c: the set-up of the one queue (section 4.2.3.2). */
+void queue_reset(struct ktvblk_dev *dev);
+void queue_set_size(struct ktvblk_dev *dev, uint32_t value);
+
+/* One half of an address; `align` is a power of two. */
+void queue_set_address(struct ktvblk_dev *dev, uint64_t *addr, uint32_t value,
+		       bool high, uint64_t align);
+
+#endif

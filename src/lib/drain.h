@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_DRAIN_H
+#define KTVBLK_DRAIN_H
+
+/* One drain: what a worker does for one wake-up. */
+
+#include "session.h"
+
+enum drain_end {
+	DRAIN_DONE, /* nothing is left, notifications are on */
+	DRAIN_STALLED, /* a request waits for tokens, for wait_ns */
+	DRAIN_INTERRUPTED, /* there is more, but a stop or a pause first */
+	DRAIN_ABANDONED, /* the session is over; see io.h */
+};
+
+/* On the worker, with the gate held. */
+enum drain_end drain(struct session *session, uint64_t *ret_wait_ns);
+
+#endif

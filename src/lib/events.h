@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_EVENTS_H
+#define KTVBLK_EVENTS_H
+
+/*
+ * The one list of events: name (its MESSAGE_ID is KTVBLK_MESSAGE_<name>),
+ * priority, flags, text, and the fields that log_event()'s arguments fill, in
+ * their order. An argument of NO_VALUE leaves its field out.
+ */
+
+#include <stdint.h>
+#include <syslog.h>
+
+#include "ktvblk-messages.h"
+
+#define NO_VALUE UINT64_MAX
+
+enum event_flags {
+	EV_LIMITED = 1, /* a guest can provoke it: rate-limited */
+	EV_STUCK = 2, /* say where the worker is stuck */
+};
+
+enum field_format {
+	FMT_END,
+	FMT_DEC,
+	FMT_HEX,
+	FMT_ERRNO, /* positive errno, as the standard field ERRNO */
+	FMT_TEXT, /* a constant string */
+	FMT_REQ, /* a virtio-blk request type */
+};
+
+/* clang-format off */
+#define DEC(name) { KTVBLK_FIELD_##name, FMT_DEC }
+#define HEX(name) { KTVBLK_FIELD_##name, FMT_HEX }
+#define TEXT(name) { KTVBLK_FIELD_##name, FMT_TEXT }
+#define REQ(name) { KTVBLK_FIELD_##name, FMT_REQ }
+#define ERRNO { "ERRNO", FMT_ERRNO }
+
+#define REQUEST_FIELDS REQ(REQ_TYPE), DEC(SECTOR), DEC(LENGTH), DEC(AGE_MS)
+#define TIMED_OUT_FIELDS DEC(TIMEOUT_MS), TEXT(FENCED), REQUEST_FIELDS
+
+#define EVENT_LIST(X)                                                          \
+/* teardown */                                                                 \
+X(STOP_RETRIED, LOG_WARNING, 0,                                                \
+  "the stop eventfd is full, writing again", DEC(ATTEMPT))                     \
+X(STOP_WRITE_FAILED, LOG_ERR, 0,                                               \
+  "the stop eventfd cannot be written", DEC(ATTEMPT), ERRNO)                   \
+X(STOP_GAVE_UP, LOG_ERR, 0,                                                    \
+  "the stop eventfd stays full, going on without it", DEC(RETRIES))            \
+X(DESTROY_PANICKED, LOG_ERR, 0,                                                \
+  "destroyed; its worker had ended by itself", TEXT(PANIC))                    \
+X(DESTROY_TIMED_OUT, LOG_WARNING, EV_STUCK,                                    \
+  "destroyed, but its worker is stuck in storage and was left behind; "        \
+  "memory and descriptors it uses stay until its call ends; "                  \
+  "look at the storage and at the kernel log", TIMED_OUT_FIELDS)               \
+X(DESTROY_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                              \
+  "destroyed, but its worker is stuck and no thread could be had to wait "     \
+  "for it; it cleans up by itself", TIMED_OUT_FIELDS, ERRNO)                   \
+X(DESTROY_HELPER_DISCONNECTED, LOG_ERR, 0,                                     \
+  "destroyed, but its worker could not be waited for; it cleans up by itself", \
+  TIMED_OUT_FIELDS, ERRNO)                                                     \
+X(RESET_PANICKED, LOG_ERR, 0,                                                  \
+  "reset; its worker had ended by itself", TEXT(PANIC))                        \
+X(RESET_TIMED_OUT, LOG_WARNING, EV_STUCK,                                      \
+  "reset, but its worker is stuck in storage and was left behind; the disk "   \
+  "serves again when its call ends", TIMED_OUT_FIELDS)                         \
+X(RESET_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                                \
+  "reset, but its worker is stuck and no thread could be had to wait for "     \
+  "it; the disk serves again when its call ends", TIMED_OUT_FIELDS, ERRNO)     \
+X(RESET_HELPER_DISCONNECTED, LOG_ERR, 0,                                       \
+  "reset, but its worker could not be waited for; the disk serves again "      \
+  "when it ends", TIMED_OUT_FIELDS, ERRNO)                                     \
+X(RECLAIMED, LOG_NOTICE, 0,                                                    \
+  "the worker left behind has ended and all it held is free", DEC(STUCK_MS))   \
+X(RESET_FAILED, LOG_ERR, 0,                                                    \
+  "reset without what a new start needs; reset again", TEXT(STEP), ERRNO)      \
+/* a worker's life */                                                          \
+X(START_FAILED, LOG_ERR, 0,                                                    \
+  "no worker could be started; reset and start again", TEXT(STEP), ERRNO)      \
+X(PLACEMENT_FAILED, LOG_WARNING, 0,                                            \
+  "the worker does not run on the CPUs asked for", DEC(CPU), ERRNO)            \
+X(WAITING_FOR_ORPHAN, LOG_WARNING, 0,                                          \
+  "waiting for the worker left behind before the disk is served")              \
+X(WORKER_PANICKED, LOG_ERR, 0,                                                 \
+  "the worker ended by itself", TEXT(PANIC))                                   \
+X(REQUEST_STALLED, LOG_WARNING, EV_STUCK,                                      \
+  "a request has been in service for too long", REQUEST_FIELDS)                \
+X(REQUEST_RESUMED, LOG_NOTICE, 0,                                              \
+  "the request that took too long has ended", REQUEST_FIELDS)                  \
+X(MEMORY_UNSET, LOG_WARNING, EV_LIMITED,                                       \
+  "the guest asks for service, but guest memory was never bound")              \
+X(EPOLL_WAIT_FAILED, LOG_ERR, 0,                                               \
+  "waiting for events failed, the worker ends", ERRNO)                         \
+X(EPOLL_ERROR, LOG_WARNING, EV_LIMITED,                                        \
+  "an error event", HEX(EVENT_SET), DEC(TOKEN))                                \
+X(EPOLL_HANGUP, LOG_WARNING, EV_LIMITED,                                       \
+  "a hang-up event", HEX(EVENT_SET), DEC(TOKEN))                               \
+X(EPOLL_UNKNOWN_TOKEN, LOG_WARNING, EV_LIMITED,                                \
+  "an event of nothing we wait for", DEC(TOKEN))                               \
+X(KICK_READ_FAILED, LOG_WARNING, EV_LIMITED,                                   \
+  "the kick eventfd cannot be read", ERRNO)                                    \
+X(TIMER_READ_FAILED, LOG_WARNING, EV_LIMITED,                                  \
+  "the throttle's timer cannot be read", ERRNO)                                \
+X(TIMER_SET_FAILED, LOG_WARNING, EV_LIMITED,                                   \
+  "the throttle's timer cannot be set, using a coarser one", ERRNO)            \
+X(PAUSE_NO_WORKER, LOG_DEBUG, 0,                                               \
+  "paused without a worker")                                                   \
+X(PAUSE_KICK_FAILED, LOG_WARNING, 0,                                           \
+  "the worker could not be woken to pause", ERRNO)                             \
+X(PARKED_FD_FAILED, LOG_DEBUG, 0,                                              \
+  "the parked eventfd cannot be written", ERRNO)                               \
+/* the driver's set-up */                                                      \
+X(CAPACITY_BELOW_SECTOR, LOG_WARNING, 0,                                       \
+  "the capacity is below one sector: no request can succeed",                  \
+  DEC(CAPACITY_BYTES), DEC(SECTOR_SIZE))                                       \
+X(MEMORY_ALREADY_SET, LOG_WARNING, 0,                                          \
+  "guest memory is bound already, the binding is unchanged")                   \
+X(STATUS_NEEDS_RESET, LOG_WARNING, EV_LIMITED,                                 \
+  "status write refused: the device needs a reset",                            \
+  HEX(DEVICE_STATUS), HEX(REQUESTED), HEX(NEW_BITS))                           \
+X(STATUS_BIT_CLEARED, LOG_WARNING, EV_LIMITED,                                 \
+  "status write refused: it would clear a bit",                                \
+  HEX(DEVICE_STATUS), HEX(REQUESTED))                                          \
+X(STATUS_ILLEGAL, LOG_WARNING, EV_LIMITED,                                     \
+  "status write refused: not a step the driver may take",                      \
+  HEX(DEVICE_STATUS), HEX(REQUESTED), HEX(NEW_BITS))                           \
+X(STATUS_CONTENDED, LOG_ERR, EV_LIMITED,                                       \
+  "status write given up: the status kept changing",                           \
+  HEX(DEVICE_STATUS), HEX(REQUESTED), DEC(RETRIES))                            \
+X(STATUS_GUEST_FAILED, LOG_WARNING, EV_LIMITED,                                \
+  "the guest's driver gave the device up", HEX(DEVICE_STATUS), HEX(REQUESTED)) \
+X(STATUS_GUEST_FAILED_CONTENDED, LOG_ERR, EV_LIMITED,                          \
+  "the guest's FAILED was given up: the status kept changing",                 \
+  HEX(DEVICE_STATUS), HEX(REQUESTED), DEC(RETRIES))                            \
+X(FEATURES_NO_VERSION_1, LOG_WARNING, EV_LIMITED,                              \
+  "features refused: VERSION_1 is missing", HEX(DRIVER_FEATURES))              \
+X(FEATURES_NOT_OFFERED, LOG_WARNING, EV_LIMITED,                               \
+  "features refused: some were not offered", HEX(DRIVER_FEATURES),             \
+  HEX(DEVICE_FEATURES), HEX(NOT_OFFERED))                                      \
+X(QUEUE_SIZE_INVALID, LOG_ERR, EV_LIMITED,                                     \
+  "queue size refused", DEC(VALUE))                                            \
+X(QUEUE_ADDRESS_MISALIGNED, LOG_ERR, EV_LIMITED,                               \
+  "queue address refused: misaligned", HEX(VALUE))                             \
+/* the ring */                                                                 \
+X(QUEUE_POISONED_INDEX, LOG_WARNING, EV_LIMITED,                               \
+  "the avail index jumped beyond the queue; it is served no more until reset", \
+  DEC(AVAIL_IDX), DEC(NEXT_AVAIL))                                             \
+X(QUEUE_POISONED_ACCESS, LOG_WARNING, EV_LIMITED,                              \
+  "the avail ring is not in guest memory; it is served no more until reset",   \
+  DEC(NEXT_AVAIL))                                                             \
+X(NOTIFY_DISABLE_FAILED, LOG_WARNING, EV_LIMITED,                              \
+  "the used ring's flags are not in guest memory")                             \
+X(NOTIFY_ENABLE_FAILED, LOG_WARNING, EV_LIMITED,                               \
+  "notifications could not be asked for")                                      \
+X(NOTIFY_CHECK_FAILED, LOG_WARNING, EV_LIMITED,                                \
+  "the used event is not in guest memory, interrupting to be safe")            \
+X(IRQ_WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                   \
+  "the irq eventfd cannot be written", ERRNO)                                  \
+X(USED_WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                  \
+  "the used ring is not in guest memory", DEC(HEAD), TEXT(REASON))             \
+/* requests */                                                                 \
+X(CHAIN_TOO_LONG, LOG_WARNING, EV_LIMITED,                                     \
+  "chain dropped: too many descriptors", DEC(HEAD), DEC(DESC_COUNT))           \
+X(CHAIN_MALFORMED, LOG_WARNING, EV_LIMITED,                                    \
+  "chain dropped: malformed", DEC(HEAD), TEXT(REASON))                         \
+X(CHAIN_NO_STATUS, LOG_WARNING, EV_LIMITED,                                    \
+  "chain dropped: no place for the status", DEC(HEAD))                         \
+X(HEADER_INVALID, LOG_WARNING, EV_LIMITED,                                     \
+  "request refused: no whole header", DEC(HEAD))                               \
+X(HEADER_UNREADABLE, LOG_WARNING, EV_LIMITED,                                  \
+  "request refused: the header is not in guest memory", DEC(HEAD))             \
+X(SEGMENT_TOO_LARGE, LOG_WARNING, EV_LIMITED,                                  \
+  "request refused: a segment above size_max", DEC(HEAD))                      \
+X(DATA_MISSING, LOG_WARNING, EV_LIMITED,                                       \
+  "request refused: no data segment", DEC(HEAD), REQ(REQ_TYPE))                \
+X(FLUSH_WITH_DATA, LOG_WARNING, EV_LIMITED,                                    \
+  "request refused: a flush with data", DEC(HEAD), DEC(SEG_COUNT))             \
+X(DATA_NOT_SECTORS, LOG_WARNING, EV_LIMITED,                                   \
+  "request refused: not whole sectors", DEC(HEAD), REQ(REQ_TYPE), DEC(LENGTH)) \
+X(DATA_DIRECTION, LOG_WARNING, EV_LIMITED,                                     \
+  "request refused: data in the wrong direction", DEC(HEAD), REQ(REQ_TYPE))    \
+X(READ_FAILED, LOG_WARNING, EV_LIMITED,                                        \
+  "reading the storage failed", DEC(SECTOR), ERRNO)                            \
+X(WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                       \
+  "writing the storage failed", DEC(SECTOR), ERRNO)                            \
+X(WRITE_NO_PROGRESS, LOG_WARNING, EV_LIMITED,                                  \
+  "the storage takes no more bytes", DEC(SECTOR), DEC(TOTAL_WRITTEN),          \
+  DEC(LENGTH))                                                                 \
+X(FLUSH_FAILED, LOG_WARNING, EV_LIMITED,                                       \
+  "flushing the storage failed", ERRNO)                                        \
+X(INTERRUPTED_TOO_OFTEN, LOG_WARNING, EV_LIMITED,                              \
+  "the storage call was interrupted too often", DEC(SECTOR))                   \
+X(THROTTLE_STALLED, LOG_DEBUG, 0,                                              \
+  "a request waits for tokens", DEC(HEAD), DEC(OPS_OK), DEC(BYTES_OK),         \
+  DEC(WAIT_NS))                                                                \
+X(THROTTLE_REDRAINED, LOG_DEBUG, 0,                                            \
+  "tokens came at once, draining again")                                       \
+X(REQUEST_DONE, LOG_DEBUG, 0,                                                  \
+  "request done", REQ(REQ_TYPE), DEC(REQ_TYPE_RAW), DEC(SECTOR), DEC(HEAD),    \
+  DEC(STATUS), DEC(USED_LEN))                                                  \
+/* the records themselves */                                                   \
+X(LOG_OVERFLOW, LOG_WARNING, 0,                                                \
+  "records were lost, the sink was too slow or away", DEC(DROPPED))            \
+X(LOG_SUPPRESSED, LOG_NOTICE, 0,                                               \
+  "more of one kind of record were held back", DEC(SUPPRESSED),                \
+  TEXT(SUPPRESSED_ID))
+/* clang-format on */
+
+#define EVENT_ENUM(name, ...) EVENT_##name,
+enum event { EVENT_LIST(EVENT_ENUM) EVENT_COUNT };
+#undef EVENT_ENUM
+
+struct event_field {
+	const char *key;
+	enum field_format format;
+};
+
+struct event_info {
+	const char *message_id;
+	const char *text;
+	int priority;
+	int flags;
+	struct event_field fields[9]; /* ends with FMT_END */
+};
+
+extern const struct event_info event_table[EVENT_COUNT];
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_IDENTITY_H
+#define KTVBLK_IDENTITY_H
+
+/*
+ * What names a device on its records. The disk's part is shared by all that may
+ * still speak of it, a record in the queue as well as a worker left behind; the
+ * stop eventfd's number belongs to one session.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "events.h"
+
+/* How often one kind of record came lately. Approximate under contention. */
+struct rate_limit {
+	_Atomic uint64_t window_start_ns;
+	_Atomic uint32_t passed;
+	_Atomic uint32_t suppressed;
+};
+
+struct disk_id {
+	_Atomic unsigned int refs;
+	uint64_t instance_id;
+	uint64_t capacity_sectors;
+	struct rate_limit limits[EVENT_COUNT];
+	char name[]; /* empty: the VMM gave none */
+};
+
+struct identity {
+	struct disk_id *disk; /* NULL: of no device */
+	int stop_fd;
+};
+
+/* A new one with the process's next instance_id; NULL: no memory. */
+struct disk_id *disk_id_new(const char *name, uint64_t capacity_sectors);
+struct disk_id *disk_id_ref(struct disk_id *disk);
+void disk_id_unref(struct disk_id *disk);
+
+/*
+ * May this record go out at now_ns? *ret_suppressed: how many of its kind were
+ * held back before, to be told now.
+ */
+bool rate_limit_pass(struct rate_limit *limit, uint64_t now_ns,
+		     uint32_t *ret_suppressed);
+
+#endif

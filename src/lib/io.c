@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Fenced, the storage works on the session's own buffer, and large requests go
+ * through it in chunks; with zero-copy it works on guest memory, in batches of
+ * iovecs. Either way the gate is open while the storage has the word, and what
+ * it answers reaches the guest only if the session still stands.
+ *
+ *   write: guest ─copy─► buffer ─ leave │ pwritev │ enter ─► next chunk
+ *   read:                         leave │ preadv  │ enter ─ buffer ─copy─► guest
+ */
+
+#include <linux/virtio_blk.h>
+#include <string.h>
+
+#include "io.h"
+#include "util.h"
+
+static const struct io_result ABANDONED = { .abandoned = true };
+
+static struct io_result done(uint8_t status, uint32_t used_len)
+{
+	return (struct io_result){ .status = status, .used_len = used_len };
+}
+
+static struct io_result failed(struct session *session)
+{
+	count_io_error(session->stats);
+	return done(VIRTIO_BLK_S_IOERR, 1);
+}
+
+/* Where the request lies on the disk; false: not wholly inside. */
+static bool range_ok(const struct session *session, uint64_t *ret_offset)
+{
+	const struct request *request = &session->request;
+	uint64_t end;
+
+	return !__builtin_mul_overflow(request->sector, (uint64_t)SECTOR_BYTES,
+				       ret_offset) &&
+	       !__builtin_add_overflow(*ret_offset, request->data_len, &end) &&
+	       end <= session->disk.capacity_bytes;
+}
+
+/* One call into storage, with the gate open. False: the session is revoked. */
+static bool call_storage(struct session *session, const struct iovec *iov,
+			 int n_iov, uint64_t offset, ssize_t *ret_n)
+{
+	const struct ktvblk_backend *backend = session->backend;
+	const bool in = session->request.type == VIRTIO_BLK_T_IN;
+
+	session_leave(session);
+	*ret_n = in ? backend->ops.preadv(backend->userdata, iov, n_iov, offset)
+		    : backend->ops.pwritev(backend->userdata, iov, n_iov,
+					   offset);
+	return session_enter(session);
+}
+
+/* Point iov at what the storage works on next; how many bytes, 0: cannot. */
+static uint64_t prepare(struct session *session, struct cursor at,
+			uint64_t left, struct iovec *iov, int *ret_n_iov)
+{
+	const struct request *request = &session->request;
+
+	if (!session->bounce)
+		return request_map(request, at, session->mem, iov,
+				   IOV_BATCH_MAX, ret_n_iov);
+	*ret_n_iov = 1;
+	iov[0].iov_base = session->bounce;
+	iov[0].iov_len = MIN(left, (uint64_t)BOUNCE_BYTES);
+	if (request->type == VIRTIO_BLK_T_OUT &&
+	    !request_copy_in(request, at, session->mem, session->bounce,
+			     iov[0].iov_len))
+		return 0;
+	return iov[0].iov_len;
+}
+
+enum transfer_end {
+	TRANSFER_ENDED, /* all done, or the end of the storage */
+	TRANSFER_FAILED,
+	TRANSFER_ABANDONED,
+};
+
+static enum transfer_end refuse(struct session *session, ssize_t n,
+				uint64_t moved)
+{
+	const struct request *request = &session->request;
+	const uint64_t sector = request->sector;
+
+	if (n == 0)
+		log_event(&session->id, WRITE_NO_PROGRESS, sector, moved,
+			  request->data_len);
+	else if (n == -EINTR)
+		log_event(&session->id, INTERRUPTED_TOO_OFTEN, sector);
+	else if (request->type == VIRTIO_BLK_T_IN)
+		log_event(&session->id, READ_FAILED, sector, U64(-n));
+	else
+		log_event(&session->id, WRITE_FAILED, sector, U64(-n));
+	return TRANSFER_FAILED;
+}
+
+/* Move the request's data; *ret_moved: up to where. */
+static enum transfer_end transfer(struct session *session, uint64_t offset,
+				  uint64_t *ret_moved)
+{
+	const struct request *request = &session->request;
+	const bool in = request->type == VIRTIO_BLK_T_IN;
+	struct iovec iov[IOV_BATCH_MAX];
+	struct cursor at = { 0 };
+	unsigned int interrupted = 0;
+	uint64_t moved = 0;
+
+	for (*ret_moved = 0; moved < request->data_len; *ret_moved = moved) {
+		uint64_t want;
+		ssize_t n;
+		int n_iov;
+
+		if (moved && atomic_load(&session->stop))
+			return TRANSFER_ABANDONED;
+		want = prepare(session, at, request->data_len - moved, iov,
+			       &n_iov);
+		if (!want)
+			return TRANSFER_FAILED;
+		if (!call_storage(session, iov, n_iov, offset + moved, &n))
+			return TRANSFER_ABANDONED;
+		if (n == -EINTR && interrupted++ < EINTR_RETRY_MAX) {
+			if (atomic_load(&session->stop))
+				return TRANSFER_ABANDONED;
+			continue;
+		}
+		if (n > 0 && (uint64_t)n > want)
+			n = -EIO; /* no storage moves more than it was given */
+		if (n < 0 || (n == 0 && !in))
+			return refuse(session, n, moved);
+		if (in && session->bounce &&
+		    !request_copy_out(request, at, session->mem,
+				      session->bounce, (uint64_t)n))
+			return TRANSFER_FAILED;
+		cursor_advance(request, &at, (uint64_t)n);
+		moved += (uint64_t)n;
+		if (in && (uint64_t)n < want) {
+			*ret_moved = moved;
+			/* The end of the storage: zeros from here. */
+			return request_zero(request, at, session->mem,
+					    request->data_len - moved)
+				       ? TRANSFER_ENDED
+				       : TRANSFER_FAILED;
+		}
+	}
+	return TRANSFER_ENDED;
+}
+
+static struct io_result serve_data(struct session *session)
+{
+	const struct request *request = &session->request;
+	const bool in = request->type == VIRTIO_BLK_T_IN;
+	uint64_t offset, moved;
+
+	if (!range_ok(session, &offset) ||
+	    !request_data_ok(request, session->mem, in))
+		return failed(session);
+	switch (transfer(session, offset, &moved)) {
+	case TRANSFER_ABANDONED:
+		return ABANDONED;
+	case TRANSFER_FAILED:
+		return failed(session);
+	case TRANSFER_ENDED:
+		break;
+	}
+	if (!in) {
+		count_write(session->stats, moved);
+		return done(VIRTIO_BLK_S_OK, 1);
+	}
+	count_read(session->stats, moved);
+	return done(VIRTIO_BLK_S_OK, request->data_len + 1);
+}
+
+static struct io_result serve_flush(struct session *session)
+{
+	const struct ktvblk_backend *backend = session->backend;
+	int r = 0;
+
+	if (backend->ops.flush) {
+		session_leave(session);
+		r = backend->ops.flush(backend->userdata);
+		if (!session_enter(session))
+			return ABANDONED;
+	}
+	if (r < 0) {
+		log_event(&session->id, FLUSH_FAILED, U64(-r));
+		return failed(session);
+	}
+	count_flush(session->stats);
+	return done(VIRTIO_BLK_S_OK, 1);
+}
+
+static struct io_result serve_get_id(struct session *session)
+{
+	const struct request *request = &session->request;
+
+	if (request->data_len < VIRTIO_BLK_ID_BYTES ||
+	    !request_copy_out(request, (struct cursor){ 0 }, session->mem,
+			      session->disk.serial, VIRTIO_BLK_ID_BYTES))
+		return failed(session);
+	return done(VIRTIO_BLK_S_OK, VIRTIO_BLK_ID_BYTES + 1);
+}
+
+struct io_result io_serve(struct session *session)
+{
+	switch (session->request.type) {
+	case VIRTIO_BLK_T_FLUSH:
+		return serve_flush(session);
+	case VIRTIO_BLK_T_GET_ID:
+		return serve_get_id(session);
+	default:
+		return serve_data(session);
+	}
+}

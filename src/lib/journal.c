@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * sd_journal_sendv() sleeps while journald does not read, and when storage
+ * hangs journald often hangs on it too: it would block the vCPU exactly when
+ * the bound matters. So it is called by the log thread alone. The mutex here is
+ * held for copies only, never across a sink or procfs.
+ *
+ * Every record that does not reach its sink is counted, and the next that does
+ * is preceded by one that tells how many.
+ */
+
+#define SD_JOURNAL_SUPPRESS_LOCATION
+
+#include <string.h>
+#include <systemd/sd-journal.h>
+
+#include "journal.h"
+#include "ktvblk.h"
+#include "util.h"
+
+struct sink {
+	void (*handler)(const struct ktvblk_record *record, void *userdata);
+	void (*release)(void *userdata);
+	void *userdata;
+	bool busy; /* a call is in progress, or about to be */
+	bool retired; /* the one in progress is its last */
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t more; /* for the thread: there is something to do */
+	pthread_cond_t done; /* for the others: an entry is out, or it ended */
+
+	unsigned int refs;
+	pthread_t thread;
+	pid_t pid; /* of the process that has the thread */
+	bool running; /* up to the thread's last act */
+	bool joinable;
+	bool rescan; /* look for stalled requests */
+
+	struct log_entry ring[LOG_QUEUE_ENTRIES];
+	uint64_t queued; /* entries ever put in */
+	uint64_t taken; /* and taken out, by the thread */
+	uint64_t handled; /* and dealt with */
+	uint64_t dropped; /* records lost, not told yet */
+
+	struct log_job *jobs;
+	struct sink *sink; /* NULL: the journal */
+} logger = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.more = PTHREAD_COND_INITIALIZER,
+};
+
+_Atomic int log_level = LOG_INFO;
+
+static void init_conds(void)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&logger.more, &attr);
+	pthread_cond_init(&logger.done, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static void ensure_conds(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, init_conds);
+}
+
+/* With the lock held; deadline_ns 0: for ever. False: it has passed. */
+static bool cond_wait(pthread_cond_t *cond, uint64_t deadline_ns)
+{
+	struct timespec ts = ns_to_timespec(deadline_ns);
+
+	if (!deadline_ns)
+		pthread_cond_wait(cond, &logger.lock);
+	else if (pthread_cond_timedwait(cond, &logger.lock, &ts) == ETIMEDOUT)
+		return false;
+	return true;
+}
+
+/*
+ * The thread's side
+ */
+
+static bool send_journal(const struct record *record)
+{
+	struct iovec iov[LOG_FIELDS_MAX];
+
+	for (size_t i = 0; i < record->n_fields; i++)
+		iov[i] = (struct iovec){
+			.iov_base = (void *)(uintptr_t)record->fields[i],
+			.iov_len = strlen(record->fields[i]),
+		};
+	return sd_journal_sendv(iov, (int)record->n_fields) == 0;
+}
+
+static void send_handler(const struct sink *sink, const struct record *record)
+{
+	const struct ktvblk_record public = {
+		.size = sizeof(public),
+		.message_id = record->message_id,
+		.message = record->message,
+		.fields = record->fields,
+		.n_fields = record->n_fields,
+		.priority = record->priority,
+	};
+
+	sink->handler(&public, sink->userdata);
+}
+
+static void sink_free(struct sink *sink)
+{
+	if (sink->release)
+		sink->release(sink->userdata);
+	free(sink);
+}
+
+/* Hand one entry to the sink of the moment; true if the sink took it. */
+static bool deliver(const struct log_entry *entry)
+{
+	static struct record record; /* the thread's own, and large */
+	bool last;
+
+	pthread_mutex_lock(&logger.lock);
+	struct sink *sink = logger.sink;
+	if (sink)
+		sink->busy = true;
+	pthread_mutex_unlock(&logger.lock);
+
+	record_format(&record, entry);
+	if (!sink)
+		return send_journal(&record);
+	send_handler(sink, &record);
+
+	pthread_mutex_lock(&logger.lock);
+	sink->busy = false;
+	last = sink->retired;
+	pthread_mutex_unlock(&logger.lock);
+	if (last)
+		sink_free(sink);
+	return true;
+}
+
+static void tell_dropped(void)
+{
+	struct log_entry entry = { .event = EVENT_LOG_OVERFLOW,
+				   .site = LOG_SITE };
+
+	pthread_mutex_lock(&logger.lock);
+	entry.args[0] = logger.dropped;
+	pthread_mutex_unlock(&logger.lock);
+	if (!entry.args[0] || !log_wants(entry.event) || !deliver(&entry))
+		return;
+	pthread_mutex_lock(&logger.lock);
+	logger.dropped -= entry.args[0];
+	pthread_mutex_unlock(&logger.lock);
+}
+
+static void deliver_or_count(const struct log_entry *entry)
+{
+	tell_dropped();
+	if (!deliver(entry)) {
+		pthread_mutex_lock(&logger.lock);
+		logger.dropped++;
+		pthread_mutex_unlock(&logger.lock);
+	}
+}
+
+/* Report what has been in service for too long; when to look again. */
+static uint64_t report_stalled(void)
+{
+	struct watch_request request;
+	struct watch *watch;
+	uint64_t again_ns;
+
+	while ((watch = watch_scan(now_ns(), &again_ns, &request))) {
+		struct log_entry entry = {
+			.event = EVENT_REQUEST_STALLED,
+			.id = watch->id,
+			.watch = watch,
+			.site = LOG_SITE,
+			.args = { request.type, request.sector, request.length,
+				  (now_ns() - request.since_ns) /
+					  NSEC_PER_MSEC },
+		};
+
+		if (log_wants(entry.event))
+			deliver_or_count(&entry);
+		watch_unref(watch);
+	}
+	return again_ns;
+}
+
+static void handle_entry(void)
+{
+	struct log_entry entry = logger.ring[logger.taken % LOG_QUEUE_ENTRIES];
+
+	logger.taken++;
+	pthread_mutex_unlock(&logger.lock);
+	deliver_or_count(&entry);
+	disk_id_unref(entry.id.disk);
+	watch_unref(entry.watch);
+	pthread_mutex_lock(&logger.lock);
+	logger.handled++;
+	pthread_cond_broadcast(&logger.done);
+}
+
+static void run_job(void)
+{
+	struct log_job *job = logger.jobs;
+
+	logger.jobs = job->next;
+	pthread_mutex_unlock(&logger.lock);
+	job->run(job);
+	pthread_mutex_lock(&logger.lock);
+}
+
+static void *log_main(void *arg)
+{
+	uint64_t look_again_ns = 0;
+
+	(void)arg;
+	pthread_setname_np(pthread_self(), "ktvblk-log");
+	pthread_mutex_lock(&logger.lock);
+	for (;;) {
+		if (logger.taken != logger.queued) {
+			handle_entry();
+		} else if (logger.jobs) {
+			run_job();
+		} else if (logger.rescan) {
+			logger.rescan = false;
+			pthread_mutex_unlock(&logger.lock);
+			look_again_ns = report_stalled();
+			pthread_mutex_lock(&logger.lock);
+		} else if (!logger.refs) {
+			break;
+		} else if (!cond_wait(&logger.more, look_again_ns)) {
+			logger.rescan = true;
+		}
+	}
+	logger.running = false;
+	pthread_cond_broadcast(&logger.done);
+	pthread_mutex_unlock(&logger.lock);
+	return NULL;
+}
+
+/*
+ * The others' side
+ */
+
+static int start_thread(void)
+{
+	int r;
+
+	/* The one before has only to return. */
+	if (logger.joinable)
+		pthread_join(logger.thread, NULL);
+	r = thread_start(&logger.thread, log_main, NULL);
+	logger.running = logger.joinable = r == 0;
+	/* The one before may have ended while it was to look again. */
+	logger.rescan = true;
+	logger.pid = getpid();
+	return r;
+}
+
+int log_ref(void)
+{
+	int r = 0;
+
+	ensure_conds();
+	SCOPED_LOCK(&logger.lock);
+	/* One that was stopping, but is not gone yet, goes on. */
+	if (!logger.running)
+		r = start_thread();
+	if (r == 0)
+		logger.refs++;
+	return r;
+}
+
+void log_unref(uint64_t deadline_ns)
+{
+	SCOPED_LOCK(&logger.lock);
+	if (--logger.refs)
+		return;
+	pthread_cond_signal(&logger.more);
+	/* A last reference dropped by a job or a handler: do not wait for us. */
+	if (!pthread_equal(logger.thread, pthread_self()))
+		while (logger.running && !logger.refs)
+			if (!cond_wait(&logger.done, deadline_ns))
+				break;
+	if (logger.refs || !logger.joinable)
+		return;
+	logger.joinable = false;
+	/* Its sink hangs: it ends when that comes back, or serves again. */
+	if (logger.running)
+		pthread_detach(logger.thread);
+	else
+		pthread_join(logger.thread, NULL);
+}
+
+void log_run_later(struct log_job *job)
+{
+	SCOPED_LOCK(&logger.lock);
+	job->next = logger.jobs;
+	logger.jobs = job;
+	pthread_cond_signal(&logger.more);
+}
+
+void log_watch_requests(void)
+{
+	if (!watch_claim())
+		return;
+	SCOPED_LOCK(&logger.lock);
+	logger.rescan = true;
+	pthread_cond_signal(&logger.more);
+}
+
+static void enqueue(const struct log_entry *entry)
+{
+	const struct event_info *info = &event_table[entry->event];
+	uint64_t room = LOG_QUEUE_ENTRIES;
+
+	/* What a guest can cause must not crowd out what it cannot. */
+	if ((info->flags & EV_LIMITED) || info->priority >= LOG_DEBUG)
+		room -= LOG_QUEUE_RESERVED;
+	SCOPED_LOCK(&logger.lock);
+	if (logger.queued - logger.taken >= room) {
+		logger.dropped++;
+		return;
+	}
+	disk_id_ref(entry->id.disk);
+	watch_ref(entry->watch);
+	logger.ring[logger.queued++ % LOG_QUEUE_ENTRIES] = *entry;
+	pthread_cond_signal(&logger.more);
+}
+
+static void tell_suppressed(const struct identity *id, enum event event,
+			    uint32_t n)
+{
+	struct log_entry entry = {
+		.event = EVENT_LOG_SUPPRESSED,
+		.id = *id,
+		.site = LOG_SITE,
+		.args = { n, TEXT_ARG(event_table[event].message_id) },
+	};
+
+	if (n && log_wants(entry.event))
+		enqueue(&entry);
+}
+
+void log_suppressed(const struct identity *id)
+{
+	for (int i = 0; i < EVENT_COUNT; i++)
+		tell_suppressed(id, (enum event)i,
+				atomic_exchange(&id->disk->limits[i].suppressed,
+						0));
+}
+
+void log_emit(enum event event, const struct identity *id, struct watch *watch,
+	      struct log_site site, const uint64_t *args, size_t n_args)
+{
+	struct log_entry entry = { .event = event, .site = site };
+	uint32_t suppressed;
+
+	if (id)
+		entry.id = *id;
+	if (event_table[event].flags & EV_STUCK)
+		entry.watch = watch;
+	for (size_t i = 0; i < LOG_ARGS_MAX; i++)
+		entry.args[i] = i < n_args ? args[i] : NO_VALUE;
+	if (id && (event_table[event].flags & EV_LIMITED)) {
+		if (!rate_limit_pass(&id->disk->limits[event], now_ns(),
+				     &suppressed))
+			return;
+		tell_suppressed(id, event, suppressed);
+	}
+	enqueue(&entry);
+}
+
+int ktvblk_set_log_handler(void (*handler)(const struct ktvblk_record *record,
+					   void *userdata),
+			   void (*release)(void *userdata), void *userdata)
+{
+	struct sink *sink = NULL, *old;
+
+	if (!handler && release)
+		return -EINVAL;
+	if (handler) {
+		sink = calloc(1, sizeof(*sink));
+		if (!sink)
+			return -ENOMEM;
+		sink->handler = handler;
+		sink->release = release;
+		sink->userdata = userdata;
+	}
+	pthread_mutex_lock(&logger.lock);
+	old = logger.sink;
+	logger.sink = sink;
+	if (old && old->busy) {
+		old->retired = true;
+		old = NULL;
+	}
+	pthread_mutex_unlock(&logger.lock);
+	if (old)
+		sink_free(old);
+	return 0;
+}
+
+int ktvblk_set_log_level(int priority)
+{
+	if (priority < LOG_EMERG || priority > LOG_DEBUG)
+		return -EINVAL;
+	atomic_store_explicit(&log_level, priority, memory_order_relaxed);
+	return 0;
+}
+
+int ktvblk_log_flush(uint32_t timeout_ms)
+{
+	uint64_t deadline_ns = now_ns() + timeout_ms * NSEC_PER_MSEC;
+
+	ensure_conds();
+	SCOPED_LOCK(&logger.lock);
+	if (logger.running && pthread_equal(logger.thread, pthread_self()))
+		return -EDEADLK;
+
+	const uint64_t target = logger.queued;
+
+	while (logger.handled < target)
+		if (!logger.running || !cond_wait(&logger.done, deadline_ns))
+			return -ETIMEDOUT;
+	return 0;
+}
+
+/* What was recorded just before exit() must be found. Not in a forked child. */
+__attribute__((destructor)) static void flush_at_exit(void)
+{
+	if (logger.pid == getpid())
+		ktvblk_log_flush(LOG_EXIT_FLUSH_MS);
+}

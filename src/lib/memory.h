@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_MEMORY_H
+#define KTVBLK_MEMORY_H
+
+/*
+ * Guest memory. Every address is the guest's word for it and may be wrong;
+ * whatever is not wholly inside the regions is refused. The guest writes to it
+ * while we look, so what decides anything is read once, by the *_once and le16
+ * functions, and only the copy is used.
+ */
+
+#include <endian.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ktvblk.h"
+
+struct mem_region {
+	uint64_t start;
+	uint64_t end; /* the first address behind it */
+	unsigned char *host;
+};
+
+struct ktvblk_mem {
+	_Atomic unsigned int refs;
+	void (*release)(void *userdata);
+	void *userdata;
+	size_t n_regions;
+	struct mem_region regions[]; /* by address */
+};
+
+/*
+ * The host's address of addr, and how many bytes follow there in one piece, at
+ * most len of them. NULL: addr is not in guest memory.
+ */
+void *mem_span(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len,
+	       uint64_t *ret_len);
+
+/* The host's address of len bytes in one piece, or NULL. */
+static inline void *mem_at(const struct ktvblk_mem *mem, uint64_t addr,
+			   uint64_t len)
+{
+	uint64_t have;
+	void *p = mem_span(mem, addr, len, &have);
+
+	return have == len ? p : NULL;
+}
+
+/* Is all of it guest memory? It may lie in several regions. */
+bool mem_covers(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
+
+/* Copy, over region borders too; false: not all of it is guest memory. */
+bool mem_read(const struct ktvblk_mem *mem, uint64_t addr, void *to,
+	      uint64_t len);
+bool mem_write(const struct ktvblk_mem *mem, uint64_t addr, const void *from,
+	       uint64_t len);
+bool mem_zero(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
+
+/* mem_read() for a few bytes the guest may be changing: each is read once. */
+bool mem_read_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
+		   uint64_t len);
+
+/*
+ * A ring's 16-bit field, at an even address and thus in one region; NULL: not
+ * in guest memory.
+ */
+static inline _Atomic uint16_t *mem_le16(const struct ktvblk_mem *mem,
+					 uint64_t addr)
+{
+	return (_Atomic uint16_t *)mem_at(mem, addr, sizeof(uint16_t));
+}
+
+#endif

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The registers of virtio-mmio version 2 (section 4.2.2): only what an offset
+ * means. Transport registers are 32 bits wide, little-endian; config space
+ * (section 5.2.4) takes any width.
+ */
+
+#include <endian.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
+#include <string.h>
+
+#include "device.h"
+#include "util.h"
+
+#define MMIO_MAGIC 0x74726976u /* "virt" */
+#define MMIO_VERSION 2u
+#define ALL_ONES UINT32_MAX
+
+static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
+{
+	const struct session *session = dev->session;
+
+	switch (offset) {
+	case VIRTIO_MMIO_MAGIC_VALUE:
+		return MMIO_MAGIC;
+	case VIRTIO_MMIO_VERSION:
+		return MMIO_VERSION;
+	case VIRTIO_MMIO_DEVICE_ID:
+		return VIRTIO_ID_BLOCK;
+	case VIRTIO_MMIO_DEVICE_FEATURES:
+		return dev->device_features_sel > 1
+			       ? 0
+			       : (uint32_t)(dev->features >>
+					    32 * dev->device_features_sel);
+	case VIRTIO_MMIO_QUEUE_NUM_MAX:
+		return dev->queue_sel ? 0 : dev->queue_size_max;
+	case VIRTIO_MMIO_QUEUE_READY:
+		return !dev->queue_sel && dev->queue.ready;
+	case VIRTIO_MMIO_INTERRUPT_STATUS:
+		/* Acquire, pairs with session_raise(). */
+		return atomic_load_explicit(&session->interrupt_status,
+					    memory_order_acquire);
+	case VIRTIO_MMIO_STATUS:
+		return atomic_load_explicit(&session->status,
+					    memory_order_acquire);
+	case VIRTIO_MMIO_SHM_LEN_LOW:
+	case VIRTIO_MMIO_SHM_LEN_HIGH:
+	case VIRTIO_MMIO_SHM_BASE_LOW:
+	case VIRTIO_MMIO_SHM_BASE_HIGH:
+		return ALL_ONES; /* no such region */
+	case VIRTIO_MMIO_CONFIG_GENERATION:
+		return dev->config_generation;
+	default: /* VendorID too */
+		return 0;
+	}
+}
+
+static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
+			void *data, size_t len)
+{
+	const struct virtio_blk_config config = {
+		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
+		.size_max = htole32(SEG_BYTES_MAX),
+		.seg_max = htole32(SEG_MAX),
+		.blk_size = htole32(SECTOR_BYTES),
+	};
+	/* Up to blk_size; what follows belongs to features not offered. */
+	const uint64_t end = offsetof(struct virtio_blk_config, blk_size) +
+			     sizeof(config.blk_size);
+
+	memset(data, 0, len);
+	if (offset < end)
+		memcpy(data, (const char *)&config + offset,
+		       MIN(len, end - offset));
+}
+
+void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
+		      size_t len)
+{
+	uint32_t value;
+
+	if (!data || !len)
+		return;
+	if (dev && offset >= VIRTIO_MMIO_CONFIG) {
+		read_config(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+	} else if (dev && len == sizeof(value)) {
+		value = htole32(read_register(dev, offset));
+		memcpy(data, &value, sizeof(value));
+	} else {
+		memset(data, 0xff, len);
+	}
+}
+
+static void write_driver_features(struct ktvblk_dev *dev, uint32_t value)
+{
+	const unsigned int shift = 32 * (dev->driver_features_sel & 1);
+
+	if (dev->driver_features_sel > 1 || !status_takes_features(dev))
+		return;
+	dev->driver_features &= ~((uint64_t)UINT32_MAX << shift);
+	dev->driver_features |= (uint64_t)value << shift;
+}
+
+static void write_queue(struct ktvblk_dev *dev, uint64_t offset, uint32_t value)
+{
+	struct queue_config *queue = &dev->queue;
+
+	if (dev->queue_sel || !status_takes_queue(dev))
+		return;
+	switch (offset) {
+	case VIRTIO_MMIO_QUEUE_NUM:
+		queue_set_size(dev, value);
+		break;
+	case VIRTIO_MMIO_QUEUE_READY:
+		queue->ready = value == 1;
+		break;
+	case VIRTIO_MMIO_QUEUE_DESC_LOW:
+	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
+		queue_set_address(dev, &queue->desc_addr, value,
+				  offset == VIRTIO_MMIO_QUEUE_DESC_HIGH,
+				  VRING_DESC_ALIGN_SIZE);
+		break;
+	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
+	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
+		queue_set_address(dev, &queue->avail_addr, value,
+				  offset == VIRTIO_MMIO_QUEUE_AVAIL_HIGH,
+				  VRING_AVAIL_ALIGN_SIZE);
+		break;
+	case VIRTIO_MMIO_QUEUE_USED_LOW:
+	case VIRTIO_MMIO_QUEUE_USED_HIGH:
+		queue_set_address(dev, &queue->used_addr, value,
+				  offset == VIRTIO_MMIO_QUEUE_USED_HIGH,
+				  VRING_USED_ALIGN_SIZE);
+		break;
+	}
+}
+
+static void write_register(struct ktvblk_dev *dev, uint64_t offset,
+			   uint32_t value)
+{
+	switch (offset) {
+	case VIRTIO_MMIO_DEVICE_FEATURES_SEL:
+		dev->device_features_sel = value;
+		break;
+	case VIRTIO_MMIO_DRIVER_FEATURES:
+		write_driver_features(dev, value);
+		break;
+	case VIRTIO_MMIO_DRIVER_FEATURES_SEL:
+		dev->driver_features_sel = value;
+		break;
+	case VIRTIO_MMIO_QUEUE_SEL:
+		dev->queue_sel = value;
+		break;
+	case VIRTIO_MMIO_QUEUE_NOTIFY:
+		if (value == 0)
+			device_kick(dev);
+		break;
+	case VIRTIO_MMIO_INTERRUPT_ACK:
+		atomic_fetch_and_explicit(&dev->session->interrupt_status,
+					  ~value, memory_order_acq_rel);
+		break;
+	case VIRTIO_MMIO_STATUS:
+		if (value)
+			status_write(dev, value);
+		else
+			device_reset(dev);
+		break;
+	default:
+		write_queue(dev, offset, value);
+	}
+}
+
+void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
+		       const void *data, size_t len)
+{
+	uint32_t value;
+
+	/* Config space has nothing to write. */
+	if (!dev || !data || len != sizeof(value) ||
+	    offset >= VIRTIO_MMIO_CONFIG)
+		return;
+	memcpy(&value, data, sizeof(value));
+	write_register(dev, offset, le32toh(value));
+}

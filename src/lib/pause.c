@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Pause and resume: even and odd numbers in ports->pause, so that a resume is
+ * never mistaken for an earlier one. See worker.c for the other side.
+ */
+
+#include <fcntl.h>
+
+#include "device.h"
+#include "util.h"
+
+/* Count one on, and get the worker to look. */
+static void count_on(struct ktvblk_dev *dev)
+{
+	int r;
+
+	/* seq_cst, before the kick: the worker reads the kick, then this. */
+	atomic_fetch_add(&dev->ports->pause, 1);
+	ports_changed(dev->ports);
+	r = eventfd_signal(dev->ports->kick_fd);
+	if (r < 0 && r != -EAGAIN)
+		log_event(&dev->session->id, PAUSE_KICK_FAILED, U64(-r));
+}
+
+static void set_parked_fd(struct ports *ports, int fd)
+{
+	__attribute__((cleanup(closep), unused)) int old =
+		atomic_exchange(&ports->parked_fd, fd);
+}
+
+int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
+{
+	int fd = -1, r;
+
+	if (!dev || parked_fd < -1)
+		return -EINVAL;
+	if (parked_fd >= 0) {
+		fd = fcntl(parked_fd, F_DUPFD_CLOEXEC, 0);
+		if (fd < 0)
+			return -errno;
+	}
+	/* Before the request, or the worker could park and find nobody. */
+	set_parked_fd(dev->ports, fd);
+	if (!ports_pause_wanted(dev->ports))
+		count_on(dev);
+	if (!atomic_load(&dev->ports->workers))
+		log_event(&dev->session->id, PAUSE_NO_WORKER);
+	r = ports_tell_parked(dev->ports);
+	if (r < 0)
+		log_event(&dev->session->id, PARKED_FD_FAILED, U64(-r));
+	return 0;
+}
+
+static bool await_paused(struct ports *ports, uint64_t deadline_ns)
+{
+	for (;;) {
+		const uint32_t seen = atomic_load(&ports->changes);
+
+		if (ports_are_paused(ports))
+			return true;
+		if (now_ns() >= deadline_ns)
+			return false;
+		ports_wait(ports, seen, deadline_ns);
+	}
+}
+
+int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
+{
+	const uint64_t deadline_ns = now_ns() + timeout_ms * NSEC_PER_MSEC;
+	bool ours;
+
+	if (!dev)
+		return -EINVAL;
+	if (dev->session->has_thread &&
+	    pthread_equal(dev->session->thread, pthread_self()))
+		return -EDEADLK;
+	ours = !ports_pause_wanted(dev->ports);
+	if (ours)
+		ktvblk_pause_begin(dev, -1);
+	if (await_paused(dev->ports, deadline_ns))
+		return 0;
+	if (ours)
+		ktvblk_resume(dev);
+	return -ETIMEDOUT;
+}
+
+int ktvblk_is_paused(const struct ktvblk_dev *dev)
+{
+	return dev ? ports_are_paused(dev->ports) : -EINVAL;
+}
+
+int ktvblk_resume(struct ktvblk_dev *dev)
+{
+	if (!dev)
+		return -EINVAL;
+	if (!ports_pause_wanted(dev->ports))
+		return 0;
+	set_parked_fd(dev->ports, -1);
+	count_on(dev);
+	return 1;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_RECORD_H
+#define KTVBLK_RECORD_H
+
+/* One record: as it waits in the queue, and as the text a sink gets. */
+
+#include "identity.h"
+#include "bounds.h"
+#include "watch.h"
+
+struct log_site {
+	const char *file;
+	const char *func;
+	unsigned int line;
+};
+
+struct log_entry {
+	enum event event;
+	struct identity id; /* with a reference to the disk */
+	struct watch *watch; /* with a reference; NULL: nobody is stuck */
+	struct log_site site;
+	uint64_t args[LOG_ARGS_MAX];
+};
+
+struct record {
+	const char *message_id;
+	const char *message;
+	int priority;
+	size_t n_fields;
+	const char *fields[LOG_FIELDS_MAX];
+	size_t used;
+	char text[LOG_TEXT_BYTES];
+};
+
+/* Make the record of an entry. On the log thread: it may read procfs. */
+void record_format(struct record *record, const struct log_entry *entry);
+
+/* A request type's name for people. */
+const char *request_type_name(uint32_t type);
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_REQUEST_H
+#define KTVBLK_REQUEST_H
+
+/*
+ * From a chain to a request that may be served, or to why not.
+ *
+ * Framing is read in bytes (section 2.7.4 leaves it to the driver): the first
+ * 16 readable bytes are the header, the last writable byte is the status, what
+ * is between them is data, cut into segments where descriptors end.
+ */
+
+#include "counters.h"
+#include "identity.h"
+#include "memory.h"
+#include "virtqueue.h"
+
+struct segment {
+	uint64_t addr;
+	uint32_t len;
+	bool writable;
+};
+
+struct request {
+	uint16_t head;
+	struct chain chain;
+	uint32_t type;
+	uint64_t sector;
+	uint64_t status_addr;
+	uint32_t data_len;
+	unsigned int n_segs;
+	struct segment segs[CHAIN_DESC_MAX];
+	bool well_formed; /* it passed all gates about its form */
+	const char *label; /* which gate it ended at, for the records */
+};
+
+enum request_action {
+	REQUEST_SERVE,
+	REQUEST_COMPLETE, /* with the status given, and nothing else */
+	REQUEST_DROP, /* no status byte, no used entry: see below */
+};
+
+/*
+ * Read the chain at request->head and pass it through the gates, in the order
+ * of the reference. A chain without a place for its status is dropped: a used
+ * entry without a status byte would have the driver read a stale one and take
+ * it for success. Counts and records what it refuses.
+ */
+enum request_action request_read(struct request *request,
+				 const struct virtqueue *vq, bool read_only,
+				 const struct identity *id,
+				 struct ktvblk_stats *stats,
+				 uint8_t *ret_status);
+
+/* A place in the request's data. */
+struct cursor {
+	unsigned int seg;
+	uint32_t offset;
+};
+
+void cursor_advance(const struct request *request, struct cursor *cursor,
+		    uint64_t n);
+
+/*
+ * Copy len bytes from the cursor on, without moving it; false: not all of it is
+ * guest memory.
+ */
+bool request_copy_out(const struct request *request, struct cursor at,
+		      const struct ktvblk_mem *mem, const void *from,
+		      uint64_t len);
+bool request_copy_in(const struct request *request, struct cursor at,
+		     const struct ktvblk_mem *mem, void *to, uint64_t len);
+bool request_zero(const struct request *request, struct cursor at,
+		  const struct ktvblk_mem *mem, uint64_t len);
+
+/* Is all data guest memory, and of the given direction? */
+bool request_data_ok(const struct request *request,
+		     const struct ktvblk_mem *mem, bool writable);
+
+/* Guest memory itself as iovecs, at most max; how many bytes they hold. */
+uint64_t request_map(const struct request *request, struct cursor at,
+		     const struct ktvblk_mem *mem, struct iovec *iov, int max,
+		     int *ret_n);
+
+#endif

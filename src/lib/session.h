@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_SESSION_H
+#define KTVBLK_SESSION_H
+
+/*
+ * One life of the device between two resets, and the unit of fencing: a worker
+ * is bound to one session and touches nothing of another. The device holds one
+ * reference, the worker's thread the other; a worker that is left behind keeps
+ * its session, and with it all it may still use.
+ *
+ * Who writes what: the device's side (under the VMM's lock) before the worker
+ * starts and after it was joined; the worker in between, with the gate held.
+ * Both sides, atomically: status, interrupt_status, stop, fate, the handover.
+ */
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend.h"
+#include "counters.h"
+#include "gate.h"
+#include "identity.h"
+#include "journal.h"
+#include "ports.h"
+#include "request.h"
+#include "throttle.h"
+#include "virtqueue.h"
+#include "watch.h"
+
+/* What a session takes from its device, for the device's whole life. */
+struct disk_config {
+	uint64_t capacity_bytes; /* whole sectors */
+	bool read_only;
+	bool zero_copy;
+	uint32_t stall_warn_ms;
+	unsigned char serial[KTVBLK_SERIAL_MAX];
+};
+
+/* How the worker's end and the device's patience met: the last to come acts. */
+enum fate {
+	FATE_RUNNING,
+	FATE_ENDED, /* the worker did its last act */
+	FATE_ORPHANED, /* left behind: ktvblk-drop joins it */
+	FATE_DETACHED, /* left behind: it cleans up by itself */
+};
+
+struct session {
+	_Atomic unsigned int refs;
+	struct identity id;
+	struct disk_config disk;
+	struct ports *ports;
+	struct ktvblk_stats *stats;
+
+	_Atomic uint32_t status;
+	_Atomic uint32_t interrupt_status;
+	_Atomic bool stop;
+	_Atomic uint32_t fate;
+	/* References that a destroyed device leaves for the worker to drop. */
+	_Atomic(struct ktvblk_mem *) handover_mem;
+	_Atomic(struct ktvblk_backend *) handover_backend;
+
+	struct gate gate;
+	/* Set with the gate held, or, past its grace, without: so atomic. */
+	_Atomic bool revoked;
+	_Atomic bool throttled; /* a request waits for tokens */
+
+	int stop_fd; /* its number is the session's identity */
+	int epoll_fd; /* these two: -1 before the start */
+	int timer_fd;
+
+	struct ktvblk_mem *mem; /* NULL: none was bound */
+	struct ktvblk_backend *backend;
+	unsigned char *bounce; /* NULL: zero-copy */
+	struct watch *watch;
+	struct virtqueue vq;
+	struct throttle throttle;
+	struct request request;
+	bool poisoned;
+	bool mem_unset_told;
+
+	cpu_set_t cpus;
+	bool has_cpus;
+	pthread_t thread;
+	bool has_thread; /* one to be joined */
+	bool gate_held; /* by the worker; its own note */
+	const char *panic; /* how the worker ended by itself; NULL: it did not */
+	uint64_t stuck_since_ns;
+	struct gate untold; /* held until the record of the wedge is made */
+	bool throttle_lost; /* its balance could not be had when revoked */
+	struct log_job job;
+};
+
+/*
+ * A session at the state of reset, with its stop eventfd. Takes references to
+ * what it is given. 0 or -errno.
+ */
+int session_new(struct disk_id *disk_id, const struct disk_config *disk,
+		struct ports *ports, struct ktvblk_stats *stats,
+		struct session **ret_session);
+void session_unref(struct session *session);
+
+/* What a start takes from the device of that moment. */
+struct session_start {
+	struct ktvblk_mem *mem;
+	struct ktvblk_backend *backend;
+	struct queue_config ring;
+	uint64_t features; /* negotiated */
+	const cpu_set_t *cpus; /* NULL: inherit */
+};
+
+/*
+ * Latch the ring and start the worker, once; 0, or -errno with a record, and
+ * then the session holds nothing more than before.
+ */
+int session_start(struct session *session, const struct session_start *start);
+
+/*
+ * On the worker: take the gate back. False: the session was revoked meanwhile,
+ * the gate is not held, and nothing but what the session owns may be touched.
+ */
+bool session_enter(struct session *session);
+void session_leave(struct session *session);
+
+/* Should the worker do something else than the next request? */
+static inline bool session_interrupted(const struct session *session)
+{
+	return atomic_load_explicit(&session->stop, memory_order_acquire) ||
+	       ports_pause_wanted(session->ports);
+}
+
+/* Interrupt the driver for these interrupt status bits. */
+void session_raise(struct session *session, uint32_t bits);
+
+/* Tell the driver that only a reset helps. */
+void session_needs_reset(struct session *session);
+
+/* A request that waited for tokens does not any more. */
+void session_unthrottle(struct session *session);
+
+/* Release storage, memory and buffer; it may block. */
+void session_release(struct session *session);
+
+#endif

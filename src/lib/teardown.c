@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ *   signal stop ─► join until the deadline ─┬─► joined, or had panicked
+ *                                           └─► revoke: take the gate, shut it
+ *                                               behind us, leave the worker to
+ *                                               ktvblk-drop, which joins it
+ *
+ * A clean end creates no thread and makes no record. The worker and we each set
+ * `fate` when we are through with the other; see worker_finish().
+ */
+
+#include <linux/virtio_blk.h>
+
+#include "teardown.h"
+#include "util.h"
+#include "worker.h"
+
+/* One event for each way to end, in two sets. */
+static const enum event join_events[2][5] = {
+	{ [KTVBLK_PANICKED] = EVENT_RESET_PANICKED,
+	  [KTVBLK_TIMED_OUT] = EVENT_RESET_TIMED_OUT,
+	  [KTVBLK_HELPER_SPAWN_FAILED] = EVENT_RESET_HELPER_SPAWN_FAILED,
+	  [KTVBLK_HELPER_DISCONNECTED] = EVENT_RESET_HELPER_DISCONNECTED },
+	{ [KTVBLK_PANICKED] = EVENT_DESTROY_PANICKED,
+	  [KTVBLK_TIMED_OUT] = EVENT_DESTROY_TIMED_OUT,
+	  [KTVBLK_HELPER_SPAWN_FAILED] = EVENT_DESTROY_HELPER_SPAWN_FAILED,
+	  [KTVBLK_HELPER_DISCONNECTED] = EVENT_DESTROY_HELPER_DISCONNECTED },
+};
+
+void session_signal_stop(struct session *session)
+{
+	const struct identity *id = &session->id;
+	int r;
+
+	/* Release, pairs with the worker's loads: it sees what we left it. */
+	atomic_store(&session->stop, true);
+	ports_changed(session->ports);
+	for (unsigned int attempt = 0; attempt < STOP_ATTEMPTS; attempt++) {
+		r = eventfd_signal(session->stop_fd);
+		if (r == 0)
+			return;
+		if (r != -EAGAIN) {
+			log_event(id, STOP_WRITE_FAILED, attempt, U64(-r));
+			return;
+		}
+		log_event(id, STOP_RETRIED, attempt);
+		sched_yield();
+	}
+	log_event(id, STOP_GAVE_UP, STOP_ATTEMPTS);
+}
+
+static int join_until(pthread_t thread, uint64_t deadline_ns)
+{
+	const struct timespec ts = ns_to_timespec(deadline_ns);
+
+	return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &ts);
+}
+
+/* ktvblk-drop: wait for as long as it takes, off everybody's way. */
+static void *reaper_main(void *arg)
+{
+	struct session *session = (struct session *)arg;
+
+	pthread_setname_np(pthread_self(), "ktvblk-drop");
+	pthread_detach(pthread_self());
+	/* The record of the wedge comes before the one of its end. */
+	gate_enter(&session->untold);
+	gate_leave(&session->untold);
+	pthread_join(session->thread, NULL);
+	log_event(&session->id, RECLAIMED,
+		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+	session_unref(session);
+	return NULL;
+}
+
+/* The worker is gone and joined; its reference is ours. */
+static enum ktvblk_outcome joined(struct session *session,
+				  const struct stop_how *how)
+{
+	session->has_thread = false;
+	session_unthrottle(session);
+	ports_worker_gone(session->ports);
+	/* Never the last: the caller has one. */
+	session_unref(session);
+	if (!session->panic)
+		return KTVBLK_JOINED;
+	const uint64_t args[] = { TEXT_ARG(session->panic) };
+
+	log_emit(join_events[how->destroying][KTVBLK_PANICKED], &session->id,
+		 NULL, LOG_SITE, args, ARRAY_SIZE(args));
+	return KTVBLK_PANICKED;
+}
+
+/*
+ * From here on the worker may finish its call, but finds the gate shut. False:
+ * it holds the gate itself, stuck in guest memory, and may go on there.
+ */
+static bool shut_gate(struct session *session, uint64_t deadline_ns)
+{
+	const bool entered = gate_enter_until(&session->gate, deadline_ns);
+
+	atomic_store(&session->revoked, true);
+	session_unthrottle(session);
+	session->throttle_lost = !entered;
+	if (entered)
+		gate_leave(&session->gate);
+	return entered;
+}
+
+static void record_left(struct session *session, const struct stop_how *how,
+			const struct watch_request *request, bool fenced,
+			enum ktvblk_outcome outcome, int error)
+{
+	const bool busy = request->busy;
+	const uint64_t args[] = {
+		how->timeout_ms,
+		TEXT_ARG(fenced ? "yes" : "no"),
+		busy ? request->type : NO_VALUE,
+		busy ? request->sector : NO_VALUE,
+		busy ? request->length : NO_VALUE,
+		busy ? (now_ns() - request->since_ns) / NSEC_PER_MSEC
+		     : NO_VALUE,
+		error ? U64(error) : NO_VALUE,
+	};
+
+	log_emit(join_events[how->destroying][outcome], &session->id,
+		 session->watch, LOG_SITE, args, ARRAY_SIZE(args));
+}
+
+/* Nobody will join the worker: it drops its own reference. */
+static void detach(struct session *session)
+{
+	const struct identity *id = &session->id;
+
+	pthread_detach(session->thread);
+	if (atomic_exchange(&session->fate, FATE_DETACHED) != FATE_ENDED)
+		return;
+	/* It ended in between and left that to us. */
+	log_event(id, RECLAIMED,
+		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+	session_unref(session);
+}
+
+static enum ktvblk_outcome leave_behind(struct session *session,
+					const struct stop_how *how, int error)
+{
+	struct watch_request request = { 0 };
+	enum ktvblk_outcome outcome = KTVBLK_TIMED_OUT;
+	bool fenced;
+	pthread_t reaper;
+
+	if (session->watch)
+		request = watch_snapshot(session->watch);
+	session->stuck_since_ns = now_ns();
+	fenced = shut_gate(session, how->deadline_ns + GATE_GRACE_NS);
+	if (session->disk.zero_copy && request.busy &&
+	    request.type != VIRTIO_BLK_T_FLUSH)
+		fenced = false;
+	/* Before fate, behind which the worker takes it back. */
+	ports_orphan_comes(session->ports);
+	if (atomic_exchange(&session->fate, FATE_ORPHANED) == FATE_ENDED) {
+		/* It just made it: it has only to return. */
+		atomic_fetch_sub(&session->ports->orphans, 1);
+		pthread_join(session->thread, NULL);
+		return joined(session, how);
+	}
+	session->has_thread = false;
+	gate_enter(&session->untold);
+	if (error) {
+		outcome = KTVBLK_HELPER_DISCONNECTED;
+	} else {
+		error = -thread_start(&reaper, reaper_main, session);
+		if (error)
+			outcome = KTVBLK_HELPER_SPAWN_FAILED;
+	}
+	record_left(session, how, &request, fenced, outcome, error);
+	gate_leave(&session->untold);
+	if (outcome != KTVBLK_TIMED_OUT)
+		detach(session);
+	return outcome;
+}
+
+static enum ktvblk_outcome join_or_leave(struct session *session,
+					 const struct stop_how *how)
+{
+	const int error = join_until(session->thread, how->deadline_ns);
+
+	if (!error)
+		return joined(session, how);
+	return leave_behind(session, how, error == ETIMEDOUT ? 0 : error);
+}
+
+enum ktvblk_outcome session_stop(struct session *session,
+				 const struct stop_how *how)
+{
+	enum ktvblk_outcome outcome = KTVBLK_JOINED;
+	int cancel_state;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+	session_signal_stop(session);
+	if (session->has_thread)
+		outcome = join_or_leave(session, how);
+	pthread_setcancelstate(cancel_state, NULL);
+	return outcome;
+}
+
+/* Drop what is handed over and not the last of its kind; true: all is. */
+static bool drop_at_once(struct session *session)
+{
+	struct ktvblk_mem *mem = atomic_load(&session->handover_mem);
+	struct ktvblk_backend *backend =
+		atomic_load(&session->handover_backend);
+
+	if (backend && refs_put_not_last(&backend->refs))
+		atomic_store(&session->handover_backend, NULL);
+	if (mem && refs_put_not_last(&mem->refs))
+		atomic_store(&session->handover_mem, NULL);
+	return !atomic_load(&session->handover_backend) &&
+	       !atomic_load(&session->handover_mem);
+}
+
+/* A thread in the worker's place whose only act is the last one. */
+static void *release_main(void *arg)
+{
+	struct session *session = (struct session *)arg;
+
+	pthread_setname_np(pthread_self(), "ktvblk-drop");
+	if (session->watch)
+		watch_enter(session->watch);
+	worker_finish(session);
+	return NULL;
+}
+
+static void release_later(struct log_job *job)
+{
+	struct session *session =
+		(struct session *)((char *)job - offsetof(struct session, job));
+
+	session_release(session);
+	session_unref(session);
+}
+
+enum ktvblk_outcome session_drop_handover(struct session *session,
+					  const struct stop_how *how)
+{
+	const struct watch_request nothing = { 0 };
+	enum ktvblk_outcome outcome;
+	int cancel_state, error;
+
+	if (drop_at_once(session))
+		return KTVBLK_JOINED;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+	if (!session->watch)
+		session->watch = watch_new(&session->id, UINT64_MAX);
+	refs_get(&session->refs);
+	atomic_store(&session->fate, FATE_RUNNING);
+	ports_worker_comes(session->ports);
+	error = -thread_start(&session->thread, release_main, session);
+	if (error) {
+		outcome = KTVBLK_HELPER_SPAWN_FAILED;
+		record_left(session, how, &nothing, true, outcome, error);
+		session->job.run = release_later;
+		log_run_later(&session->job);
+	} else {
+		session->has_thread = true;
+		outcome = join_or_leave(session, how);
+	}
+	pthread_setcancelstate(cancel_state, NULL);
+	return outcome;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_THROTTLE_H
+#define KTVBLK_THROTTLE_H
+
+/*
+ * Two token buckets. Time is a parameter, in nanoseconds of any monotonic
+ * clock; nothing here sleeps, locks or knows the device.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ktvblk.h"
+
+struct bucket {
+	uint64_t capacity; /* tokens */
+	uint64_t rate; /* tokens a second; 0: not limited */
+	int64_t available; /* below zero: in debt */
+	uint64_t remainder; /* of the last refill, in tokens / 1e9 */
+	uint64_t refilled_ns;
+};
+
+struct throttle {
+	struct bucket ops;
+	struct bucket bytes;
+};
+
+/* A full bucket; not limited if either is 0. */
+void bucket_init(struct bucket *bucket, uint64_t capacity, uint64_t rate,
+		 uint64_t now_ns);
+
+/* Are there n tokens? One larger than the bucket needs no debt, not n. */
+bool bucket_can_take(struct bucket *bucket, uint64_t n, uint64_t now_ns);
+
+/* Take them if there are; false: the balance is as before. */
+bool bucket_take(struct bucket *bucket, uint64_t n, uint64_t now_ns);
+
+/* How long until there are n; 0: now. UINT64_MAX: longer than that. */
+uint64_t bucket_wait_ns(struct bucket *bucket, uint64_t n, uint64_t now_ns);
+
+/* The buckets of a valid config, full. */
+void throttle_init(struct throttle *throttle,
+		   const struct ktvblk_throttle *config, uint64_t now_ns);
+
+/* Nothing left, nothing owed: for when the balance is not to be had. */
+void throttle_drain(struct throttle *throttle, uint64_t now_ns);
+
+struct throttle_verdict {
+	bool ops_ok;
+	bool bytes_ok;
+	uint64_t wait_ns; /* of the slower bucket, where one is not ok */
+};
+
+/* Take one request of so many bytes from both buckets, or from neither. */
+struct throttle_verdict throttle_take(struct throttle *throttle, uint64_t bytes,
+				      uint64_t now_ns);
+
+#endif

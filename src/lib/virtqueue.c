@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Ring fields are little-endian and shared with the guest's CPUs.
+ *
+ * Two places need a store of ours to be seen before a load of ours, against
+ * the driver doing the mirror image: avail_event, then avail idx; and used
+ * idx, then used_event. Both sides of each are seq_cst here, and pair with the
+ * full barrier the driver has between its own two accesses.
+ */
+
+#include <linux/virtio_ring.h>
+
+#include "util.h"
+#include "virtqueue.h"
+
+/* Offsets into the avail and the used ring. */
+#define RING_FLAGS 0u
+#define RING_IDX 2u
+#define RING_ENTRIES 4u
+
+static uint64_t avail_entry(const struct virtqueue *vq, uint16_t idx)
+{
+	return vq->ring.avail_addr + RING_ENTRIES +
+	       sizeof(uint16_t) * (idx & (vq->ring.size - 1u));
+}
+
+static uint64_t used_entry(const struct virtqueue *vq, uint16_t idx)
+{
+	return vq->ring.used_addr + RING_ENTRIES +
+	       sizeof(struct vring_used_elem) * (idx & (vq->ring.size - 1u));
+}
+
+static uint64_t used_event_addr(const struct virtqueue *vq)
+{
+	return vq->ring.avail_addr + RING_ENTRIES +
+	       sizeof(uint16_t) * vq->ring.size;
+}
+
+static uint64_t avail_event_addr(const struct virtqueue *vq)
+{
+	return vq->ring.used_addr + RING_ENTRIES +
+	       sizeof(struct vring_used_elem) * vq->ring.size;
+}
+
+static bool load16(const struct virtqueue *vq, uint64_t addr, uint16_t *ret)
+{
+	const _Atomic uint16_t *field = mem_le16(vq->mem, addr);
+
+	if (!field)
+		return false;
+	*ret = le16toh(atomic_load(field));
+	return true;
+}
+
+static bool store16(const struct virtqueue *vq, uint64_t addr, uint16_t value)
+{
+	_Atomic uint16_t *field = mem_le16(vq->mem, addr);
+
+	if (!field)
+		return false;
+	atomic_store(field, htole16(value));
+	return true;
+}
+
+enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
+			      uint16_t *ret_avail_idx)
+{
+	uint16_t idx;
+
+	/* Acquire: the entry and the chain were written before the index. */
+	if (!vq->ring.avail_addr ||
+	    !load16(vq, vq->ring.avail_addr + RING_IDX, &idx))
+		return POP_NO_ACCESS;
+	*ret_avail_idx = idx;
+	if ((uint16_t)(idx - vq->next_avail) > vq->ring.size)
+		return POP_BAD_INDEX;
+	if (idx == vq->next_avail)
+		return POP_EMPTY;
+	if (!load16(vq, avail_entry(vq, vq->next_avail), ret_head))
+		return POP_NO_ACCESS;
+	vq->next_avail++;
+	return POP_HEAD;
+}
+
+void virtqueue_unpop(struct virtqueue *vq)
+{
+	vq->next_avail--;
+}
+
+/* Where the walk is: in the ring's own table, or in one indirect table. */
+struct walk {
+	uint64_t table;
+	uint32_t n_entries;
+	uint32_t index;
+	uint32_t steps;
+	bool indirect;
+};
+
+/* Enter an indirect table; the reason if the descriptor is not a good one. */
+static const char *enter_indirect(const struct virtqueue *vq, struct walk *walk,
+				  uint64_t addr, uint32_t len, uint16_t flags)
+{
+	if (!vq->indirect)
+		return "indirect descriptor, not negotiated";
+	if (walk->indirect)
+		return "nested indirect descriptor";
+	if (flags & VRING_DESC_F_NEXT)
+		return "indirect descriptor with a next";
+	if (len == 0 || len % sizeof(struct vring_desc))
+		return "indirect table of a bad length";
+	*walk = (struct walk){
+		.table = addr,
+		.n_entries = len / (uint32_t)sizeof(struct vring_desc),
+		.indirect = true,
+	};
+	return NULL;
+}
+
+enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
+				       uint16_t head, struct chain *chain,
+				       const char **ret_reason)
+{
+	struct walk walk = { .table = vq->ring.desc_addr,
+			     .n_entries = vq->ring.size,
+			     .index = head };
+	uint32_t total = 0;
+	bool writable = false;
+
+	chain->n_descs = 0;
+	for (;;) {
+		struct vring_desc desc;
+		uint64_t addr;
+		uint16_t flags;
+		uint32_t len;
+
+		*ret_reason = "descriptor index out of range";
+		if (walk.index >= walk.n_entries)
+			return CHAIN_MALFORMED;
+		*ret_reason = "descriptor loop";
+		if (walk.steps++ == walk.n_entries)
+			return CHAIN_MALFORMED;
+		*ret_reason = "descriptor not in guest memory";
+		if (__builtin_add_overflow(walk.table,
+					   walk.index * sizeof(desc), &addr) ||
+		    !mem_read_once(vq->mem, addr, &desc, sizeof(desc)))
+			return CHAIN_MALFORMED;
+		addr = le64toh(desc.addr);
+		len = le32toh(desc.len);
+		flags = le16toh(desc.flags);
+		if (flags & VRING_DESC_F_INDIRECT) {
+			*ret_reason =
+				enter_indirect(vq, &walk, addr, len, flags);
+			if (*ret_reason)
+				return CHAIN_MALFORMED;
+			continue;
+		}
+		if (chain->n_descs == CHAIN_DESC_MAX)
+			return CHAIN_TOO_LONG;
+		*ret_reason = "total length above 4 GiB";
+		if (__builtin_add_overflow(total, len, &total))
+			return CHAIN_MALFORMED;
+		*ret_reason = "readable descriptor after a writable one";
+		if (writable && !(flags & VRING_DESC_F_WRITE))
+			return CHAIN_MALFORMED;
+		writable = flags & VRING_DESC_F_WRITE;
+		chain->descs[chain->n_descs++] = (struct chain_desc){
+			.addr = addr, .len = len, .writable = writable
+		};
+		if (!(flags & VRING_DESC_F_NEXT))
+			return CHAIN_WHOLE;
+		walk.index = le16toh(desc.next);
+	}
+}
+
+bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
+{
+	/* Both before either is written: the cursors must not part. */
+	struct vring_used_elem *elem = (struct vring_used_elem *)mem_at(
+		vq->mem, used_entry(vq, vq->next_used), sizeof(*elem));
+	_Atomic uint16_t *idx =
+		mem_le16(vq->mem, vq->ring.used_addr + RING_IDX);
+
+	if (!elem || !idx)
+		return false;
+	__atomic_store_n(&elem->id, htole32(head), __ATOMIC_RELAXED);
+	__atomic_store_n(&elem->len, htole32(len), __ATOMIC_RELAXED);
+	vq->next_used++;
+	vq->num_added++;
+	/* Releases the entry, the status byte and the data before it. */
+	atomic_store(idx, htole16(vq->next_used));
+	return true;
+}
+
+bool virtqueue_disable_notify(struct virtqueue *vq)
+{
+	return vq->event_idx || store16(vq, vq->ring.used_addr + RING_FLAGS,
+					VRING_USED_F_NO_NOTIFY);
+}
+
+bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
+{
+	uint16_t idx;
+
+	if (vq->event_idx) {
+		if (!store16(vq, avail_event_addr(vq), vq->next_avail))
+			return false;
+	} else if (!store16(vq, vq->ring.used_addr + RING_FLAGS, 0)) {
+		return false;
+	}
+	if (!load16(vq, vq->ring.avail_addr + RING_IDX, &idx))
+		return false;
+	*ret_more = idx != vq->next_avail;
+	return true;
+}
+
+bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs)
+{
+	const uint16_t added = vq->num_added;
+	uint16_t event;
+
+	vq->num_added = 0;
+	if (!vq->event_idx) {
+		*ret_needs = true;
+		return true;
+	}
+	if (!load16(vq, used_event_addr(vq), &event))
+		return false;
+	*ret_needs = (uint16_t)(vq->next_used - event - 1) < added;
+	return true;
+}

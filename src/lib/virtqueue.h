@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_VIRTQUEUE_H
+#define KTVBLK_VIRTQUEUE_H
+
+/*
+ * The device's side of a split virtqueue (section 2.7). One worker owns it; its
+ * parameters were latched at DRIVER_OK. Functions that return bool answer
+ * false for an address that is not in guest memory, and then changed nothing.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bounds.h"
+#include "memory.h"
+
+/* As the driver set it up. */
+struct queue_config {
+	uint16_t size;
+	bool ready;
+	uint64_t desc_addr;
+	uint64_t avail_addr;
+	uint64_t used_addr;
+};
+
+struct virtqueue {
+	const struct ktvblk_mem *mem;
+	struct queue_config ring;
+	bool event_idx;
+	bool indirect;
+	uint16_t next_avail;
+	uint16_t next_used;
+	uint16_t num_added; /* used entries since the last look at used_event */
+};
+
+enum pop_result {
+	POP_HEAD,
+	POP_EMPTY,
+	POP_BAD_INDEX, /* avail idx is further ahead than the queue is long */
+	POP_NO_ACCESS, /* the avail ring, or the entry, cannot be read */
+};
+
+struct chain_desc {
+	uint64_t addr;
+	uint32_t len;
+	bool writable;
+};
+
+struct chain {
+	unsigned int n_descs;
+	struct chain_desc descs[CHAIN_DESC_MAX];
+};
+
+enum chain_result {
+	CHAIN_WHOLE,
+	CHAIN_TOO_LONG,
+	CHAIN_MALFORMED,
+};
+
+/* Take the next head; *ret_avail_idx is what POP_BAD_INDEX complains of. */
+enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
+			      uint16_t *ret_avail_idx);
+
+/* Put the head just taken back. */
+void virtqueue_unpop(struct virtqueue *vq);
+
+/*
+ * Copy the chain at head, each descriptor once. *ret_reason is a constant that
+ * says why it is malformed; then what is in *chain is of no use.
+ */
+enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
+				       uint16_t head, struct chain *chain,
+				       const char **ret_reason);
+
+bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
+
+/* Ask the driver not to notify; a hint, and nothing to do with EVENT_IDX. */
+bool virtqueue_disable_notify(struct virtqueue *vq);
+
+/* Ask it to notify again; *ret_more: it made more available before it knew. */
+bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more);
+
+/* Does the driver want an interrupt for what was pushed since the last look? */
+bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs);
+
+#endif

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * An idle process must not wake up, and a busy one not make a system call for
+ * each request only to be watched. So `looking` says whether the log thread
+ * will look by itself; it clears the flag only when it found nobody busy, and
+ * looks once more. A worker marks itself busy first and reads the flag second:
+ * one of the two always sees the other.
+ */
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "util.h"
+#include "watch.h"
+
+#define BUSY 1u
+#define STALLED 2u
+#define NEXT_REQUEST 4u
+
+static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct watch *list;
+static _Atomic bool looking;
+
+struct watch *watch_new(const struct identity *id, uint64_t limit_ns)
+{
+	struct watch *watch = calloc(1, sizeof(*watch));
+
+	if (!watch)
+		return NULL;
+	atomic_init(&watch->refs, 1);
+	pthread_mutex_init(&watch->lock, NULL);
+	watch->id = *id;
+	disk_id_ref(watch->id.disk);
+	watch->limit_ns = limit_ns;
+	return watch;
+}
+
+struct watch *watch_ref(struct watch *watch)
+{
+	if (watch)
+		refs_get(&watch->refs);
+	return watch;
+}
+
+void watch_unref(struct watch *watch)
+{
+	if (!watch || !refs_put(&watch->refs))
+		return;
+	pthread_mutex_destroy(&watch->lock);
+	disk_id_unref(watch->id.disk);
+	free(watch);
+}
+
+void watch_enter(struct watch *watch)
+{
+	pthread_mutex_lock(&watch->lock);
+	watch->tid = gettid();
+	watch->alive = true;
+	pthread_mutex_unlock(&watch->lock);
+
+	SCOPED_LOCK(&list_lock);
+	watch->next = list;
+	watch->link = &list;
+	if (list)
+		list->link = &watch->next;
+	list = watch;
+}
+
+void watch_leave(struct watch *watch)
+{
+	pthread_mutex_lock(&list_lock);
+	if (watch->link) {
+		*watch->link = watch->next;
+		if (watch->next)
+			watch->next->link = watch->link;
+		watch->link = NULL;
+	}
+	pthread_mutex_unlock(&list_lock);
+
+	SCOPED_LOCK(&watch->lock);
+	watch->alive = false;
+}
+
+bool watch_begin(struct watch *watch, const struct watch_request *request)
+{
+	uint32_t word =
+		atomic_load_explicit(&watch->word, memory_order_relaxed);
+
+	/* Release: who reads one of these sees the watch_end() before it. */
+	atomic_store_explicit(&watch->type, request->type,
+			      memory_order_release);
+	atomic_store_explicit(&watch->sector, request->sector,
+			      memory_order_release);
+	atomic_store_explicit(&watch->length, request->length,
+			      memory_order_release);
+	atomic_store_explicit(&watch->since_ns, request->since_ns,
+			      memory_order_release);
+	/*
+	 * seq_cst with the load of looking below: pairs with watch_scan(),
+	 * which clears looking and then reads word. Also releases the four
+	 * stores above to watch_snapshot().
+	 */
+	atomic_store(&watch->word, word | BUSY);
+	return !atomic_load(&looking);
+}
+
+bool watch_end(struct watch *watch)
+{
+	uint32_t word =
+		atomic_load_explicit(&watch->word, memory_order_relaxed) &
+		~(BUSY | STALLED);
+
+	/* Either this sees STALLED or watch_scan()'s exchange fails. */
+	return atomic_exchange(&watch->word, word + NEXT_REQUEST) & STALLED;
+}
+
+struct watch_request watch_snapshot(const struct watch *watch)
+{
+	struct watch_request request;
+	uint32_t word = atomic_load(&watch->word);
+
+	request.type = atomic_load(&watch->type);
+	request.sector = atomic_load(&watch->sector);
+	request.length = atomic_load(&watch->length);
+	request.since_ns = atomic_load(&watch->since_ns);
+	/* The same request before and after: the four belong to it. */
+	request.busy = (word & BUSY) &&
+		       ((atomic_load(&watch->word) ^ word) & ~STALLED) == 0;
+	return request;
+}
+
+bool watch_is_stalled(const struct watch *watch)
+{
+	return atomic_load(&watch->word) & STALLED;
+}
+
+static struct watch *scan_list(uint64_t now, uint64_t *again_ns,
+			       struct watch_request *ret_request)
+{
+	SCOPED_LOCK(&list_lock);
+
+	*again_ns = 0;
+	for (struct watch *watch = list; watch; watch = watch->next) {
+		uint32_t word = atomic_load(&watch->word);
+		struct watch_request request = watch_snapshot(watch);
+		uint64_t due = request.since_ns + watch->limit_ns;
+
+		if (!(word & BUSY) || (word & STALLED))
+			continue;
+		if (request.busy && due <= now &&
+		    atomic_compare_exchange_strong(&watch->word, &word,
+						   word | STALLED)) {
+			*ret_request = request;
+			return watch_ref(watch);
+		}
+		/* One that changed while we looked is a young one. */
+		if (!request.busy || due <= now)
+			due = now + watch->limit_ns;
+		if (*again_ns == 0 || due < *again_ns)
+			*again_ns = due;
+	}
+	return NULL;
+}
+
+struct watch *watch_scan(uint64_t now, uint64_t *ret_again_ns,
+			 struct watch_request *ret_request)
+{
+	struct watch *watch = scan_list(now, ret_again_ns, ret_request);
+
+	if (watch || *ret_again_ns)
+		return watch;
+	/* seq_cst, pairs with watch_begin(): see the head of the file. */
+	atomic_store(&looking, false);
+	watch = scan_list(now, ret_again_ns, ret_request);
+	if (watch || *ret_again_ns)
+		atomic_store(&looking, true);
+	return watch;
+}
+
+bool watch_claim(void)
+{
+	return !atomic_exchange(&looking, true);
+}
+
+/* Read a file of the thread's; false and an empty string if that fails. */
+static bool read_task_file(pid_t tid, const char *file, char *buf, size_t size)
+{
+	char path[64];
+	ssize_t n = -1;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", (int)tid, file);
+	__attribute__((cleanup(closep))) int fd =
+		open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		n = read(fd, buf, size - 1);
+	buf[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+/* The calls storage can hang in; others are told by number. */
+static void name_syscall(const char *text, char *buf, size_t size)
+{
+	static const struct {
+		long nr;
+		const char *name;
+	} known[] = {
+		{ SYS_pread64, "pread64" },
+		{ SYS_pwrite64, "pwrite64" },
+		{ SYS_preadv, "preadv" },
+		{ SYS_pwritev, "pwritev" },
+		{ SYS_preadv2, "preadv2" },
+		{ SYS_pwritev2, "pwritev2" },
+		{ SYS_read, "read" },
+		{ SYS_write, "write" },
+		{ SYS_fdatasync, "fdatasync" },
+		{ SYS_fsync, "fsync" },
+		{ SYS_close, "close" },
+		{ SYS_munmap, "munmap" },
+		{ SYS_futex, "futex" },
+		{ SYS_ppoll, "ppoll" },
+		{ SYS_epoll_pwait, "epoll_pwait" },
+		{ SYS_sendmsg, "sendmsg" },
+		{ SYS_recvmsg, "recvmsg" },
+		{ SYS_ioctl, "ioctl" },
+		{ SYS_io_uring_enter, "io_uring_enter" },
+#ifdef SYS_poll
+		{ SYS_poll, "poll" },
+#endif
+#ifdef SYS_epoll_wait
+		{ SYS_epoll_wait, "epoll_wait" },
+#endif
+	};
+	char *end;
+	long nr = strtol(text, &end, 10);
+
+	if (end == text) { /* "running" */
+		snprintf(buf, size, "%.*s", (int)strcspn(text, "\n"), text);
+		return;
+	}
+	if (nr == -1) {
+		snprintf(buf, size, "none"); /* a page fault, for one */
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (known[i].nr == nr) {
+			snprintf(buf, size, "%s", known[i].name);
+			return;
+		}
+	snprintf(buf, size, "%ld", nr);
+}
+
+void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck)
+{
+	char text[512], *paren;
+
+	*ret_stuck = (struct watch_stuck){ 0 };
+	/* While we hold this the thread cannot end and its tid be another's. */
+	SCOPED_LOCK(&watch->lock);
+	if (!watch->alive)
+		return;
+	ret_stuck->tid = watch->tid;
+	if (read_task_file(watch->tid, "stat", text, sizeof(text)) &&
+	    (paren = strrchr(text, ')')) && paren[1] == ' ')
+		ret_stuck->state[0] = paren[2];
+	if (read_task_file(watch->tid, "syscall", text, sizeof(text)))
+		name_syscall(text, ret_stuck->syscall,
+			     sizeof(ret_stuck->syscall));
+	if (read_task_file(watch->tid, "wchan", text, sizeof(text)))
+		snprintf(ret_stuck->wchan, sizeof(ret_stuck->wchan), "%.*s",
+			 (int)strcspn(text, "\n"), text);
+}

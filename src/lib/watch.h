@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_WATCH_H
+#define KTVBLK_WATCH_H
+
+/*
+ * What a worker is doing, for others to look at: the request in service, since
+ * when, and where in the kernel its thread is. The worker writes, without a
+ * lock; the log thread looks for requests that are too old, and teardown takes
+ * a snapshot when its budget has run out.
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "identity.h"
+
+struct watch {
+	_Atomic unsigned int refs;
+	/* request number << 2 | stalled << 1 | busy */
+	_Atomic uint32_t word;
+	_Atomic uint32_t type;
+	_Atomic uint64_t sector;
+	_Atomic uint64_t length;
+	_Atomic uint64_t since_ns;
+	uint64_t limit_ns;
+	struct identity id; /* with a reference to the disk */
+
+	pthread_mutex_t lock; /* holds the thread back from ending */
+	bool alive;
+	pid_t tid;
+
+	struct watch *next; /* in the list of those with a live thread */
+	struct watch **link;
+};
+
+struct watch_request {
+	bool busy;
+	uint32_t type;
+	uint64_t sector;
+	uint64_t length;
+	uint64_t since_ns;
+};
+
+/* Where a thread is. What is not known is empty or 0. */
+struct watch_stuck {
+	pid_t tid;
+	char state[2];
+	char syscall[32];
+	char wchan[64];
+};
+
+struct watch *watch_new(const struct identity *id, uint64_t limit_ns);
+struct watch *watch_ref(struct watch *watch);
+void watch_unref(struct watch *watch);
+
+/* On the worker: its thread begins and ends to be looked at. */
+void watch_enter(struct watch *watch);
+void watch_leave(struct watch *watch);
+
+/*
+ * On the worker: a request begins. True: nobody is looking just now, the log
+ * thread must be told.
+ */
+bool watch_begin(struct watch *watch, const struct watch_request *request);
+
+/* On the worker: it ended. True: it had been found stalled. */
+bool watch_end(struct watch *watch);
+
+/* The request in service now; busy is false if there is none. */
+struct watch_request watch_snapshot(const struct watch *watch);
+bool watch_is_stalled(const struct watch *watch);
+
+/*
+ * On the log thread: a request older than its limit, once for each, with a
+ * reference to its watch; or NULL, and when to look again (0: nothing is busy,
+ * and the next watch_begin() tells).
+ */
+struct watch *watch_scan(uint64_t now_ns, uint64_t *ret_again_ns,
+			 struct watch_request *ret_request);
+
+/* Claim the looking: true for the one who has to wake the log thread. */
+bool watch_claim(void);
+
+/* Look where the thread is; reads procfs. */
+void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck);
+
+#endif

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The loop: stop before pause before work, then sleep with the gate open.
+ *
+ * The first drain of a session is unconditional, and so is the one after a
+ * park: a kick that an earlier worker ate, or that came before DRIVER_OK, costs
+ * nothing. While a request waits for tokens, kicks are swallowed: the timer
+ * brings the drain.
+ */
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+
+#include "drain.h"
+#include "session.h"
+#include "util.h"
+#include "worker.h"
+
+#define PANIC_UNKNOWN "<no reason given>"
+
+uint64_t retry_clamp_ns(uint64_t wait_ns)
+{
+	return MIN(MAX(wait_ns, RETRY_NS_MIN), RETRY_NS_MAX);
+}
+
+struct retry retry_decide(bool stalled, uint64_t wait_ns)
+{
+	if (!stalled)
+		return (struct retry){ .action = RETRY_NOT };
+	return (struct retry){ .action = wait_ns ? RETRY_LATER : RETRY_NOW,
+			       .wait_ns = retry_clamp_ns(wait_ns) };
+}
+
+struct wake worker_dispatch(const struct epoll_event *events, int n,
+			    const struct identity *id)
+{
+	struct wake wake = { 0 };
+
+	for (int i = 0; i < n && !wake.stop; i++) {
+		const uint32_t token = events[i].data.u32;
+
+		if (events[i].events & EPOLLERR)
+			log_event(id, EPOLL_ERROR, events[i].events, token);
+		if (events[i].events & EPOLLHUP)
+			log_event(id, EPOLL_HANGUP, events[i].events, token);
+		switch (token) {
+		case TOKEN_STOP:
+			wake.stop = true;
+			break;
+		case TOKEN_KICK:
+			wake.kick = true;
+			break;
+		case TOKEN_TIMER:
+			wake.timer = true;
+			break;
+		default:
+			log_event(id, EPOLL_UNKNOWN_TOKEN, token);
+		}
+	}
+	return wake;
+}
+
+/* The worker's own state, gone with its thread. */
+struct worker {
+	struct session *session;
+	bool blocked; /* the timer will bring the next drain */
+	int timeout_ms; /* in the timer's place if it cannot be set; or -1 */
+};
+
+static void place(struct session *session)
+{
+	char name[16];
+	int r;
+
+	snprintf(name, sizeof(name), "ktvblk-%llu",
+		 (unsigned long long)session->id.disk->instance_id % 100000000);
+	pthread_setname_np(pthread_self(), name);
+	if (!session->has_cpus)
+		return;
+	r = pthread_setaffinity_np(pthread_self(), sizeof(session->cpus),
+				   &session->cpus);
+	if (r)
+		log_event(&session->id, PLACEMENT_FAILED, NO_VALUE, U64(r));
+}
+
+static bool stopping(const struct session *session)
+{
+	return atomic_load(&session->stop);
+}
+
+/* Sleep, without the gate, until there is no worker left behind, or a stop. */
+static void await_predecessor(struct session *session)
+{
+	struct ports *ports = session->ports;
+
+	for (;;) {
+		const uint32_t seen = atomic_load(&ports->changes);
+
+		if (stopping(session) || !atomic_load(&ports->orphans))
+			return;
+		ports_wait(ports, seen, 0);
+	}
+}
+
+/* Sleep while a pause is wanted. False: the session is revoked. */
+static bool park(struct session *session)
+{
+	struct ports *ports = session->ports;
+
+	while (!stopping(session)) {
+		const uint32_t seen = atomic_load(&ports->changes);
+		const uint32_t pause = atomic_load(&ports->pause);
+		int r;
+
+		if (!(pause & 1))
+			break;
+		/*
+		 * All done to guest memory is seen by who sees this store; with
+		 * the gate, as a revoked worker must not speak for its heir.
+		 */
+		if (atomic_exchange(&ports->parked, pause) != pause)
+			ports_changed(ports);
+		r = ports_tell_parked(ports);
+		if (r < 0)
+			log_event(&session->id, PARKED_FD_FAILED, U64(-r));
+		session_leave(session);
+		ports_wait(ports, seen, 0);
+		if (!session_enter(session))
+			return false;
+	}
+	return true;
+}
+
+static void sleep_until(struct worker *worker, uint64_t wait_ns)
+{
+	struct session *session = worker->session;
+	const struct itimerspec when = { .it_value = ns_to_timespec(wait_ns) };
+
+	worker->blocked = true;
+	if (timerfd_settime(session->timer_fd, 0, &when, NULL) == 0)
+		return;
+	log_event(&session->id, TIMER_SET_FAILED, U64(errno));
+	worker->timeout_ms = (int)(wait_ns / NSEC_PER_MSEC) + 1;
+}
+
+/* False: the session is over. *ret_again: there is more to drain at once. */
+static bool drain_and_retry(struct worker *worker, bool *ret_again)
+{
+	struct session *session = worker->session;
+	struct retry retry = { .action = RETRY_NOW };
+
+	worker->blocked = false;
+	*ret_again = false;
+	if (!session->mem) {
+		if (!session->mem_unset_told)
+			log_event(&session->id, MEMORY_UNSET);
+		session->mem_unset_told = true;
+		return true;
+	}
+	/* Tokens may have come meanwhile, but look only once. */
+	for (int i = 0; i < 2 && retry.action == RETRY_NOW; i++) {
+		uint64_t wait_ns = 0;
+		enum drain_end end;
+
+		if (i)
+			log_event(&session->id, THROTTLE_REDRAINED);
+		end = drain(session, &wait_ns);
+		if (end == DRAIN_ABANDONED)
+			return false;
+		*ret_again = end == DRAIN_INTERRUPTED;
+		retry = retry_decide(end == DRAIN_STALLED, wait_ns);
+	}
+	if (retry.action != RETRY_NOT)
+		sleep_until(worker, retry.wait_ns);
+	return true;
+}
+
+/* Read a descriptor that was readable. */
+static void drain_fds(const struct session *session, struct wake wake)
+{
+	int r;
+
+	if (wake.kick) {
+		r = eventfd_drain(session->ports->kick_fd);
+		if (r < 0)
+			log_event(&session->id, KICK_READ_FAILED, U64(-r));
+	}
+	if (wake.timer) {
+		r = eventfd_drain(session->timer_fd);
+		if (r < 0)
+			log_event(&session->id, TIMER_READ_FAILED, U64(-r));
+	}
+}
+
+/* Sleep for events. False: the session is over. *ret_drain: there is work. */
+static bool await_events(struct worker *worker, bool *ret_drain)
+{
+	struct session *session = worker->session;
+	struct epoll_event events[TOKEN_COUNT];
+	struct wake wake;
+	int n, saved;
+
+	session_leave(session);
+	n = epoll_wait(session->epoll_fd, events, TOKEN_COUNT,
+		       worker->timeout_ms);
+	saved = errno;
+	if (!session_enter(session))
+		return false;
+	if (n < 0 && saved != EINTR) {
+		log_event(&session->id, EPOLL_WAIT_FAILED, U64(saved));
+		session_needs_reset(session);
+		return false;
+	}
+	wake = worker_dispatch(events, n, &session->id);
+	if (wake.stop)
+		return false;
+	drain_fds(session, wake);
+	if (n == 0)
+		wake.timer = true; /* the timeout stood in for it */
+	if (wake.timer) {
+		worker->blocked = false;
+		worker->timeout_ms = -1;
+	}
+	*ret_drain = wake.timer || (wake.kick && !worker->blocked);
+	return true;
+}
+
+static void run(struct session *session)
+{
+	struct worker worker = { .session = session, .timeout_ms = -1 };
+	bool want_drain = true;
+
+	while (!stopping(session)) {
+		if (ports_pause_wanted(session->ports)) {
+			if (!park(session))
+				return;
+			want_drain = true;
+		} else if (want_drain) {
+			if (!drain_and_retry(&worker, &want_drain))
+				return;
+		} else if (!await_events(&worker, &want_drain)) {
+			return;
+		}
+	}
+}
+
+void worker_finish(struct session *session)
+{
+	const struct identity *id = &session->id;
+
+	if (session->gate_held)
+		session_leave(session);
+	session_release(session);
+	if (session->watch)
+		watch_leave(session->watch);
+	/*
+	 * Pairs with the exchanges in teardown.c: whoever comes second knows
+	 * of the other. With FATE_ENDED set the device may free the session.
+	 */
+	switch (atomic_exchange(&session->fate, FATE_ENDED)) {
+	case FATE_ORPHANED:
+		ports_orphan_gone(session->ports);
+		break;
+	case FATE_DETACHED:
+		ports_orphan_gone(session->ports);
+		log_event(id, RECLAIMED,
+			  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+		session_unref(session);
+		break;
+	}
+}
+
+/* The thread ends by pthread_exit(), out of a backend's op or of ours. */
+static void ended_abnormally(void *arg)
+{
+	struct session *session = (struct session *)arg;
+
+	watch_end(session->watch);
+	if (session->gate_held || session_enter(session)) {
+		session->panic = PANIC_UNKNOWN;
+		session_unthrottle(session);
+		session_needs_reset(session);
+		log_event(&session->id, WORKER_PANICKED,
+			  TEXT_ARG(session->panic));
+	}
+	worker_finish(session);
+}
+
+void *worker_main(void *arg)
+{
+	struct session *session = (struct session *)arg;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	watch_enter(session->watch);
+	pthread_cleanup_push(ended_abnormally, session);
+	place(session);
+	await_predecessor(session);
+	if (session_enter(session))
+		run(session);
+	pthread_cleanup_pop(0);
+	worker_finish(session);
+	return NULL;
+}

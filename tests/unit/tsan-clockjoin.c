@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The ThreadSanitizer of gcc 12 and clang 14 does not know
+ * pthread_clockjoin_np(): it would take what the joined thread did before its
+ * end for a race. It knows pthread_timedjoin_np(), whose clock is another.
+ * Linked, by --wrap, into the thread sanitizer's build only.
+ */
+#include <pthread.h>
+#include <time.h>
+
+#define NSEC_PER_SEC 1000000000LL
+
+/* Weak: a test may have a __wrap_pthread_clockjoin_np() of its own. */
+__attribute__((weak)) int
+__wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+			    const struct timespec *abstime);
+
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+				const struct timespec *abstime)
+{
+	struct timespec now, real;
+	long long ns;
+
+	if (!abstime)
+		return pthread_join(thread, ret);
+
+	clock_gettime(clock, &now);
+	clock_gettime(CLOCK_REALTIME, &real);
+	ns = (abstime->tv_sec - now.tv_sec) * NSEC_PER_SEC +
+	     (abstime->tv_nsec - now.tv_nsec) + real.tv_nsec;
+	/* Rounded down also where the deadline has passed. */
+	real.tv_sec += ns / NSEC_PER_SEC - (ns % NSEC_PER_SEC < 0);
+	real.tv_nsec = (ns % NSEC_PER_SEC + NSEC_PER_SEC) % NSEC_PER_SEC;
+	return pthread_timedjoin_np(thread, ret, &real);
+}
