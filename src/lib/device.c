@@ -320,6 +320,7 @@ void device_reset(struct ktvblk_dev *dev)
 	};
 	int r;
 
+	SCOPED_NO_CANCEL();
 	dev->queue_sel = 0;
 	dev->device_features_sel = dev->driver_features_sel = 0;
 	dev->driver_features = 0;
@@ -363,6 +364,7 @@ enum ktvblk_outcome ktvblk_destroy(struct ktvblk_dev *dev)
 
 	if (!dev)
 		return KTVBLK_JOINED;
+	SCOPED_NO_CANCEL();
 	session = dev->session;
 	how.timeout_ms = dev->destroy_timeout_ms;
 	how.deadline_ns = dev->stop_requested_ns ? dev->stop_requested_ns

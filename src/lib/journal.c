@@ -285,6 +285,7 @@ int log_ref(void)
 
 void log_unref(uint64_t deadline_ns)
 {
+	SCOPED_NO_CANCEL();
 	SCOPED_LOCK(&logger.lock);
 	if (--logger.refs)
 		return;
@@ -425,6 +426,7 @@ int ktvblk_log_flush(uint32_t timeout_ms)
 	uint64_t deadline_ns = now_ns() + timeout_ms * NSEC_PER_MSEC;
 
 	ensure_conds();
+	SCOPED_NO_CANCEL();
 	SCOPED_LOCK(&logger.lock);
 	if (logger.running && pthread_equal(logger.thread, pthread_self()))
 		return -EDEADLK;

@@ -89,6 +89,7 @@ static enum ktvblk_outcome joined(struct session *session,
 
 	log_emit(join_events[how->destroying][KTVBLK_PANICKED], &session->id,
 		 NULL, LOG_SITE, args, ARRAY_SIZE(args));
+	session->panic = NULL; /* told */
 	return KTVBLK_PANICKED;
 }
 
@@ -194,27 +195,26 @@ static enum ktvblk_outcome join_or_leave(struct session *session,
 enum ktvblk_outcome session_stop(struct session *session,
 				 const struct stop_how *how)
 {
-	enum ktvblk_outcome outcome = KTVBLK_JOINED;
-	int cancel_state;
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	session_signal_stop(session);
-	if (session->has_thread)
-		outcome = join_or_leave(session, how);
-	pthread_setcancelstate(cancel_state, NULL);
-	return outcome;
+	return session->has_thread ? join_or_leave(session, how)
+				   : KTVBLK_JOINED;
 }
 
-/* Drop what is handed over and not the last of its kind; true: all is. */
+/* Drop what is handed over and cannot block; true: that is all of it. */
 static bool drop_at_once(struct session *session)
 {
 	struct ktvblk_mem *mem = atomic_load(&session->handover_mem);
 	struct ktvblk_backend *backend =
 		atomic_load(&session->handover_backend);
 
-	if (backend && refs_put_not_last(&backend->refs))
+	if (backend && !backend->ops.release)
+		atomic_store(&session->handover_backend,
+			     ktvblk_backend_unref(backend));
+	else if (backend && refs_put_not_last(&backend->refs))
 		atomic_store(&session->handover_backend, NULL);
-	if (mem && refs_put_not_last(&mem->refs))
+	if (mem && !mem->release)
+		atomic_store(&session->handover_mem, ktvblk_mem_unref(mem));
+	else if (mem && refs_put_not_last(&mem->refs))
 		atomic_store(&session->handover_mem, NULL);
 	return !atomic_load(&session->handover_backend) &&
 	       !atomic_load(&session->handover_mem);
@@ -245,27 +245,23 @@ enum ktvblk_outcome session_drop_handover(struct session *session,
 					  const struct stop_how *how)
 {
 	const struct watch_request nothing = { 0 };
-	enum ktvblk_outcome outcome;
-	int cancel_state, error;
+	int error;
 
 	if (drop_at_once(session))
 		return KTVBLK_JOINED;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
 	if (!session->watch)
 		session->watch = watch_new(&session->id, UINT64_MAX);
 	refs_get(&session->refs);
 	atomic_store(&session->fate, FATE_RUNNING);
 	ports_worker_comes(session->ports);
 	error = -thread_start(&session->thread, release_main, session);
-	if (error) {
-		outcome = KTVBLK_HELPER_SPAWN_FAILED;
-		record_left(session, how, &nothing, true, outcome, error);
-		session->job.run = release_later;
-		log_run_later(&session->job);
-	} else {
+	if (!error) {
 		session->has_thread = true;
-		outcome = join_or_leave(session, how);
+		return join_or_leave(session, how);
 	}
-	pthread_setcancelstate(cancel_state, NULL);
-	return outcome;
+	record_left(session, how, &nothing, true, KTVBLK_HELPER_SPAWN_FAILED,
+		    error);
+	session->job.run = release_later;
+	log_run_later(&session->job);
+	return KTVBLK_HELPER_SPAWN_FAILED;
 }

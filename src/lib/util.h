@@ -66,6 +66,27 @@ static inline void mutex_unlockp(pthread_mutex_t **mutex)
 	__attribute__((cleanup(mutex_unlockp), unused))                        \
 	pthread_mutex_t *scoped_lock_ = (pthread_mutex_lock(mutex), (mutex))
 
+static inline void cancel_restorep(const int *state)
+{
+	pthread_setcancelstate(*state, NULL);
+}
+
+static inline int cancel_disable(void)
+{
+	int state;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	return state;
+}
+
+/*
+ * No cancellation to the end of the enclosing scope: C without exceptions does
+ * not unlock or free on the way out.
+ */
+#define SCOPED_NO_CANCEL()                                                     \
+	__attribute__((cleanup(cancel_restorep), unused))                      \
+	const int scoped_cancel_ = cancel_disable()
+
 /* The VMM's signals are not for our threads. 0 or -errno. */
 static inline int thread_start(pthread_t *thread, void *(*main)(void *),
 			       void *arg)
