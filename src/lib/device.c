@@ -332,7 +332,6 @@ void device_reset(struct ktvblk_dev *dev)
 	if (r < 0)
 		log_event(&old->id, RESET_FAILED, TEXT_ARG("session"), U64(-r));
 	session_stop(old, &how);
-	log_suppressed(&old->id);
 	/* An interrupt the old session raised is nobody's any more. */
 	eventfd_drain(dev->ports->irq_fd);
 	if (r < 0) {

@@ -72,14 +72,14 @@ X(RESET_HELPER_DISCONNECTED, LOG_ERR, 0,                                       \
   "when it ends", TIMED_OUT_FIELDS, ERRNO)                                     \
 X(RECLAIMED, LOG_NOTICE, 0,                                                    \
   "the worker left behind has ended and all it held is free", DEC(STUCK_MS))   \
-X(RESET_FAILED, LOG_ERR, 0,                                                    \
+X(RESET_FAILED, LOG_ERR, EV_LIMITED,                                           \
   "reset without what a new start needs; reset again", TEXT(STEP), ERRNO)      \
 /* a worker's life */                                                          \
-X(START_FAILED, LOG_ERR, 0,                                                    \
+X(START_FAILED, LOG_ERR, EV_LIMITED,                                           \
   "no worker could be started; reset and start again", TEXT(STEP), ERRNO)      \
 X(PLACEMENT_FAILED, LOG_WARNING, 0,                                            \
   "the worker does not run on the CPUs asked for", DEC(CPU), ERRNO)            \
-X(WAITING_FOR_ORPHAN, LOG_WARNING, 0,                                          \
+X(WAITING_FOR_ORPHAN, LOG_WARNING, EV_LIMITED,                                 \
   "waiting for the worker left behind before the disk is served")              \
 X(WORKER_PANICKED, LOG_ERR, 0,                                                 \
   "the worker ended by itself", TEXT(PANIC))                                   \
