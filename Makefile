@@ -51,6 +51,7 @@ objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c))
 DEMO_OBJ := $(call objects,$(filter-out src/demo/vmm%,$(wildcard src/demo/*.c)))
 UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
+FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 HELP_OBJ := $(call objects,$(filter-out tests/unit/test-% %/tsan-clockjoin.c,\
 	$(wildcard tests/unit/*.c)))
 
@@ -60,6 +61,7 @@ STATIC   := $(BUILD)/libktvblk.a
 PC       := $(BUILD)/libktvblk.pc
 PROGRAMS := $(if $(DEMO_OBJ),$(BUILD)/ktvblk-demo)
 UNIT     := $(UNIT_OBJ:.o=)
+FUZZ     := $(FUZZ_OBJ:.o=)
 
 all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS)	## the libraries and programs (default)
 
@@ -113,8 +115,15 @@ $(UNIT): %: %.o $(HELP_OBJ) $(LIB_OBJ) $(TEST_OBJ)
 	$(Q)$(LINK) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
-check: $(UNIT)	## run the unit tests
-	@tests/run.sh $(UNIT)
+# A fuzz target with a main() that replays its corpus; or with libFuzzer's.
+FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
+$(FUZZ): %: %.o $(FUZZ_MAIN) $(LIB_OBJ) $(TEST_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(LINK) $(TEST_LDFLAGS) -o $@ $^ $(SYSTEMD_LIBS) \
+		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+
+check: $(UNIT) $(FUZZ)	## run the unit tests and replay the fuzzers' corpus
+	@tests/run.sh $(UNIT) $(FUZZ)
 
 check-asan:	## ... with the address and undefined behaviour sanitizers
 	@CK_TIMEOUT_MULTIPLIER=4 TEST_TIMEOUT=400 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -135,6 +144,25 @@ check-valgrind:	## ... with valgrind's memcheck
 	TEST_WRAPPER="valgrind -q --error-exitcode=99 --leak-check=full \
 		--errors-for-leak-kinds=definite --fair-sched=try" \
 	$(MAKE) check BUILD=$(BUILD)/valgrind
+
+# What it finds is kept in $(BUILD)/fuzz; what reaches something new may join the corpus.
+SECONDS = 60
+fuzz:	## look for hostile guests with libFuzzer (SECONDS=60 for each target)
+	@$(MAKE) run-fuzz CC=clang BUILD=$(BUILD)/fuzz FUZZ_MAIN= \
+		TEST_LDFLAGS=-fsanitize=fuzzer SANITIZE="-fsanitize=address,undefined \
+		-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined"
+
+run-fuzz: $(FUZZ)
+	@set -e; for f in $(FUZZ); do n=$${f##*/}; mkdir -p $$f.found; \
+		echo "  FUZZ  $$n"; $$f -max_total_time=$(SECONDS) -max_len=2000 \
+		-verbosity=0 -print_final_stats=1 -artifact_prefix=$$f.found/ \
+		$$f.found tests/fuzz/corpus/$$n; done
+
+coverage:	## which lines of src/lib the tests reach
+	@rm -rf $(BUILD)/coverage
+	@$(MAKE) check CC=gcc BUILD=$(BUILD)/coverage CFLAGS=-O0 SANITIZE=--coverage
+	@gcovr --root . --filter src/lib/ --object-directory $(BUILD)/coverage \
+		--exclude-unreachable-branches --fail-under-line 95 $(BUILD)/coverage
 
 check-headers:	## compile each public header alone as C99, C11 and C++17
 	@for h in include/*.h; do for l in c:c99 c:c11 c++:c++17; do \
@@ -196,9 +224,9 @@ help:	## this list
 
 FORCE:
 .PHONY: all check check-asan check-tsan check-valgrind check-headers \
-	check-symbols demo install uninstall deps deps-ci format format-check \
+	check-symbols coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(UNIT_OBJ) $(HELP_OBJ) $(TEST_OBJ))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * A hostile guest: the input is a list of things it does, register accesses,
+ * bytes in its memory, descriptors, kicks, resets, in any order. Nothing may
+ * crash, hang, or touch what is not guest memory.
+ *
+ * No worker thread: where one would be created its session is noted, a kick
+ * drains it here and now, and a join finishes it. So an input always does the
+ * same, and fast. tests/unit has the same guests with real threads.
+ */
+
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "drain.h"
+#include "fuzz.h"
+#include "ktvblk.h"
+#include "util.h"
+#include "worker.h"
+
+/* wrap: pthread_create pthread_clockjoin_np */
+
+#define DISK_BYTES (32u << 10)
+#define REGION_BYTES (64u << 10)
+/* Two regions that touch in guest memory, and one behind a gap. */
+#define GAP_AT (4u * REGION_BYTES)
+#define MOST_OPS 400u
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+			  void *(*start)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+			  void *(*start)(void *), void *arg);
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+				const struct timespec *until);
+
+static struct session *running;
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+			  void *(*start)(void *), void *arg)
+{
+	if (start != worker_main)
+		return __real_pthread_create(thread, attr, start, arg);
+	running = (struct session *)arg;
+	*thread = pthread_self();
+	return 0;
+}
+
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+				const struct timespec *until)
+{
+	(void)thread;
+	(void)ret;
+	(void)clock;
+	(void)until;
+	worker_finish(running);
+	running = NULL;
+	return 0;
+}
+
+static void kick(void)
+{
+	uint64_t wait_ns;
+
+	if (!running || !running->mem)
+		return;
+	if (session_enter(running)) {
+		drain(running, &wait_ns);
+		session_leave(running);
+	}
+}
+
+static struct {
+	unsigned char *map; /* guard, three regions with guards, guard */
+	unsigned char *region[3];
+	unsigned char disk[DISK_BYTES];
+	uint8_t trouble; /* what the storage answers next */
+} guest;
+
+static void make_guest(void)
+{
+	const size_t page = 4096, step = REGION_BYTES + page;
+
+	if (!guest.map) {
+		guest.map = mmap(NULL, 3 * step + page, PROT_NONE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (guest.map == MAP_FAILED)
+			abort();
+	}
+	for (size_t i = 0; i < 3; i++) {
+		guest.region[i] = guest.map + page + i * step;
+		mprotect(guest.region[i], REGION_BYTES, PROT_READ | PROT_WRITE);
+		memset(guest.region[i], 0, REGION_BYTES);
+	}
+	memset(guest.disk, 0x5a, sizeof(guest.disk));
+}
+
+static unsigned char *guest_at(uint64_t addr)
+{
+	if (addr >= GAP_AT && addr - GAP_AT < REGION_BYTES)
+		return guest.region[2] + (addr - GAP_AT);
+	if (addr < 2 * REGION_BYTES)
+		return guest.region[addr / REGION_BYTES] + addr % REGION_BYTES;
+	return NULL;
+}
+
+static void guest_put(uint64_t addr, const void *from, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		unsigned char *at = guest_at(addr + i);
+
+		if (at)
+			*at = ((const unsigned char *)from)[i];
+	}
+}
+
+/* Storage that mostly works. */
+static ssize_t answer(ssize_t n)
+{
+	const uint8_t trouble = guest.trouble;
+
+	guest.trouble = 0;
+	switch (trouble & 7) {
+	case 1:
+		return -EINTR;
+	case 2:
+		return -EIO;
+	case 3:
+		return n / 2;
+	case 4:
+		return 0;
+	case 5:
+		return n + 1;
+	default:
+		return n;
+	}
+}
+
+static ssize_t disk_move(const struct iovec *iov, int n_iov, uint64_t offset,
+			 bool in)
+{
+	ssize_t moved = 0;
+
+	for (int i = 0; i < n_iov; i++)
+		for (size_t j = 0; j < iov[i].iov_len; j++, moved++) {
+			unsigned char *at =
+				(unsigned char *)iov[i].iov_base + j;
+			const uint64_t pos = offset + (uint64_t)moved;
+
+			if (pos >= DISK_BYTES)
+				return answer(moved);
+			if (in)
+				*at = guest.disk[pos];
+			else
+				guest.disk[pos] = *at;
+		}
+	return answer(moved);
+}
+
+static ssize_t disk_preadv(void *userdata, const struct iovec *iov, int n_iov,
+			   uint64_t offset)
+{
+	(void)userdata;
+	return disk_move(iov, n_iov, offset, true);
+}
+
+static ssize_t disk_pwritev(void *userdata, const struct iovec *iov, int n_iov,
+			    uint64_t offset)
+{
+	(void)userdata;
+	return disk_move(iov, n_iov, offset, false);
+}
+
+static int disk_flush(void *userdata)
+{
+	(void)userdata;
+	return answer(0) < 0 ? -EIO : 0;
+}
+
+static int disk_capacity(void *userdata, uint64_t *ret_bytes)
+{
+	(void)userdata;
+	*ret_bytes = DISK_BYTES + 4096; /* its end is thin */
+	return 0;
+}
+
+static struct ktvblk_dev *make_device(uint8_t kind)
+{
+	const struct ktvblk_backend_ops ops = {
+		.size = sizeof(ops),
+		.preadv = disk_preadv,
+		.pwritev = disk_pwritev,
+		.flush = disk_flush,
+		.capacity = disk_capacity,
+	};
+	const struct ktvblk_region regions[] = {
+		{ .host_addr = guest.region[0], .size = REGION_BYTES },
+		{ .guest_addr = REGION_BYTES,
+		  .host_addr = guest.region[1],
+		  .size = REGION_BYTES },
+		{ .guest_addr = GAP_AT,
+		  .host_addr = guest.region[2],
+		  .size = REGION_BYTES },
+	};
+	struct ktvblk_config config = KTVBLK_CONFIG_INIT;
+	struct ktvblk_dev *dev = NULL;
+	struct ktvblk_mem *mem = NULL;
+
+	config.flags = kind & (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY);
+	if (kind & 4)
+		config.throttle.iops = 3;
+	if (ktvblk_backend_new(&ops, NULL, &config.backend) < 0 ||
+	    ktvblk_new(&config, &dev) < 0 ||
+	    ktvblk_mem_new(regions, 3, NULL, NULL, &mem) < 0)
+		abort();
+	ktvblk_backend_unref(config.backend);
+	if (!(kind & 8))
+		ktvblk_set_memory(dev, mem);
+	ktvblk_mem_unref(mem);
+	return dev;
+}
+
+static void reg(struct ktvblk_dev *dev, uint32_t offset, uint32_t value)
+{
+	value = htole32(value);
+	ktvblk_mmio_write(dev, offset, &value, sizeof(value));
+	if (offset == VIRTIO_MMIO_QUEUE_NOTIFY && value == 0)
+		kick();
+}
+
+/* Where set_up() puts the rings. */
+#define DESC_AT 0x0u
+#define AVAIL_AT 0x4000u
+#define USED_AT 0x6000u
+#define DATA_AT 0x8000u
+
+/* A driver's whole set-up, so that an input gets behind it cheaply. */
+static void set_up(struct ktvblk_dev *dev, struct fuzz_input *input)
+{
+	const uint8_t features = fuzz_u8(input);
+	const uint32_t size = 1u << (fuzz_u8(input) % 9);
+
+	for (uint32_t s = 0; s <= VIRTIO_CONFIG_S_DRIVER; s++)
+		reg(dev, VIRTIO_MMIO_STATUS, s);
+	reg(dev, VIRTIO_MMIO_STATUS, 3);
+	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES,
+	    (features & 1u) << VIRTIO_RING_F_EVENT_IDX |
+		    (features >> 1 & 1u) << VIRTIO_RING_F_INDIRECT_DESC);
+	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
+	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES, 1);
+	reg(dev, VIRTIO_MMIO_STATUS, 0xb);
+	reg(dev, VIRTIO_MMIO_QUEUE_NUM, size);
+	reg(dev, VIRTIO_MMIO_QUEUE_DESC_LOW, DESC_AT);
+	reg(dev, VIRTIO_MMIO_QUEUE_AVAIL_LOW, AVAIL_AT);
+	reg(dev, VIRTIO_MMIO_QUEUE_USED_LOW, USED_AT);
+	reg(dev, VIRTIO_MMIO_QUEUE_READY, 1);
+	reg(dev, VIRTIO_MMIO_STATUS, 0xf);
+}
+
+static void put_desc(struct fuzz_input *input)
+{
+	const uint8_t table = fuzz_u8(input);
+	const uint8_t at = fuzz_u8(input);
+	struct vring_desc desc = {
+		.addr = htole64(fuzz_addr(input, DATA_AT)),
+		.len = htole32(fuzz_len(input)),
+		.flags = htole16(fuzz_u8(input) & 7),
+		.next = htole16(fuzz_u8(input)),
+	};
+
+	guest_put((table & 1 ? DATA_AT + 0x1000 : DESC_AT) + at * 16u, &desc,
+		  sizeof(desc));
+}
+
+static void put_header(struct fuzz_input *input)
+{
+	const uint64_t at = DATA_AT + fuzz_u8(input) * 16u;
+	const struct virtio_blk_outhdr header = {
+		.type = htole32(fuzz_u8(input) % 16),
+		.sector = htole64(fuzz_u8(input)),
+	};
+
+	guest_put(at, &header, sizeof(header));
+}
+
+static void put_head(uint16_t head)
+{
+	const uint16_t entry = htole16(head);
+	uint16_t idx;
+
+	memcpy(&idx, guest_at(AVAIL_AT + 2), sizeof(idx));
+	idx = le16toh(idx);
+	if (running)
+		guest_put(AVAIL_AT + 4 +
+				  2u * (idx & (running->vq.ring.size - 1u)),
+			  &entry, sizeof(entry));
+	idx = htole16((uint16_t)(idx + 1));
+	guest_put(AVAIL_AT + 2, &idx, sizeof(idx));
+}
+
+static void make_available(struct fuzz_input *input)
+{
+	const uint16_t jump = htole16(0x4000);
+
+	put_head(fuzz_u8(input));
+	switch (fuzz_u8(input)) {
+	case 0:
+		break;
+	case 0xff:
+		guest_put(AVAIL_AT + 2, &jump, sizeof(jump));
+		break;
+	default:
+		kick();
+	}
+}
+
+/* A request as a good driver makes it; what it is about is the input's. */
+static void make_request(struct fuzz_input *input)
+{
+	const uint8_t type = fuzz_u8(input) % 9, where = fuzz_u8(input);
+	const uint8_t n = fuzz_u8(input) % 4, head = fuzz_u8(input) % 8;
+	const struct virtio_blk_outhdr header = {
+		.type = htole32(type),
+		.sector = htole64(where % 80),
+	};
+	const uint16_t direction =
+		type == VIRTIO_BLK_T_OUT ? 0 : VRING_DESC_F_WRITE;
+	struct vring_desc descs[6] = {
+		{ .addr = htole64(DATA_AT),
+		  .len = htole32(sizeof(header)),
+		  .flags = htole16(VRING_DESC_F_NEXT) },
+	};
+
+	for (uint16_t i = 0; i <= n; i++) {
+		struct vring_desc *desc = &descs[i + 1];
+
+		descs[i].next = htole16((uint16_t)(head + i + 1));
+		desc->addr = htole64(fuzz_addr(input, DATA_AT + 0x2000));
+		desc->len = htole32(512u << fuzz_u8(input) % 8);
+		desc->flags = htole16(VRING_DESC_F_NEXT | direction);
+	}
+	descs[n + 1].addr = htole64(DATA_AT + 0x100);
+	descs[n + 1].len = htole32(1);
+	descs[n + 1].flags = htole16(VRING_DESC_F_WRITE);
+	guest_put(DATA_AT, &header, sizeof(header));
+	guest_put(DESC_AT + head * 16u, descs, sizeof(descs));
+	put_head(head);
+	if (!(where & 0x80))
+		kick();
+}
+
+static void put_bytes(struct fuzz_input *input)
+{
+	const uint64_t at = fuzz_u16(input) * 4u;
+	unsigned char bytes[32];
+	const size_t n = fuzz_u8(input) % sizeof(bytes);
+
+	for (size_t i = 0; i < n; i++)
+		bytes[i] = fuzz_u8(input);
+	guest_put(at, bytes, n);
+}
+
+static void access_odd(struct ktvblk_dev *dev, struct fuzz_input *input)
+{
+	uint64_t offset = fuzz_u16(input);
+	unsigned char bytes[300] = { 0 };
+	const size_t len = fuzz_u8(input);
+
+	if (offset & 0x8000)
+		offset = UINT64_MAX - (offset & 0xff);
+	ktvblk_mmio_read(dev, offset, bytes, len);
+	for (size_t i = len; i < sizeof(bytes); i++)
+		if (bytes[i])
+			abort(); /* wrote behind what it was given */
+	bytes[0] = fuzz_u8(input);
+	if (len != 4)
+		ktvblk_mmio_write(dev, offset, bytes, len);
+}
+
+static void one_op(struct ktvblk_dev *dev, struct fuzz_input *input)
+{
+	switch (fuzz_u8(input) % 14) {
+	case 0:
+		set_up(dev, input);
+		break;
+	case 1:
+		reg(dev, fuzz_u8(input) * 4u, fuzz_u32(input));
+		break;
+	case 2:
+		access_odd(dev, input);
+		break;
+	case 3:
+		put_bytes(input);
+		break;
+	case 4:
+	case 5:
+		put_desc(input);
+		break;
+	case 6:
+		put_header(input);
+		break;
+	case 7:
+	case 8:
+		make_available(input);
+		break;
+	case 9:
+		kick();
+		break;
+	case 10:
+		guest.trouble = fuzz_u8(input);
+		break;
+	case 11:
+	case 12:
+		make_request(input);
+		break;
+	case 13:
+		reg(dev, VIRTIO_MMIO_STATUS, 0);
+		break;
+	}
+}
+
+static void ignore(const struct ktvblk_record *record, void *userdata)
+{
+	(void)record;
+	(void)userdata;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct fuzz_input input = { data, size };
+	static struct ktvblk_dev *keep; /* so that the log thread stays */
+	struct ktvblk_dev *dev;
+
+	make_guest();
+	if (!keep) {
+		ktvblk_set_log_handler(ignore, NULL, NULL);
+		keep = make_device(0);
+	}
+	guest.trouble = 0;
+	dev = make_device(fuzz_u8(&input));
+	for (unsigned int i = 0; i < MOST_OPS && input.left; i++)
+		one_op(dev, &input);
+	if (ktvblk_destroy(dev) != KTVBLK_JOINED)
+		abort();
+	return 0;
+}
