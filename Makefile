@@ -188,6 +188,9 @@ check-symbols: $(SHARED) $(STATIC)	## compare the exported symbols with the map
 demo: $(BUILD)/ktvblk-demo	## build and run the tour (DEMO_ARGS=...)
 	@LD_LIBRARY_PATH=$(BUILD) $(BUILD)/ktvblk-demo $(DEMO_ARGS)
 
+check-demo: $(BUILD)/ktvblk-demo	## the tour with each option, user and journal
+	@tests/system/demo.sh $(BUILD)/ktvblk-demo
+
 install: all	## install below $(DESTDIR)$(PREFIX)
 	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR))
 	$(INSTALL) -m 644 include/*.h $(DESTDIR)$(INCLUDEDIR)
@@ -224,7 +227,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all check check-asan check-tsan check-valgrind check-headers \
-	check-symbols coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
+	check-symbols check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -416,7 +416,7 @@ int ktvblk_request_stop(struct ktvblk_dev *dev);
 enum ktvblk_outcome ktvblk_destroy(struct ktvblk_dev *dev);
 
 /* Its name in lower case, or "unknown". A constant. [any] */
-const char *ktvblk_outcome_name(int outcome);
+const char *ktvblk_outcome_name(enum ktvblk_outcome outcome);
 
 /*
  * Records

@@ -266,7 +266,7 @@ const char *ktvblk_state_name(int state)
 							       : "unknown";
 }
 
-const char *ktvblk_outcome_name(int outcome)
+const char *ktvblk_outcome_name(enum ktvblk_outcome outcome)
 {
 	static const char *const names[] = {
 		[KTVBLK_JOINED] = "joined",
@@ -276,9 +276,7 @@ const char *ktvblk_outcome_name(int outcome)
 		[KTVBLK_HELPER_DISCONNECTED] = "helper disconnected",
 	};
 
-	return outcome >= 0 && (size_t)outcome < ARRAY_SIZE(names)
-		       ? names[outcome]
-		       : "unknown";
+	return (size_t)outcome < ARRAY_SIZE(names) ? names[outcome] : "unknown";
 }
 
 void device_kick(struct ktvblk_dev *dev)
