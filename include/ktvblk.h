@@ -73,7 +73,8 @@ struct ktvblk_region {
  * or on the caller's where the VMM itself drops the last one. It may call
  * anything but what waits for the device it ran for. [any]
  *   -EINVAL  no region, NULL, a size of zero, not 4096-aligned, a range that
- *            wraps or overlaps another in guest addresses, reserved not 0
+ *            overlaps another in guest addresses or reaches the end of the
+ *            address space, reserved not 0
  *   -ENOMEM
  */
 int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,
@@ -238,7 +239,7 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev);
  * Bind guest memory, once, before the guest's DRIVER_OK; it survives reset. The
  * device takes its own reference. [device]
  *   -EINVAL  NULL
- *   -EBUSY   already bound (recorded: the binding did not change)
+ *   -EBUSY   already bound, or told to stop (recorded: nothing changed)
  */
 int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem);
 

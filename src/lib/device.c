@@ -171,7 +171,7 @@ int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem)
 {
 	if (!dev || !mem)
 		return -EINVAL;
-	if (dev->mem) {
+	if (dev->mem || dev->handed_over) {
 		log_event(&dev->session->id, MEMORY_ALREADY_SET);
 		return -EBUSY;
 	}
@@ -342,6 +342,16 @@ void device_reset(struct ktvblk_dev *dev)
 	session_unref(old);
 }
 
+/* The worker drops the last references: that may block, we must not. */
+static void hand_over(struct ktvblk_dev *dev)
+{
+	if (dev->handed_over)
+		return;
+	dev->handed_over = true;
+	atomic_store(&dev->session->handover_mem, dev->mem);
+	atomic_store(&dev->session->handover_backend, dev->backend);
+}
+
 int ktvblk_request_stop(struct ktvblk_dev *dev)
 {
 	if (!dev)
@@ -349,7 +359,10 @@ int ktvblk_request_stop(struct ktvblk_dev *dev)
 	if (dev->stop_requested_ns)
 		return 0;
 	dev->stop_requested_ns = now_ns();
+	hand_over(dev);
 	session_signal_stop(dev->session);
+	/* Where there is no worker; if this fails destroy tries again. */
+	session_start_release(dev->session);
 	return 0;
 }
 
@@ -367,9 +380,7 @@ enum ktvblk_outcome ktvblk_destroy(struct ktvblk_dev *dev)
 	how.deadline_ns = dev->stop_requested_ns ? dev->stop_requested_ns
 						 : now_ns();
 	how.deadline_ns += dev->destroy_timeout_ms * NSEC_PER_MSEC;
-	/* The worker drops the last references: that may block, we must not. */
-	atomic_store(&session->handover_mem, dev->mem);
-	atomic_store(&session->handover_backend, dev->backend);
+	hand_over(dev);
 	outcome = session_stop(session, &how);
 	if (outcome == KTVBLK_JOINED || outcome == KTVBLK_PANICKED) {
 		const enum ktvblk_outcome drop =

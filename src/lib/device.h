@@ -36,6 +36,7 @@ struct ktvblk_dev {
 	cpu_set_t cpus;
 	bool has_cpus;
 	uint64_t stop_requested_ns; /* 0: not yet */
+	bool handed_over; /* mem and backend are the session's to drop */
 
 	/* the register file */
 	uint32_t device_features_sel;

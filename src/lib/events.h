@@ -13,7 +13,8 @@
 
 #include "ktvblk-messages.h"
 
-#define NO_VALUE UINT64_MAX
+/* Not one that hostile guests like, as all ones are. */
+#define NO_VALUE UINT64_C(0x9d3be85f1a6c7247)
 
 enum event_flags {
 	EV_LIMITED = 1, /* a guest can provoke it: rate-limited */

@@ -29,7 +29,7 @@ struct disk_id {
 };
 
 struct identity {
-	struct disk_id *disk; /* NULL: of no device */
+	struct disk_id *disk; /* NULL only in a queued record of no device */
 	int stop_fd;
 };
 

@@ -315,8 +315,6 @@ void log_run_later(struct log_job *job)
 
 void log_watch_requests(void)
 {
-	if (!watch_claim())
-		return;
 	SCOPED_LOCK(&logger.lock);
 	logger.rescan = true;
 	pthread_cond_signal(&logger.more);

@@ -31,7 +31,7 @@ struct log_job {
 
 void log_run_later(struct log_job *job);
 
-/* A request began and nobody looks: start looking for stalled ones. */
+/* watch_begin() said so: look for stalled requests, and when to look next. */
 void log_watch_requests(void);
 
 /* Tell now what was held back of this device's records. */

@@ -5,8 +5,8 @@
 /*
  * Guest memory. Every address is the guest's word for it and may be wrong;
  * whatever is not wholly inside the regions is refused. The guest writes to it
- * while we look, so what decides anything is read once, by the *_once and le16
- * functions, and only the copy is used.
+ * while we look, so what decides anything is read once, by mem_read_once()
+ * and the rings' atomics, and only the copy is used.
  */
 
 #include <endian.h>
@@ -61,15 +61,5 @@ bool mem_zero(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
 /* mem_read() for a few bytes the guest may be changing: each is read once. */
 bool mem_read_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
 		   uint64_t len);
-
-/*
- * A ring's 16-bit field, at an even address and thus in one region; NULL: not
- * in guest memory.
- */
-static inline _Atomic uint16_t *mem_le16(const struct ktvblk_mem *mem,
-					 uint64_t addr)
-{
-	return (_Atomic uint16_t *)mem_at(mem, addr, sizeof(uint16_t));
-}
 
 #endif

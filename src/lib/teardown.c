@@ -80,7 +80,6 @@ static enum ktvblk_outcome joined(struct session *session,
 {
 	session->has_thread = false;
 	session_unthrottle(session);
-	ports_worker_gone(session->ports);
 	/* Never the last: the caller has one. */
 	session_unref(session);
 	if (!session->panic)
@@ -241,27 +240,46 @@ static void release_later(struct log_job *job)
 	session_unref(session);
 }
 
-enum ktvblk_outcome session_drop_handover(struct session *session,
-					  const struct stop_how *how)
+int session_start_release(struct session *session)
 {
-	const struct watch_request nothing = { 0 };
-	int error;
+	int r;
 
-	if (drop_at_once(session))
-		return KTVBLK_JOINED;
+	if (session->has_thread || drop_at_once(session))
+		return 0;
 	if (!session->watch)
 		session->watch = watch_new(&session->id, UINT64_MAX);
 	refs_get(&session->refs);
 	atomic_store(&session->fate, FATE_RUNNING);
 	ports_worker_comes(session->ports);
-	error = -thread_start(&session->thread, release_main, session);
-	if (!error) {
+	r = thread_start(&session->thread, release_main, session);
+	if (r == 0) {
 		session->has_thread = true;
-		return join_or_leave(session, how);
+		return 0;
 	}
-	record_left(session, how, &nothing, true, KTVBLK_HELPER_SPAWN_FAILED,
-		    error);
-	session->job.run = release_later;
-	log_run_later(&session->job);
-	return KTVBLK_HELPER_SPAWN_FAILED;
+	ports_worker_gone(session->ports);
+	session_unref(session); /* never the last: the caller has one */
+	return r;
+}
+
+enum ktvblk_outcome session_drop_handover(struct session *session,
+					  const struct stop_how *how)
+{
+	const struct watch_request nothing = { 0 };
+	const int r = session_start_release(session);
+	struct stop_how this_how = *how;
+
+	if (r < 0) {
+		record_left(session, how, &nothing, true,
+			    KTVBLK_HELPER_SPAWN_FAILED, -r);
+		refs_get(&session->refs);
+		session->job.run = release_later;
+		log_run_later(&session->job);
+		return KTVBLK_HELPER_SPAWN_FAILED;
+	}
+	if (!session->has_thread)
+		return KTVBLK_JOINED;
+	/* A thread made just now gets a moment, also of a spent budget. */
+	this_how.deadline_ns =
+		MAX(how->deadline_ns, now_ns() + RELEASE_GRACE_NS);
+	return join_or_leave(session, &this_how);
 }

@@ -24,9 +24,13 @@ enum ktvblk_outcome session_stop(struct session *session,
 				 const struct stop_how *how);
 
 /*
- * For destroy, behind session_stop(): drop the references handed over that no
- * worker took. Where one is the last it may block, so a thread does it.
+ * Where no worker runs that would: drop the references handed over. Where one
+ * is the last that may block, so a thread does it, to be joined as a worker is.
+ * 0, or -errno if there was none to be had.
  */
+int session_start_release(struct session *session);
+
+/* For destroy, behind session_stop(): the same, and wait for that thread. */
 enum ktvblk_outcome session_drop_handover(struct session *session,
 					  const struct stop_how *how);
 

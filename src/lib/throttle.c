@@ -55,7 +55,9 @@ static void refill(struct bucket *bucket, uint64_t now)
 		bucket->available = full;
 		bucket->remainder = 0;
 	} else {
-		bucket->available += (int64_t)(uint64_t)tokens;
+		/* As unsigned: more than INT64_MAX may be owed and paid. */
+		bucket->available = (int64_t)((uint64_t)bucket->available +
+					      (uint64_t)tokens);
 	}
 }
 

@@ -19,47 +19,64 @@
 #define RING_IDX 2u
 #define RING_ENTRIES 4u
 
+static unsigned int slot(const struct virtqueue *vq, uint16_t idx)
+{
+	return idx & (vq->ring.size - 1u);
+}
+
+/* Offsets into the rings, of what has no place in their heads. */
 static uint64_t avail_entry(const struct virtqueue *vq, uint16_t idx)
 {
-	return vq->ring.avail_addr + RING_ENTRIES +
-	       sizeof(uint16_t) * (idx & (vq->ring.size - 1u));
+	return RING_ENTRIES + sizeof(uint16_t) * slot(vq, idx);
 }
 
 static uint64_t used_entry(const struct virtqueue *vq, uint16_t idx)
 {
-	return vq->ring.used_addr + RING_ENTRIES +
-	       sizeof(struct vring_used_elem) * (idx & (vq->ring.size - 1u));
+	return RING_ENTRIES + sizeof(struct vring_used_elem) * slot(vq, idx);
 }
 
-static uint64_t used_event_addr(const struct virtqueue *vq)
+static uint64_t used_event(const struct virtqueue *vq)
 {
-	return vq->ring.avail_addr + RING_ENTRIES +
-	       sizeof(uint16_t) * vq->ring.size;
+	return RING_ENTRIES + sizeof(uint16_t) * vq->ring.size;
 }
 
-static uint64_t avail_event_addr(const struct virtqueue *vq)
+static uint64_t avail_event(const struct virtqueue *vq)
 {
-	return vq->ring.used_addr + RING_ENTRIES +
-	       sizeof(struct vring_used_elem) * vq->ring.size;
+	return RING_ENTRIES + sizeof(struct vring_used_elem) * vq->ring.size;
 }
 
-static bool load16(const struct virtqueue *vq, uint64_t addr, uint16_t *ret)
+/* A field of a ring, or NULL; the guest chose the ring's address. */
+static void *field(const struct virtqueue *vq, uint64_t ring, uint64_t offset,
+		   size_t size)
 {
-	const _Atomic uint16_t *field = mem_le16(vq->mem, addr);
+	uint64_t addr;
 
-	if (!field)
+	return __builtin_add_overflow(ring, offset, &addr)
+		       ? NULL
+		       : mem_at(vq->mem, addr, size);
+}
+
+static bool load16(const struct virtqueue *vq, uint64_t ring, uint64_t offset,
+		   uint16_t *ret)
+{
+	const _Atomic uint16_t *at =
+		(_Atomic uint16_t *)field(vq, ring, offset, sizeof(*at));
+
+	if (!at)
 		return false;
-	*ret = le16toh(atomic_load(field));
+	*ret = le16toh(atomic_load(at));
 	return true;
 }
 
-static bool store16(const struct virtqueue *vq, uint64_t addr, uint16_t value)
+static bool store16(const struct virtqueue *vq, uint64_t ring, uint64_t offset,
+		    uint16_t value)
 {
-	_Atomic uint16_t *field = mem_le16(vq->mem, addr);
+	_Atomic uint16_t *at =
+		(_Atomic uint16_t *)field(vq, ring, offset, sizeof(*at));
 
-	if (!field)
+	if (!at)
 		return false;
-	atomic_store(field, htole16(value));
+	atomic_store(at, htole16(value));
 	return true;
 }
 
@@ -70,14 +87,15 @@ enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 
 	/* Acquire: the entry and the chain were written before the index. */
 	if (!vq->ring.avail_addr ||
-	    !load16(vq, vq->ring.avail_addr + RING_IDX, &idx))
+	    !load16(vq, vq->ring.avail_addr, RING_IDX, &idx))
 		return POP_NO_ACCESS;
 	*ret_avail_idx = idx;
 	if ((uint16_t)(idx - vq->next_avail) > vq->ring.size)
 		return POP_BAD_INDEX;
 	if (idx == vq->next_avail)
 		return POP_EMPTY;
-	if (!load16(vq, avail_entry(vq, vq->next_avail), ret_head))
+	if (!load16(vq, vq->ring.avail_addr, avail_entry(vq, vq->next_avail),
+		    ret_head))
 		return POP_NO_ACCESS;
 	vq->next_avail++;
 	return POP_HEAD;
@@ -175,16 +193,19 @@ enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
 
 bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 {
-	/* Both before either is written: the cursors must not part. */
-	struct vring_used_elem *elem = (struct vring_used_elem *)mem_at(
-		vq->mem, used_entry(vq, vq->next_used), sizeof(*elem));
-	_Atomic uint16_t *idx =
-		mem_le16(vq->mem, vq->ring.used_addr + RING_IDX);
+	const uint64_t entry = used_entry(vq, vq->next_used);
+	/* 4-aligned each, so an entry may lie across two regions. */
+	uint32_t *elem_id = (uint32_t *)field(vq, vq->ring.used_addr, entry, 4);
+	uint32_t *elem_len =
+		(uint32_t *)field(vq, vq->ring.used_addr, entry + 4, 4);
+	_Atomic uint16_t *idx = (_Atomic uint16_t *)field(
+		vq, vq->ring.used_addr, RING_IDX, sizeof(*idx));
 
-	if (!elem || !idx)
+	/* All before any is written: the cursors must not part. */
+	if (!elem_id || !elem_len || !idx)
 		return false;
-	__atomic_store_n(&elem->id, htole32(head), __ATOMIC_RELAXED);
-	__atomic_store_n(&elem->len, htole32(len), __ATOMIC_RELAXED);
+	__atomic_store_n(elem_id, htole32(head), __ATOMIC_RELAXED);
+	__atomic_store_n(elem_len, htole32(len), __ATOMIC_RELAXED);
 	vq->next_used++;
 	vq->num_added++;
 	/* Releases the entry, the status byte and the data before it. */
@@ -194,7 +215,7 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 
 bool virtqueue_disable_notify(struct virtqueue *vq)
 {
-	return vq->event_idx || store16(vq, vq->ring.used_addr + RING_FLAGS,
+	return vq->event_idx || store16(vq, vq->ring.used_addr, RING_FLAGS,
 					VRING_USED_F_NO_NOTIFY);
 }
 
@@ -203,12 +224,13 @@ bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
 	uint16_t idx;
 
 	if (vq->event_idx) {
-		if (!store16(vq, avail_event_addr(vq), vq->next_avail))
+		if (!store16(vq, vq->ring.used_addr, avail_event(vq),
+			     vq->next_avail))
 			return false;
-	} else if (!store16(vq, vq->ring.used_addr + RING_FLAGS, 0)) {
+	} else if (!store16(vq, vq->ring.used_addr, RING_FLAGS, 0)) {
 		return false;
 	}
-	if (!load16(vq, vq->ring.avail_addr + RING_IDX, &idx))
+	if (!load16(vq, vq->ring.avail_addr, RING_IDX, &idx))
 		return false;
 	*ret_more = idx != vq->next_avail;
 	return true;
@@ -224,7 +246,7 @@ bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs)
 		*ret_needs = true;
 		return true;
 	}
-	if (!load16(vq, used_event_addr(vq), &event))
+	if (!load16(vq, vq->ring.avail_addr, used_event(vq), &event))
 		return false;
 	*ret_needs = (uint16_t)(vq->next_used - event - 1) < added;
 	return true;

@@ -2,10 +2,11 @@
 
 /*
  * An idle process must not wake up, and a busy one not make a system call for
- * each request only to be watched. So `looking` says whether the log thread
- * will look by itself; it clears the flag only when it found nobody busy, and
- * looks once more. A worker marks itself busy first and reads the flag second:
- * one of the two always sees the other.
+ * each request only to be watched. So `look_ns` says when the log thread will
+ * look by itself; having set it, the thread looks once more. A worker marks
+ * itself busy first and reads look_ns second, so one of the two always sees the
+ * other; and where that is too late for the worker it sets its own time and
+ * tells.
  */
 
 #include <fcntl.h>
@@ -21,7 +22,7 @@
 
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct watch *list;
-static _Atomic bool looking;
+static _Atomic uint64_t look_ns = UINT64_MAX; /* that: not at all */
 
 struct watch *watch_new(const struct identity *id, uint64_t limit_ns)
 {
@@ -83,10 +84,22 @@ void watch_leave(struct watch *watch)
 	watch->alive = false;
 }
 
+static uint64_t due_ns(const struct watch *watch, uint64_t since_ns)
+{
+	uint64_t due;
+
+	/* Below UINT64_MAX, which stands for never. */
+	return __builtin_add_overflow(since_ns, watch->limit_ns, &due)
+		       ? UINT64_MAX - 1
+		       : MIN(due, UINT64_MAX - 1);
+}
+
 bool watch_begin(struct watch *watch, const struct watch_request *request)
 {
+	const uint64_t due = due_ns(watch, request->since_ns);
 	uint32_t word =
 		atomic_load_explicit(&watch->word, memory_order_relaxed);
+	uint64_t look;
 
 	/* Release: who reads one of these sees the watch_end() before it. */
 	atomic_store_explicit(&watch->type, request->type,
@@ -98,12 +111,15 @@ bool watch_begin(struct watch *watch, const struct watch_request *request)
 	atomic_store_explicit(&watch->since_ns, request->since_ns,
 			      memory_order_release);
 	/*
-	 * seq_cst with the load of looking below: pairs with watch_scan(),
-	 * which clears looking and then reads word. Also releases the four
+	 * seq_cst with the load of look_ns below: pairs with watch_scan(),
+	 * which sets look_ns and then reads word. Also releases the four
 	 * stores above to watch_snapshot().
 	 */
 	atomic_store(&watch->word, word | BUSY);
-	return !atomic_load(&looking);
+	for (look = atomic_load(&look_ns); due < look;)
+		if (atomic_compare_exchange_weak(&look_ns, &look, due))
+			return true;
+	return false;
 }
 
 bool watch_end(struct watch *watch)
@@ -145,7 +161,7 @@ static struct watch *scan_list(uint64_t now, uint64_t *again_ns,
 	for (struct watch *watch = list; watch; watch = watch->next) {
 		uint32_t word = atomic_load(&watch->word);
 		struct watch_request request = watch_snapshot(watch);
-		uint64_t due = request.since_ns + watch->limit_ns;
+		uint64_t due = due_ns(watch, request.since_ns);
 
 		if (!(word & BUSY) || (word & STALLED))
 			continue;
@@ -157,7 +173,7 @@ static struct watch *scan_list(uint64_t now, uint64_t *again_ns,
 		}
 		/* One that changed while we looked is a young one. */
 		if (!request.busy || due <= now)
-			due = now + watch->limit_ns;
+			due = due_ns(watch, now);
 		if (*again_ns == 0 || due < *again_ns)
 			*again_ns = due;
 	}
@@ -169,19 +185,14 @@ struct watch *watch_scan(uint64_t now, uint64_t *ret_again_ns,
 {
 	struct watch *watch = scan_list(now, ret_again_ns, ret_request);
 
-	if (watch || *ret_again_ns)
+	if (watch)
 		return watch;
 	/* seq_cst, pairs with watch_begin(): see the head of the file. */
-	atomic_store(&looking, false);
+	atomic_store(&look_ns, *ret_again_ns ? *ret_again_ns : UINT64_MAX);
 	watch = scan_list(now, ret_again_ns, ret_request);
-	if (watch || *ret_again_ns)
-		atomic_store(&looking, true);
+	if (!watch && *ret_again_ns)
+		atomic_store(&look_ns, *ret_again_ns);
 	return watch;
-}
-
-bool watch_claim(void)
-{
-	return !atomic_exchange(&looking, true);
 }
 
 /* Read a file of the thread's; false and an empty string if that fails. */

@@ -60,7 +60,7 @@ void watch_enter(struct watch *watch);
 void watch_leave(struct watch *watch);
 
 /*
- * On the worker: a request begins. True: nobody is looking just now, the log
+ * On the worker: a request begins. True: nobody will look in time, the log
  * thread must be told.
  */
 bool watch_begin(struct watch *watch, const struct watch_request *request);
@@ -74,14 +74,11 @@ bool watch_is_stalled(const struct watch *watch);
 
 /*
  * On the log thread: a request older than its limit, once for each, with a
- * reference to its watch; or NULL, and when to look again (0: nothing is busy,
- * and the next watch_begin() tells).
+ * reference to its watch; or NULL, and when to look again (0: nothing is busy;
+ * watch_begin() tells when that changes).
  */
 struct watch *watch_scan(uint64_t now_ns, uint64_t *ret_again_ns,
 			 struct watch_request *ret_request);
-
-/* Claim the looking: true for the one who has to wake the log thread. */
-bool watch_claim(void);
 
 /* Look where the thread is; reads procfs. */
 void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck);

@@ -251,6 +251,7 @@ static void run(struct session *session)
 void worker_finish(struct session *session)
 {
 	const struct identity *id = &session->id;
+	struct ports *ports = ports_ref(session->ports);
 
 	if (session->gate_held)
 		session_leave(session);
@@ -259,19 +260,24 @@ void worker_finish(struct session *session)
 		watch_leave(session->watch);
 	/*
 	 * Pairs with the exchanges in teardown.c: whoever comes second knows
-	 * of the other. With FATE_ENDED set the device may free the session.
+	 * of the other. With FATE_ENDED set a session that was left behind may
+	 * be freed, but for the last case.
 	 */
 	switch (atomic_exchange(&session->fate, FATE_ENDED)) {
+	case FATE_RUNNING:
+		ports_worker_gone(ports);
+		break;
 	case FATE_ORPHANED:
-		ports_orphan_gone(session->ports);
+		ports_orphan_gone(ports);
 		break;
 	case FATE_DETACHED:
-		ports_orphan_gone(session->ports);
+		ports_orphan_gone(ports);
 		log_event(id, RECLAIMED,
 			  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
 		session_unref(session);
 		break;
 	}
+	ports_unref(ports);
 }
 
 /* The thread ends by pthread_exit(), out of a backend's op or of ours. */
