@@ -206,10 +206,15 @@ void session_release(struct session *session)
 {
 	/* First the storage: its calls may use the memory. */
 	session->backend = ktvblk_backend_unref(session->backend);
-	ktvblk_backend_unref(atomic_exchange(&session->handover_backend, NULL));
 	session->mem = ktvblk_mem_unref(session->mem);
-	ktvblk_mem_unref(atomic_exchange(&session->handover_mem, NULL));
+	session_release_handover(session);
 	if (session->bounce)
 		munmap(session->bounce, BOUNCE_BYTES);
 	session->bounce = NULL;
+}
+
+void session_release_handover(struct session *session)
+{
+	ktvblk_backend_unref(atomic_exchange(&session->handover_backend, NULL));
+	ktvblk_mem_unref(atomic_exchange(&session->handover_mem, NULL));
 }

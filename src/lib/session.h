@@ -84,6 +84,7 @@ struct session {
 	bool has_cpus;
 	pthread_t thread;
 	bool has_thread; /* one to be joined */
+	bool left_behind; /* one that may still be there, but is not ours */
 	bool gate_held; /* by the worker; its own note */
 	const char *panic; /* how the worker ended by itself; NULL: it did not */
 	uint64_t stuck_since_ns;
@@ -139,7 +140,10 @@ void session_needs_reset(struct session *session);
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);
 
-/* Release storage, memory and buffer; it may block. */
+/* Release storage, memory and buffer, and what was handed over; may block. */
 void session_release(struct session *session);
+
+/* The last of that alone; also while a worker left behind does the former. */
+void session_release_handover(struct session *session);
 
 #endif

@@ -166,6 +166,7 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 		return joined(session, how);
 	}
 	session->has_thread = false;
+	session->left_behind = true;
 	gate_enter(&session->untold);
 	if (error) {
 		outcome = KTVBLK_HELPER_DISCONNECTED;
@@ -236,7 +237,7 @@ static void release_later(struct log_job *job)
 	struct session *session =
 		(struct session *)((char *)job - offsetof(struct session, job));
 
-	session_release(session);
+	session_release_handover(session);
 	session_unref(session);
 }
 
@@ -246,6 +247,9 @@ int session_start_release(struct session *session)
 
 	if (session->has_thread || drop_at_once(session))
 		return 0;
+	/* Its thread, fate and watch are still the one's on its way out. */
+	if (session->left_behind)
+		return -EBUSY;
 	if (!session->watch)
 		session->watch = watch_new(&session->id, UINT64_MAX);
 	refs_get(&session->refs);
