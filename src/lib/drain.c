@@ -6,8 +6,9 @@
  * that never lets the ring run dry cannot keep the device.
  *
  * Interrupts: with EVENT_IDX the driver says which completion it wants to hear
- * of, so that is checked after each. Without, there is one for a drain, but a
- * completion does not wait for a slow request behind it.
+ * of, so that is checked after each. Without, there is one for a drain, and one
+ * before a storage call if a completion has waited for its own since 100 us: it
+ * can wait for the call it came right before, not for a queue of slow ones.
  */
 
 #include <linux/virtio_blk.h>
@@ -159,10 +160,7 @@ static bool serve(struct session *session, struct pending *pending,
 	if (watch_begin(session->watch, &request))
 		log_watch_requests();
 	result = io_serve(session);
-	if (watch_end(session->watch))
-		log_event(&session->id, REQUEST_RESUMED, request.type,
-			  request.sector, request.length,
-			  (now_ns() - now) / NSEC_PER_MSEC);
+	session_request_ended(session);
 	if (result.abandoned)
 		return false;
 	trace_done(session, result.status, result.used_len);

@@ -202,6 +202,25 @@ void session_unthrottle(struct session *session)
 		gauge_drop(&session->stats->currently_throttled);
 }
 
+void session_request_ended(struct session *session)
+{
+	struct watch_request request;
+
+	if (!watch_end(session->watch))
+		return;
+	/* We alone write it, so it still stands there. */
+	request = watch_snapshot(session->watch);
+	log_event(&session->id, REQUEST_RESUMED, request.type, request.sector,
+		  request.length,
+		  (now_ns() - request.since_ns) / NSEC_PER_MSEC);
+}
+
+void session_record_reclaimed(const struct session *session)
+{
+	log_event(&session->id, RECLAIMED,
+		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+}
+
 void session_release(struct session *session)
 {
 	/* First the storage: its calls may use the memory. */

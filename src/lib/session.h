@@ -140,6 +140,12 @@ void session_needs_reset(struct session *session);
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);
 
+/* The request in service has ended; if it had been found stalled, say so. */
+void session_request_ended(struct session *session);
+
+/* What was stuck is free, and since when it was. */
+void session_record_reclaimed(const struct session *session);
+
 /* Release storage, memory and buffer, and what was handed over; may block. */
 void session_release(struct session *session);
 

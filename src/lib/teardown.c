@@ -68,8 +68,7 @@ static void *reaper_main(void *arg)
 	gate_enter(&session->untold);
 	gate_leave(&session->untold);
 	pthread_join(session->thread, NULL);
-	log_event(&session->id, RECLAIMED,
-		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+	session_record_reclaimed(session);
 	session_unref(session);
 	return NULL;
 }
@@ -131,14 +130,11 @@ static void record_left(struct session *session, const struct stop_how *how,
 /* Nobody will join the worker: it drops its own reference. */
 static void detach(struct session *session)
 {
-	const struct identity *id = &session->id;
-
 	pthread_detach(session->thread);
 	if (atomic_exchange(&session->fate, FATE_DETACHED) != FATE_ENDED)
 		return;
 	/* It ended in between and left that to us. */
-	log_event(id, RECLAIMED,
-		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+	session_record_reclaimed(session);
 	session_unref(session);
 }
 
@@ -238,6 +234,7 @@ static void release_later(struct log_job *job)
 		(struct session *)((char *)job - offsetof(struct session, job));
 
 	session_release_handover(session);
+	session_record_reclaimed(session);
 	session_unref(session);
 }
 
@@ -276,6 +273,7 @@ enum ktvblk_outcome session_drop_handover(struct session *session,
 		record_left(session, how, &nothing, true,
 			    KTVBLK_HELPER_SPAWN_FAILED, -r);
 		refs_get(&session->refs);
+		session->stuck_since_ns = now_ns();
 		session->job.run = release_later;
 		log_run_later(&session->job);
 		return KTVBLK_HELPER_SPAWN_FAILED;

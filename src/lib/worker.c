@@ -250,7 +250,6 @@ static void run(struct session *session)
 
 void worker_finish(struct session *session)
 {
-	const struct identity *id = &session->id;
 	struct ports *ports = ports_ref(session->ports);
 
 	if (session->gate_held)
@@ -272,8 +271,7 @@ void worker_finish(struct session *session)
 		break;
 	case FATE_DETACHED:
 		ports_orphan_gone(ports);
-		log_event(id, RECLAIMED,
-			  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+		session_record_reclaimed(session);
 		session_unref(session);
 		break;
 	}
@@ -285,7 +283,7 @@ static void ended_abnormally(void *arg)
 {
 	struct session *session = (struct session *)arg;
 
-	watch_end(session->watch);
+	session_request_ended(session);
 	if (session->gate_held || session_enter(session)) {
 		session->panic = PANIC_UNKNOWN;
 		session_unthrottle(session);
