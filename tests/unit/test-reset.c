@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * After a reset the device is as it was made, but for what it must remember:
+ * the storage, guest memory, the counters, the throttle's balance. And the old
+ * worker is gone, however fast the resets come.
+ */
+
+/* wrap: calloc eventfd munmap */
+
+#include <string.h>
+#include <sys/eventfd.h>
+#include <syslog.h>
+
+#include "device.h"
+#include "faults.h"
+#include "wedge.h"
+
+WRAP_CALLOC
+WRAP_EVENTFD
+
+int __real_munmap(void *addr, size_t len);
+int __wrap_munmap(void *addr, size_t len);
+
+/* The next unmapping of a buffer, if any, waits for this. */
+static struct latch *_Atomic unmap_go;
+static _Atomic bool unmap_waits;
+
+int __wrap_munmap(void *addr, size_t len)
+{
+	struct latch *go = atomic_exchange(&unmap_go, NULL);
+
+	if (go) {
+		unmap_waits = true;
+		latch_wait(go, WAIT_MS);
+	}
+	return __real_munmap(addr, len);
+}
+
+static int read_sector(struct rig *rig)
+{
+	return rig_request(rig, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
+}
+
+static void open_throttled(struct rig *rig, uint64_t iops, uint64_t bytes)
+{
+	const struct rig_options options = {
+		.config = { .throttle = { .iops = iops,
+					  .bytes_per_sec = bytes } },
+	};
+
+	rig_open(rig, &options);
+}
+
+/* 12.1.7: a reset gives no tokens */
+START_TEST(reset_rebuilds_throttle_buckets_changed_balance_survives)
+{
+	const struct throttle *throttle;
+	int64_t ops, bytes;
+	struct rig rig;
+
+	open_throttled(&rig, 4, 8192);
+	rig_start(&rig);
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(read_sector(&rig), 0);
+	rig_reset(&rig);
+	throttle = &rig.dev->session->throttle;
+	ops = throttle->ops.available;
+	bytes = throttle->bytes.available;
+	ck_assert_int_eq(ops, 0);
+	ck_assert_int_lt(bytes, 8192);
+	for (int i = 0; i < 10; i++)
+		rig_reset(&rig);
+	throttle = &rig.dev->session->throttle;
+	ck_assert_int_eq(throttle->ops.available, ops);
+	ck_assert_int_eq(throttle->bytes.available, bytes);
+	ck_assert_uint_eq(throttle->ops.rate, 4);
+	ck_assert_uint_eq(throttle->bytes.rate, 8192);
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.1.14: A is done, and B waits for what A took */
+START_TEST(reset_rebuilds_throttle_then_stalls_changed_on_first_chain)
+{
+	struct rig rig;
+
+	open_throttled(&rig, 1, 0);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	rig_reset(&rig);
+	rig_start(&rig);
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_avail(&rig, 0);
+	rig_kick(&rig);
+	ck_assert(eventually(rig_counters(&rig).throttled_count == 1));
+	ck_assert_uint_eq(rig_used_idx(&rig), 0);
+	rig_wait_used(&rig, 1);
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.1.8 */
+START_TEST(reset_clears_queue_next_avail)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_start(&rig);
+	for (int i = 0; i < 7; i++)
+		ck_assert_int_eq(read_sector(&rig), 0);
+	rig_reset(&rig);
+	ck_assert_uint_eq(rig.dev->session->vq.next_avail, 0);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_uint_eq(rig_used_idx(&rig), 1);
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.1.9, 12.1.16 */
+START_TEST(reset_drains_irq_evt_pending_count)
+{
+	const uint64_t one = 1;
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	for (int writes = 1; writes <= 3; writes += 2) {
+		for (int i = 0; i < writes; i++)
+			ck_assert_int_eq(write(ktvblk_irq_fd(rig.dev), &one,
+					       sizeof(one)),
+					 sizeof(one));
+		rig_reset(&rig);
+		ck_assert_uint_eq(rig_irqs(&rig), 0);
+	}
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.1.10 */
+START_TEST(reset_clears_interrupt_status)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert(eventually(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS)));
+	rig_reset(&rig);
+	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.1.12 */
+START_TEST(reset_then_reactivate_processes_new_chain)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	rig_reset(&rig);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_uint_eq(rig_counters(&rig).reads_completed, 2);
+	ck_assert_uint_eq(rig_used_idx(&rig), 1);
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.1.13 */
+START_TEST(reset_preserves_counters)
+{
+	static const int64_t error = -EIO;
+	struct ktvblk_counters before, after;
+	struct rig rig;
+
+	open_throttled(&rig, 3, 0);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	storage_script(rig.storage, &error, 1);
+	ck_assert_int_eq(read_sector(&rig), VIRTIO_BLK_S_IOERR);
+	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_FLUSH, 0, 0), 0);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	before = rig_counters(&rig);
+	ck_assert_uint_eq(before.reads_completed, 2);
+	ck_assert_uint_eq(before.bytes_read, 1024);
+	ck_assert_uint_eq(before.io_errors, 1);
+	ck_assert_uint_ge(before.throttled_count, 1);
+	rig_reset(&rig);
+	after = rig_counters(&rig);
+	ck_assert_mem_eq(&before, &after, sizeof(after));
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.1.15 */
+START_TEST(reset_blocks_post_reset_queue_config)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_start(&rig);
+	rig_reset(&rig);
+	rig_write(&rig, VIRTIO_MMIO_QUEUE_DESC_LOW, 0x4000);
+	rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 8);
+	ck_assert_uint_eq(rig.dev->queue.desc_addr, 0);
+	ck_assert_uint_eq(rig.dev->queue.size, 256);
+	ck_assert_uint_eq(rig_status(&rig), 0);
+	rig_close(&rig);
+}
+END_TEST
+
+/* 12.3.8 */
+START_TEST(reset_bumps_config_generation_by_exactly_one_each)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	for (uint32_t i = 1; i <= 16; i++) {
+		if (i % 2)
+			rig_start(&rig);
+		rig_reset(&rig);
+		ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_CONFIG_GENERATION),
+				  i);
+		ck_assert_uint_eq(rig.dev->config_generation, i);
+	}
+	rig_close(&rig);
+}
+END_TEST
+
+/* 9.5 */
+START_TEST(resets_in_a_row_are_cheap_and_silent)
+{
+	struct recorder rec;
+	uint64_t start;
+	struct rig rig;
+
+	wedge_record(&rec);
+	rig_open(&rig, NULL);
+	start = now_ns();
+	for (int i = 0; i < 100; i++)
+		rig_reset(&rig);
+	rig_start(&rig);
+	for (int i = 0; i < 100; i++)
+		rig_reset(&rig);
+	ck_assert_uint_lt(ms_since(start), bound_ms(500));
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(each_session_has_a_stop_eventfd_of_its_own)
+{
+	const unsigned int fds = count_fds();
+	struct rig rig;
+	int before;
+
+	rig_open(&rig, NULL);
+	for (int i = 0; i < 5; i++) {
+		before = rig_identity(&rig).stop_fd;
+		rig_reset(&rig);
+		ck_assert_int_ne(rig_identity(&rig).stop_fd, before);
+		ck_assert_int_ge(rig_identity(&rig).stop_fd, 0);
+	}
+	rig_close(&rig);
+	ck_assert_uint_eq(count_fds(), fds);
+}
+END_TEST
+
+START_TEST(a_throttled_worker_is_reset_quickly)
+{
+	struct recorder rec;
+	uint64_t start;
+	struct rig rig;
+
+	wedge_record(&rec);
+	open_throttled(&rig, 1, 0);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_avail(&rig, 0);
+	rig_kick(&rig);
+	ck_assert(eventually(rig_counters(&rig).throttled_count == 1));
+	start = now_ns();
+	rig_reset(&rig);
+	ck_assert_uint_lt(ms_since(start), bound_ms(200));
+	rig_close(&rig);
+	ck_assert_ptr_null(rec.first);
+	recorder_stop(&rec);
+}
+END_TEST
+
+/* 13.3.2: a guest that never lets the ring run dry */
+START_TEST(a_worker_that_never_runs_dry_is_reset_quickly)
+{
+	struct recorder rec;
+	uint64_t start;
+	struct rig rig;
+
+	wedge_record(&rec);
+	rig_open(&rig, &(struct rig_options){ .queue_size = 256 });
+	rig_start(&rig);
+	rig_chain(&rig, 0, 99, 0, 512);
+	start = now_ns();
+	for (int i = 0; i < 100; i++) {
+		for (int j = 0; j < 256; j++)
+			rig_avail(&rig, 0);
+		rig_kick(&rig);
+		rig_reset(&rig);
+		rig_start(&rig);
+	}
+	ck_assert_uint_lt(ms_since(start), bound_ms(1000));
+	rig_close(&rig);
+	ck_assert_ptr_null(rec.first);
+	recorder_stop(&rec);
+}
+END_TEST
+
+/* A write that ends while the reset waits for it is either whole or unseen. */
+START_TEST(a_request_that_ends_during_the_reset_is_answered_or_not_at_all)
+{
+	for (int i = 0; i < 50; i++) {
+		uint64_t sum;
+		struct rig rig;
+
+		wedge_open(&rig, 1000, 0);
+		rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 1, 512);
+		rig_avail(&rig, 0);
+		rig_kick(&rig);
+		rig_reset(&rig);
+		sum = wedge_ram_sum(&rig);
+		ck_assert(rig_used_idx(&rig) == 0 ||
+			  *rig_chain_status(&rig, 0) == 0);
+		ck_assert_uint_eq(rig_counters(&rig).reads_completed,
+				  rig_used_idx(&rig));
+		ck_assert_uint_eq(wedge_ram_sum(&rig), sum);
+		rig_close(&rig);
+	}
+}
+END_TEST
+
+/*
+ * What is needed for the next session cannot be had
+ */
+
+static void check_reset_failed(struct fault *fault, int error, bool started)
+{
+	const struct kept_record *record;
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	rig_open(&rig, NULL);
+	if (started) {
+		rig_start(&rig);
+		ck_assert_int_eq(read_sector(&rig), 0);
+	}
+	fault_set(fault, &(struct fault_when){ .error = error, .here = true });
+	rig_reset(&rig);
+	ck_assert(fault_over(fault));
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
+	expect_text(record, "KTVBLK_STEP", "session");
+	expect_number(record, "ERRNO", error);
+	ck_assert_int_eq(record->priority, LOG_ERR);
+	ck_assert_uint_eq(rig_status(&rig), VIRTIO_CONFIG_S_NEEDS_RESET);
+	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_CONFIG_GENERATION), 1);
+	ck_assert_uint_eq(rig_irqs(&rig), 0);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_NEEDS_RESET);
+	/* Its worker was stopped all the same, and no step is taken. */
+	ck_assert_int_eq(worker_tid(&rig), 0);
+	ck_assert_int_eq(ktvblk_is_paused(rig.dev), 1);
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_ACK);
+	ck_assert_uint_eq(rig_status(&rig), VIRTIO_CONFIG_S_NEEDS_RESET);
+
+	rig_reset(&rig);
+	ck_assert_uint_eq(rig_status(&rig), 0);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+
+	/* And destroyed in that state. */
+	fault_set(fault, &(struct fault_when){ .error = error, .here = true });
+	rig_reset(&rig);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+
+START_TEST(a_reset_that_lacks_something_stops_the_worker_and_asks_for_another)
+{
+	const struct traces before = traces_now();
+
+	check_reset_failed(&eventfd_fault, EMFILE, true);
+	check_reset_failed(&calloc_fault, ENOMEM, true);
+	check_reset_failed(&eventfd_fault, ENFILE, false);
+	traces_expect_gone(&before);
+}
+END_TEST
+
+/* Both at once: the worker is stuck, and no next session can be had. */
+static void check_wedged_and_failed(bool reset_again)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	wedge_open(&rig, 20, 0);
+	wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	fault_set(&eventfd_fault,
+		  &(struct fault_when){ .error = EMFILE, .here = true });
+	rig_reset(&rig);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	ck_assert_uint_eq(rig_status(&rig), VIRTIO_CONFIG_S_NEEDS_RESET);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_WEDGED);
+	if (reset_again) {
+		rig_reset(&rig);
+		rig_start(&rig);
+		ck_assert_int_eq(ktvblk_get_state(rig.dev),
+				 KTVBLK_STATE_WEDGED);
+		storage_let_go(rig.storage);
+		ck_assert_int_eq(read_sector(&rig), 0);
+	} else {
+		ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_JOINED);
+		rig.dev = NULL;
+		ck_assert_uint_eq(rig.ram_released, 0);
+		storage_let_go(rig.storage);
+	}
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	wedge_close(&rig);
+	recorder_stop(&rec);
+}
+
+START_TEST(a_wedged_reset_that_lacks_something_recovers_too)
+{
+	const struct traces before = traces_now();
+
+	check_wedged_and_failed(true);
+	check_wedged_and_failed(false);
+	traces_expect_gone(&before);
+}
+END_TEST
+
+/*
+ * The same, destroyed while the one left behind is on its way out, its last
+ * references dropped already: the two must not clean up the same session.
+ */
+START_TEST(a_wedged_reset_that_lacked_something_is_destroyed_at_the_last_moment)
+{
+	const struct traces before = traces_now();
+	struct recorder rec;
+	struct watch *watch;
+	struct ports *ports;
+	struct latch go;
+	struct rig rig;
+
+	latch_init(&go);
+	wedge_record(&rec);
+	wedge_open(&rig, 20, 0);
+	watch = watch_ref(rig.dev->session->watch);
+	ports = ports_ref(rig.dev->ports);
+	wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	fault_set(&eventfd_fault,
+		  &(struct fault_when){ .error = EMFILE, .here = true });
+	rig_reset(&rig);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	unmap_waits = false;
+	unmap_go = &go;
+	storage_let_go(rig.storage);
+	ck_assert(eventually(atomic_load(&unmap_waits)));
+	ktvblk_destroy(rig.dev);
+	rig.dev = NULL;
+	latch_set(&go);
+	storage_wait_released(rig.storage);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	ck_assert(eventually(count_threads("ktvblk") <= 1));
+	ck_assert(eventually(count_threads("ktvblk-drop") == 0));
+	/* Nobody looks at what is gone, or waits for it. */
+	ck_assert_ptr_ne(watch->next, watch);
+	ck_assert_ptr_null(watch->link);
+	ck_assert_uint_eq(ports->orphans, 0);
+	ck_assert_uint_eq(ports->workers, 0);
+	/* One for the worker, one for what the log thread dropped. */
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED), 2);
+	watch_unref(watch);
+	ports_unref(ports);
+	wedge_close(&rig);
+	recorder_stop(&rec);
+	traces_expect_gone(&before);
+	latch_destroy(&go);
+}
+END_TEST
+
+/*
+ * S0021 rapid reset, S0053 reset during I/O: from another thread, which the
+ * VMM's lock keeps from the driver's own accesses.
+ */
+
+struct contended {
+	struct rig rig;
+	pthread_mutex_t lock; /* the VMM's, over all register accesses */
+	_Atomic bool over;
+};
+
+static void *reset_rapidly(void *arg)
+{
+	struct contended *contended = (struct contended *)arg;
+
+	while (!contended->over) {
+		SCOPED_LOCK(&contended->lock);
+		rig_reset(&contended->rig);
+	}
+	return NULL;
+}
+
+static void submit_four(struct contended *contended)
+{
+	struct rig *rig = &contended->rig;
+
+	SCOPED_LOCK(&contended->lock);
+	if (!(rig_status(rig) & VIRTIO_CONFIG_S_DRIVER_OK))
+		rig_start(rig);
+	if (rig_used_idx(rig) != rig->avail_idx)
+		return; /* those before are not done yet */
+	for (uint16_t i = 0; i < 4; i++) {
+		rig_chain(rig, (uint16_t)(i * 3),
+			  i % 2 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, i, 512);
+		rig_avail(rig, (uint16_t)(i * 3));
+	}
+	rig_kick(rig);
+}
+
+START_TEST(rapid_resets_from_another_thread_break_nothing)
+{
+	const unsigned int n = rounds("CYCLES", 1000, 100);
+	struct contended contended = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	struct rig *rig = &contended.rig;
+	struct recorder rec;
+	pthread_t thread;
+
+	wedge_record(&rec);
+	rig_open(rig, NULL);
+	ck_assert_int_eq(
+		pthread_create(&thread, NULL, reset_rapidly, &contended), 0);
+	for (unsigned int i = 0; i < n; i++)
+		submit_four(&contended);
+	contended.over = true;
+	pthread_join(thread, NULL);
+	rig_reset(rig);
+	rig_start(rig);
+	ck_assert_int_eq(read_sector(rig), 0);
+	ck_assert_uint_eq(rig_counters(rig).io_errors, 0);
+	ck_assert_uint_eq(rig_counters(rig).invalid_avail_idx_count, 0);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
+	rig_close(rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+TEST_PROGRAM(
+	"reset", reset_rebuilds_throttle_buckets_changed_balance_survives,
+	reset_rebuilds_throttle_then_stalls_changed_on_first_chain,
+	reset_clears_queue_next_avail, reset_drains_irq_evt_pending_count,
+	reset_clears_interrupt_status,
+	reset_then_reactivate_processes_new_chain, reset_preserves_counters,
+	reset_blocks_post_reset_queue_config,
+	reset_bumps_config_generation_by_exactly_one_each,
+	resets_in_a_row_are_cheap_and_silent,
+	each_session_has_a_stop_eventfd_of_its_own,
+	a_throttled_worker_is_reset_quickly,
+	a_worker_that_never_runs_dry_is_reset_quickly,
+	a_request_that_ends_during_the_reset_is_answered_or_not_at_all,
+	a_reset_that_lacks_something_stops_the_worker_and_asks_for_another,
+	a_wedged_reset_that_lacks_something_recovers_too,
+	rapid_resets_from_another_thread_break_nothing,
+	a_wedged_reset_that_lacked_something_is_destroyed_at_the_last_moment)

@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The real thread: it comes at DRIVER_OK and goes at the reset, no kick is
+ * lost, a throttled one is driven by its timer alone, and what fails around it
+ * is recorded and survived.
+ */
+
+/* wrap: epoll_wait timerfd_settime read write pthread_setaffinity_np */
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+
+#include "device.h"
+#include "faults.h"
+#include "wedge.h"
+
+WRAP_READ
+WRAP_WRITE
+WRAP(int, epoll_wait,
+     (int fd, struct epoll_event *events, int max, int timeout),
+     (fd, events, max, timeout), 0, -1)
+WRAP(int, timerfd_settime,
+     (int fd, int flags, const struct itimerspec *value,
+      struct itimerspec *old),
+     (fd, flags, value, old), 0, -1)
+WRAP(int, pthread_setaffinity_np,
+     (pthread_t thread, size_t size, const cpu_set_t *set), (thread, size, set),
+     0, pthread_setaffinity_np_fault.when.error)
+
+static int read_sector(struct rig *rig)
+{
+	return rig_request(rig, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
+}
+
+/*
+ * Coming and going
+ */
+
+START_TEST(the_worker_lives_from_driver_ok_to_reset_or_destroy)
+{
+	const struct traces before = traces_now();
+	char name[16];
+	struct rig rig;
+
+	wedge_open_idle(&rig, 1000, 0);
+	/* The log's, which names itself. */
+	ck_assert(eventually(count_threads("ktvblk") == 1));
+	rig_prepare(&rig);
+	ck_assert_uint_eq(count_threads("ktvblk"), 1);
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	snprintf(name, sizeof(name), "ktvblk-%u",
+		 (unsigned int)rig_identity(&rig).instance_id);
+	ck_assert(eventually(count_threads(name) == 1));
+
+	/* The same status again starts no second one. */
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_uint_eq(count_threads("ktvblk"), 2);
+	rig_reset(&rig);
+	ck_assert_uint_eq(count_threads("ktvblk"), 1);
+	rig_start(&rig);
+	ck_assert(eventually(count_threads(name) == 1));
+	rig_close(&rig);
+	traces_expect_gone(&before);
+}
+END_TEST
+
+static uint64_t blocked_signals(pid_t tid)
+{
+	char path[64], line[128];
+	uint64_t mask = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)tid);
+	file = fopen(path, "re");
+	ck_assert_ptr_nonnull(file);
+	while (fgets(line, sizeof(line), file))
+		if (strncmp(line, "SigBlk:", 7) == 0)
+			mask = strtoull(line + 7, NULL, 16);
+	fclose(file);
+	return mask;
+}
+
+START_TEST(all_signals_are_blocked_in_our_threads)
+{
+	/*
+	 * All but those the kernel or the C library let nobody block, and the
+	 * one valgrind keeps.
+	 */
+	const uint64_t never = 1u << (SIGKILL - 1) | 1u << (SIGSTOP - 1) |
+			       3ull << 31 | 1ull << 63;
+	char worker[16];
+	const char *const names[] = { "ktvblk-log", worker };
+	sigset_t mine;
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	snprintf(worker, sizeof(worker), "ktvblk-%u",
+		 (unsigned int)rig_identity(&rig).instance_id);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		ck_assert(eventually(find_thread(names[i])));
+		ck_assert_uint_eq(blocked_signals(find_thread(names[i])) |
+					  never,
+				  UINT64_MAX);
+	}
+	/* And in nobody else's. */
+	pthread_sigmask(SIG_SETMASK, NULL, &mine);
+	ck_assert(!sigismember(&mine, SIGUSR1));
+	rig_close(&rig);
+}
+END_TEST
+
+/*
+ * Kicks
+ */
+
+START_TEST(a_kick_leads_to_a_completion_and_an_interrupt)
+{
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	for (uint16_t i = 1; i <= 20; i++) {
+		ck_assert_int_eq(read_sector(&rig), 0);
+		ck_assert_uint_eq(rig_used_idx(&rig), i);
+	}
+	ck_assert(eventually(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS) ==
+			     VIRTIO_MMIO_INT_VRING));
+	ck_assert(eventually(rig_irqs(&rig) > 0));
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_kick_by_the_eventfd_is_as_good_as_one_by_the_register)
+{
+	const uint64_t one = 1;
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 1, 512);
+	rig_avail(&rig, 0);
+	ck_assert_int_eq(write(ktvblk_kick_fd(rig.dev), &one, sizeof(one)),
+			 sizeof(one));
+	rig_wait_used(&rig, 2);
+	rig_close(&rig);
+}
+END_TEST
+
+/* 13.3.13 */
+START_TEST(a_kick_before_driver_ok_is_not_lost)
+{
+	struct rig rig;
+
+	wedge_open_idle(&rig, 1000, 0);
+	rig_prepare(&rig);
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_avail(&rig, 0);
+	rig_kick(&rig);
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	rig_wait_used(&rig, 1);
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(the_first_drain_needs_no_kick_at_all)
+{
+	uint64_t n;
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	for (int i = 0; i < 3; i++) {
+		rig_reset(&rig);
+		rig_prepare(&rig);
+		rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+		rig_avail(&rig, 0);
+		/* As if the worker before had taken the kick. */
+		rig_kick(&rig);
+		ck_assert_int_eq(read(ktvblk_kick_fd(rig.dev), &n, sizeof(n)),
+				 sizeof(n));
+		rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+		rig_wait_used(&rig, 1);
+	}
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_kick_of_another_queue_is_none)
+{
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert(eventually(worker_sleeps(&rig)));
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_avail(&rig, 0);
+	rig_write(&rig, VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+	rig_write(&rig, VIRTIO_MMIO_QUEUE_NOTIFY, UINT32_MAX);
+	rig_write(&rig, VIRTIO_MMIO_QUEUE_NOTIFY, 0x10000);
+	ck_assert_uint_eq(rig_used_idx(&rig), 1);
+	ck_assert_int_eq(
+		poll(&(struct pollfd){ ktvblk_kick_fd(rig.dev), POLLIN, 0 }, 1,
+		     0),
+		0);
+	rig_kick(&rig);
+	rig_wait_used(&rig, 2);
+	rig_close(&rig);
+}
+END_TEST
+
+/*
+ * While a request waits for tokens
+ */
+
+static void open_throttled(struct rig *rig, uint64_t iops)
+{
+	const struct rig_options options = {
+		.config = { .throttle = { .iops = iops } },
+	};
+
+	rig_open(rig, &options);
+	rig_start(rig);
+	for (uint64_t i = 0; i < iops; i++)
+		ck_assert_int_eq(read_sector(rig), 0);
+	rig_chain(rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_avail(rig, 0);
+	rig_kick(rig);
+	ck_assert(eventually(rig_counters(rig).throttled_count == 1));
+}
+
+static bool kick_is_taken(struct rig *rig)
+{
+	return poll(&(struct pollfd){ ktvblk_kick_fd(rig->dev), POLLIN, 0 }, 1,
+		    0) == 0;
+}
+
+START_TEST(kicks_are_swallowed_while_throttled_and_the_timer_retries)
+{
+	struct rig rig;
+
+	open_throttled(&rig, 1);
+	for (int i = 0; i < 20; i++) {
+		rig_kick(&rig);
+		ck_assert(eventually(kick_is_taken(&rig)));
+	}
+	/* At most the timer's own retry came in between. */
+	ck_assert_uint_le(rig_counters(&rig).throttled_count, 2);
+	rig_wait_used(&rig, 2);
+	ck_assert_uint_eq(*rig_chain_status(&rig, 0), 0);
+	ck_assert_uint_le(rig_counters(&rig).throttled_count, 3);
+	ck_assert_uint_eq(rig_counters(&rig).currently_throttled, 0);
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	fault_set(&timerfd_settime_fault,
+		  &(struct fault_when){ .error = EINVAL, .times = 1000 });
+	open_throttled(&rig, 5);
+	rig_wait_used(&rig, 6);
+	fault_clear(&timerfd_settime_fault);
+	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_TIMER_SET_FAILED),
+		      "ERRNO", EINVAL);
+	/* It waits for kicks again, and the timer is good again. */
+	ck_assert_int_eq(read_sector(&rig), 0);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+/*
+ * What fails around it
+ */
+
+START_TEST(a_kick_that_cannot_be_read_is_recorded_and_served)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	wedge_open(&rig, 1000, 0);
+	fault_set(&read_fault,
+		  &(struct fault_when){ .error = EIO,
+					.fd = ktvblk_kick_fd(rig.dev) });
+	ck_assert_int_eq(read_sector(&rig), 0);
+	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_KICK_READ_FAILED),
+		      "ERRNO", EIO);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(a_timer_that_cannot_be_read_is_recorded_and_served)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	open_throttled(&rig, 5);
+	fault_set(&read_fault,
+		  &(struct fault_when){ .error = EIO,
+					.fd = rig.dev->session->timer_fd });
+	rig_wait_used(&rig, 6);
+	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_TIMER_READ_FAILED),
+		      "ERRNO", EIO);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(an_interrupt_that_cannot_be_written_is_recorded_and_its_bit_set)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	wedge_open(&rig, 1000, 0);
+	fault_set(&write_fault,
+		  &(struct fault_when){ .error = EIO,
+					.fd = ktvblk_irq_fd(rig.dev) });
+	ck_assert_int_eq(read_sector(&rig), 0);
+	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_IRQ_WRITE_FAILED),
+		      "ERRNO", EIO);
+	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS),
+			  VIRTIO_MMIO_INT_VRING);
+	ck_assert_uint_eq(rig_irqs(&rig), 0);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(a_kick_that_cannot_be_written_is_ignored)
+{
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	fault_set(&write_fault,
+		  &(struct fault_when){ .error = EAGAIN,
+					.fd = ktvblk_kick_fd(rig.dev) });
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_avail(&rig, 0);
+	rig_kick(&rig);
+	ck_assert(fault_over(&write_fault));
+	rig_kick(&rig);
+	rig_wait_used(&rig, 2);
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(an_interrupted_wait_is_waited_again)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	fault_set(&epoll_wait_fault,
+		  &(struct fault_when){ .error = EINTR, .times = 5 });
+	wedge_open(&rig, 1000, 0);
+	ck_assert(eventually(fault_over(&epoll_wait_fault)));
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(a_wait_that_fails_ends_the_worker_and_says_so_to_the_driver)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert(eventually(worker_sleeps(&rig)));
+	rig_irqs(&rig);
+	fault_set(&epoll_wait_fault, &(struct fault_when){ .error = EBADF });
+	rig_kick(&rig); /* out of the wait it is in */
+	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_EPOLL_WAIT_FAILED),
+		      "ERRNO", EBADF);
+	ck_assert(eventually(rig_status(&rig) ==
+			     (S_OK | VIRTIO_CONFIG_S_NEEDS_RESET)));
+	ck_assert(eventually(rig_irqs(&rig) == 1));
+	ck_assert(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS) &
+		  VIRTIO_MMIO_INT_CONFIG);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_NEEDS_RESET);
+	ck_assert(eventually(worker_tid(&rig) == 0));
+	rig_reset(&rig);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 1);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+/* 12.1.11: told once, and again after a reset. */
+START_TEST(reset_clears_mem_unset_warned_latch)
+{
+	const struct rig_options options = { .no_memory = true };
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	rig_open(&rig, &options);
+	for (int i = 1; i <= 2; i++) {
+		rig_start(&rig);
+		recorder_wait_n(&rec, KTVBLK_MESSAGE_MEMORY_UNSET, i);
+		rig_kick(&rig);
+		ck_assert(eventually(kick_is_taken(&rig)));
+		rig_kick(&rig);
+		ck_assert(eventually(kick_is_taken(&rig)));
+		rig_reset(&rig);
+		ck_assert_int_eq(
+			recorder_count(&rec, KTVBLK_MESSAGE_MEMORY_UNSET), i);
+	}
+	ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_JOINED);
+	rig.dev = NULL;
+	rig_free(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+/*
+ * Placement
+ */
+
+static bool worker_mask(struct rig *rig, cpu_set_t *mask)
+{
+	const pid_t tid = worker_tid(rig);
+
+	return tid && sched_getaffinity(tid, sizeof(*mask), mask) == 0;
+}
+
+/* The last CPU this process may use. */
+static uint32_t some_cpu(void)
+{
+	cpu_set_t mine;
+	uint32_t cpu = 0;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
+	for (uint32_t i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &mine))
+			cpu = i;
+	return cpu;
+}
+
+START_TEST(the_worker_runs_where_it_is_put_from_its_next_start)
+{
+	const uint32_t cpu = some_cpu();
+	cpu_set_t mask;
+	struct rig rig;
+
+	wedge_open_idle(&rig, 1000, 0);
+	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, &cpu, 1), 0);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert(worker_mask(&rig, &mask));
+	ck_assert_int_eq(CPU_COUNT(&mask), 1);
+	ck_assert(CPU_ISSET(cpu, &mask));
+
+	/* Taken back: as the thread that starts it, from the next start. */
+	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, NULL, 0), 0);
+	ck_assert(worker_mask(&rig, &mask));
+	ck_assert_int_eq(CPU_COUNT(&mask), 1);
+	rig_reset(&rig);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	cpu_set_t mine;
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
+	ck_assert(worker_mask(&rig, &mask));
+	ck_assert(CPU_EQUAL(&mask, &mine));
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(cpus_no_mask_can_hold_are_left_out_and_recorded)
+{
+	const uint32_t cpus[] = { 1024, some_cpu(), UINT32_MAX };
+	const struct kept_record *record;
+	struct recorder rec;
+	cpu_set_t mask;
+	struct rig rig;
+
+	wedge_record(&rec);
+	wedge_open_idle(&rig, 1000, 0);
+	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, cpus, 3), 0);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert(worker_mask(&rig, &mask));
+	ck_assert_int_eq(CPU_COUNT(&mask), 1);
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED),
+			 2);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED);
+	expect_number(record, "KTVBLK_CPU", 1024);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(with_all_cpus_left_out_the_worker_inherits)
+{
+	const uint32_t cpus[] = { 1024, 4000 };
+	cpu_set_t mask, mine;
+	struct rig rig;
+
+	wedge_open_idle(&rig, 1000, 0);
+	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, cpus, 2), 0);
+	pthread_setaffinity_np_fault.calls = 0;
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_uint_eq(pthread_setaffinity_np_fault.calls, 0);
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
+	ck_assert(worker_mask(&rig, &mask));
+	ck_assert(CPU_EQUAL(&mask, &mine));
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(a_placement_the_kernel_refuses_is_recorded_and_not_fatal)
+{
+	const uint32_t cpu = some_cpu();
+	const struct kept_record *record;
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	wedge_open_idle(&rig, 1000, 0);
+	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, &cpu, 1), 0);
+	fault_set(&pthread_setaffinity_np_fault,
+		  &(struct fault_when){ .error = EINVAL });
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED);
+	expect_number(record, "ERRNO", EINVAL);
+	ck_assert_ptr_null(kept_field(record, "KTVBLK_CPU"));
+	ck_assert_int_eq(record->priority, LOG_WARNING);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+TEST_PROGRAM("worker-life", the_worker_lives_from_driver_ok_to_reset_or_destroy,
+	     all_signals_are_blocked_in_our_threads,
+	     a_kick_leads_to_a_completion_and_an_interrupt,
+	     a_kick_by_the_eventfd_is_as_good_as_one_by_the_register,
+	     a_kick_before_driver_ok_is_not_lost,
+	     the_first_drain_needs_no_kick_at_all,
+	     a_kick_of_another_queue_is_none,
+	     kicks_are_swallowed_while_throttled_and_the_timer_retries,
+	     a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one,
+	     a_kick_that_cannot_be_read_is_recorded_and_served,
+	     a_timer_that_cannot_be_read_is_recorded_and_served,
+	     an_interrupt_that_cannot_be_written_is_recorded_and_its_bit_set,
+	     a_kick_that_cannot_be_written_is_ignored,
+	     an_interrupted_wait_is_waited_again,
+	     a_wait_that_fails_ends_the_worker_and_says_so_to_the_driver,
+	     reset_clears_mem_unset_warned_latch,
+	     the_worker_runs_where_it_is_put_from_its_next_start,
+	     cpus_no_mask_can_hold_are_left_out_and_recorded,
+	     with_all_cpus_left_out_the_worker_inherits,
+	     a_placement_the_kernel_refuses_is_recorded_and_not_fatal)
