@@ -59,13 +59,21 @@ static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
 	}
 }
 
+/* Without indirect tables a request must fit into the queue itself. */
+static uint32_t seg_max(const struct ktvblk_dev *dev)
+{
+	if (dev->features >> VIRTIO_RING_F_INDIRECT_DESC & 1)
+		return SEG_MAX;
+	return MIN(SEG_MAX, MAX(dev->queue_size_max, 3u) - 2);
+}
+
 static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
 			void *data, size_t len)
 {
 	const struct virtio_blk_config config = {
 		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
 		.size_max = htole32(SEG_BYTES_MAX),
-		.seg_max = htole32(SEG_MAX),
+		.seg_max = htole32(seg_max(dev)),
 		.blk_size = htole32(SECTOR_BYTES),
 	};
 	/* Up to blk_size; what follows belongs to features not offered. */

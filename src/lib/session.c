@@ -55,6 +55,8 @@ void session_unref(struct session *session)
 	closep(&session->stop_fd);
 	closep(&session->epoll_fd);
 	closep(&session->timer_fd);
+	if (session->drop_stack)
+		munmap(session->drop_stack, DROP_STACK_BYTES);
 	watch_unref(session->watch);
 	ports_unref(session->ports);
 	ktvblk_stats_unref(session->stats);
@@ -68,6 +70,14 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = token };
 
 	return epoll_ctl(session->epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+static void *map_pages(size_t bytes)
+{
+	void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return pages == MAP_FAILED ? NULL : pages;
 }
 
 /* What the start can fail at, in order; the name of the step, or NULL. */
@@ -90,13 +100,13 @@ static const char *take_resources(struct session *session)
 				   session->disk.stall_warn_ms * NSEC_PER_MSEC);
 	if (!session->watch)
 		return "watch";
+	session->drop_stack = map_pages(DROP_STACK_BYTES);
+	if (!session->drop_stack)
+		return "stack";
 	if (!session->disk.zero_copy) {
-		void *bounce = mmap(NULL, BOUNCE_BYTES, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (bounce == MAP_FAILED)
+		session->bounce = map_pages(BOUNCE_BYTES);
+		if (!session->bounce)
 			return "buffer";
-		session->bounce = (unsigned char *)bounce;
 	}
 	return NULL;
 }
@@ -108,6 +118,9 @@ static void give_back_resources(struct session *session)
 	session->epoll_fd = session->timer_fd = -1;
 	watch_unref(session->watch);
 	session->watch = NULL;
+	if (session->drop_stack)
+		munmap(session->drop_stack, DROP_STACK_BYTES);
+	session->drop_stack = NULL;
 	if (session->bounce)
 		munmap(session->bounce, BOUNCE_BYTES);
 	session->bounce = NULL;
@@ -142,7 +155,7 @@ int session_start(struct session *session, const struct session_start *start)
 	ports_worker_comes(session->ports);
 	if (atomic_load(&session->ports->orphans))
 		log_event(&session->id, WAITING_FOR_ORPHAN);
-	r = thread_start(&session->thread, worker_main, session);
+	r = thread_start(&session->thread, NULL, worker_main, session);
 	if (r == 0) {
 		session->has_thread = true;
 		return 0;

@@ -88,6 +88,10 @@ struct session {
 	bool gate_held; /* by the worker; its own note */
 	const char *panic; /* how the worker ended by itself; NULL: it did not */
 	uint64_t stuck_since_ns;
+	/* For ktvblk-drop: see teardown.c. */
+	void *drop_stack;
+	pthread_t reaper;
+	struct log_job reaped;
 	struct gate untold; /* held until the record of the wedge is made */
 	bool throttle_lost; /* its balance could not be had when revoked */
 	struct log_job job;

@@ -57,20 +57,53 @@ static int join_until(pthread_t thread, uint64_t deadline_ns)
 	return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &ts);
 }
 
+/* On the log thread: the reaper has only to return; then its stack goes. */
+static void reaped(struct log_job *job)
+{
+	struct session *session =
+		(struct session *)((char *)job -
+				   offsetof(struct session, reaped));
+
+	pthread_join(session->reaper, NULL);
+	session_unref(session);
+}
+
 /* ktvblk-drop: wait for as long as it takes, off everybody's way. */
 static void *reaper_main(void *arg)
 {
 	struct session *session = (struct session *)arg;
 
 	pthread_setname_np(pthread_self(), "ktvblk-drop");
-	pthread_detach(pthread_self());
 	/* The record of the wedge comes before the one of its end. */
 	gate_enter(&session->untold);
 	gate_leave(&session->untold);
 	pthread_join(session->thread, NULL);
 	session_record_reclaimed(session);
-	session_unref(session);
+	session->reaped.run = reaped;
+	log_run_later(&session->reaped);
 	return NULL;
+}
+
+/*
+ * On a stack that was mapped at the start: a worker stuck in a page fault may
+ * keep the lock of the address space, and then no new one can be mapped.
+ */
+static int start_reaper(struct session *session)
+{
+	pthread_attr_t attr;
+	int r = -EINVAL;
+
+	if (session->drop_stack) {
+		pthread_attr_init(&attr);
+		pthread_attr_setstack(&attr, session->drop_stack,
+				      DROP_STACK_BYTES);
+		r = thread_start(&session->reaper, &attr, reaper_main, session);
+		pthread_attr_destroy(&attr);
+	}
+	/* Or the program's thread-local data leave no room on it. */
+	if (r == -EINVAL)
+		r = thread_start(&session->reaper, NULL, reaper_main, session);
+	return r;
 }
 
 /* The worker is gone and joined; its reference is ours. */
@@ -144,7 +177,6 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 	struct watch_request request = { 0 };
 	enum ktvblk_outcome outcome = KTVBLK_TIMED_OUT;
 	bool fenced;
-	pthread_t reaper;
 
 	if (session->watch)
 		request = watch_snapshot(session->watch);
@@ -167,7 +199,7 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 	if (error) {
 		outcome = KTVBLK_HELPER_DISCONNECTED;
 	} else {
-		error = -thread_start(&reaper, reaper_main, session);
+		error = -start_reaper(session);
 		if (error)
 			outcome = KTVBLK_HELPER_SPAWN_FAILED;
 	}
@@ -252,7 +284,7 @@ int session_start_release(struct session *session)
 	refs_get(&session->refs);
 	atomic_store(&session->fate, FATE_RUNNING);
 	ports_worker_comes(session->ports);
-	r = thread_start(&session->thread, release_main, session);
+	r = thread_start(&session->thread, NULL, release_main, session);
 	if (r == 0) {
 		session->has_thread = true;
 		return 0;

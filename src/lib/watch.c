@@ -184,15 +184,23 @@ struct watch *watch_scan(uint64_t now, uint64_t *ret_again_ns,
 			 struct watch_request *ret_request)
 {
 	struct watch *watch = scan_list(now, ret_again_ns, ret_request);
+	uint64_t first, second;
 
 	if (watch)
 		return watch;
+	first = *ret_again_ns ? *ret_again_ns : UINT64_MAX;
 	/* seq_cst, pairs with watch_begin(): see the head of the file. */
-	atomic_store(&look_ns, *ret_again_ns ? *ret_again_ns : UINT64_MAX);
+	atomic_store(&look_ns, first);
 	watch = scan_list(now, ret_again_ns, ret_request);
-	if (!watch && *ret_again_ns)
-		atomic_store(&look_ns, *ret_again_ns);
-	return watch;
+	if (watch)
+		return watch;
+	second = *ret_again_ns ? *ret_again_ns : UINT64_MAX;
+	/* Who began in between relied on the first: it stands, or an earlier. */
+	if (second < first)
+		atomic_store(&look_ns, second);
+	second = MIN(first, second);
+	*ret_again_ns = second == UINT64_MAX ? 0 : second;
+	return NULL;
 }
 
 /* Read a file of the thread's; false and an empty string if that fails. */

@@ -166,6 +166,35 @@ START_TEST(blk_size_and_seg_max_in_config_space)
 }
 END_TEST
 
+/* Else a driver would build requests that never fit into its queue. */
+START_TEST(seg_max_fits_the_queue_where_there_are_no_indirect_tables)
+{
+	static const struct {
+		uint16_t queue_size_max;
+		uint64_t masked;
+		uint32_t seg_max;
+	} rows[] = {
+		{ 16, RIG_INDIRECT_DESC, 14 },
+		{ 2, RIG_INDIRECT_DESC, 1 },
+		{ 256, RIG_INDIRECT_DESC, 128 },
+		{ 128, RIG_INDIRECT_DESC, 126 },
+		{ 16, 0, 128 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct rig_options options = { 0 };
+		struct rig rig;
+
+		options.config.queue_size_max = rows[i].queue_size_max;
+		options.config.features_masked = rows[i].masked;
+		rig_open(&rig, &options);
+		ck_assert_uint_eq(rig_read(&rig, CONFIG + 0x0c),
+				  rows[i].seg_max);
+		rig_close(&rig);
+	}
+}
+END_TEST
+
 /* The 24 bytes as they must be, and zeros. */
 static const unsigned char expected[64] = {
 	0x80, 0, 0,    0, 0, 0, 0, 0, /* 128 sectors */
@@ -475,6 +504,7 @@ TEST_PROGRAM("mmio", magic_version_device_id,
 	     masked_features_are_not_offered, features_page_2_returns_zero,
 	     capacity_in_config_space, capacity_custom_size,
 	     blk_size_and_seg_max_in_config_space,
+	     seg_max_fits_the_queue_where_there_are_no_indirect_tables,
 	     config_space_struct_layout_byte_for_byte,
 	     config_space_zero_past_struct_size,
 	     config_space_offsets_do_not_wrap,

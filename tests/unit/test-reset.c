@@ -485,6 +485,7 @@ START_TEST(a_wedged_reset_that_lacked_something_is_destroyed_at_the_last_moment)
 	ck_assert_uint_eq(ports->orphans, 0);
 	ck_assert_uint_eq(ports->workers, 0);
 	/* One for the worker, one for what the log thread dropped. */
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_RECLAIMED, 2);
 	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED), 2);
 	watch_unref(watch);
 	ports_unref(ports);

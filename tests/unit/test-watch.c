@@ -59,6 +59,16 @@ static void look_until_idle(void)
 	ck_assert_uint_eq(again, 0);
 }
 
+/* The same, where a look was due at that time. */
+static void look_until_idle_at(uint64_t again)
+{
+	struct watch_request request;
+
+	do
+		ck_assert_ptr_null(watch_scan(again, &again, &request));
+	while (again);
+}
+
 /* What a scan finds, without its reference. */
 static struct watch *scan_at(uint64_t now, uint64_t *ret_again)
 {
@@ -530,6 +540,44 @@ START_TEST(no_request_is_overlooked_at_every_instruction)
 }
 END_TEST
 
+static void end_request(int signal)
+{
+	(void)signal;
+	if (!signal_armed || signal_began)
+		return;
+	watch_end(signal_watch);
+	signal_began = 1;
+	signal_count++;
+}
+
+/* A look at a request that ends meanwhile: the next one is looked at too. */
+START_TEST(no_request_is_overlooked_behind_one_that_ends_at_any_instruction)
+{
+	const uint64_t until = now_ns() + WAIT_MS * NSEC_PER_MSEC / 2;
+	unsigned int overlooked = 0;
+	struct sigaction before;
+	uint64_t again;
+
+	start_signals(end_request, LIMIT, &before);
+	while (signal_count < 3000 && now_ns() < until) {
+		signal_began = 0;
+		begin_at(signal_watch, T0);
+		signal_armed = 1;
+		ck_assert_ptr_null(scan_at(T0, &again));
+		signal_armed = 0;
+		if (!signal_began)
+			watch_end(signal_watch);
+		if (!begin_at(signal_watch, T0 + 1))
+			overlooked += again == 0;
+		watch_end(signal_watch);
+		look_until_idle_at(again);
+	}
+	stop_signals(&before);
+	ck_assert_int_gt(signal_count, 10);
+	ck_assert_uint_eq(overlooked, 0);
+}
+END_TEST
+
 /*
  * Where a thread is
  */
@@ -662,5 +710,6 @@ TEST_PROGRAM(
 	no_request_is_overlooked_when_looking_ends,
 	a_snapshot_is_of_one_request_at_every_instruction,
 	no_request_is_overlooked_at_every_instruction,
+	no_request_is_overlooked_behind_one_that_ends_at_any_instruction,
 	a_thread_in_read_is_located, a_thread_that_waits_for_another_is_located,
 	a_rare_system_call_is_told_by_number, who_never_entered_is_not_located)
