@@ -7,6 +7,9 @@ PREFIX     ?= /usr/local
 BINDIR     ?= $(PREFIX)/bin
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+# journalctl reads /usr/lib/systemd/catalog and /usr/local/lib/systemd/catalog.
+CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 CFLAGS     ?= -O2 -g
 INSTALL    ?= install
 NM         ?= nm
@@ -32,6 +35,8 @@ SONAME  := libktvblk.so.$(firstword $(subst ., ,$(VERSION)))
 ask = $(eval $(1) := $(shell $(PKG_CONFIG) $(2)))$($(1))
 SYSTEMD_CFLAGS = $(call ask,SYSTEMD_CFLAGS,--cflags libsystemd)
 SYSTEMD_LIBS   = $(call ask,SYSTEMD_LIBS,--libs libsystemd)
+FUSE_CFLAGS    = $(call ask,FUSE_CFLAGS,--cflags fuse3)
+FUSE_LIBS      = $(call ask,FUSE_LIBS,--libs fuse3)
 CHECK_CFLAGS   = $(call ask,CHECK_CFLAGS,--cflags check)
 CHECK_LIBS     = $(call ask,CHECK_LIBS,--libs check)
 
@@ -50,8 +55,10 @@ SHARED_LDFLAGS = -shared -Wl,-soname,$(SONAME) \
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c))
 DEMO_OBJ := $(call objects,$(filter-out src/demo/vmm%,$(wildcard src/demo/*.c)))
+TOOL_OBJ := $(call objects,$(wildcard src/tools/*.c))
 UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
+SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
 HELP_OBJ := $(call objects,$(filter-out tests/unit/test-% %/tsan-clockjoin.c,\
 	$(wildcard tests/unit/*.c)))
 
@@ -59,7 +66,9 @@ SHARED   := $(BUILD)/libktvblk.so.$(VERSION)
 LINKS    := $(BUILD)/$(SONAME) $(BUILD)/libktvblk.so
 STATIC   := $(BUILD)/libktvblk.a
 PC       := $(BUILD)/libktvblk.pc
-PROGRAMS := $(if $(DEMO_OBJ),$(BUILD)/ktvblk-demo)
+PROGRAMS := $(BUILD)/ktvblk-demo $(BUILD)/ktvblk-wedged
+MAN      := $(wildcard src/man/man?/*)
+CATALOG  := $(wildcard src/catalog/*.catalog)
 UNIT     := $(UNIT_OBJ:.o=)
 FUZZ     := $(FUZZ_OBJ:.o=)
 
@@ -78,7 +87,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags Makefile
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
 
-$(LIB_OBJ): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
+$(LIB_OBJ) $(TOOL_OBJ): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
 $(BUILD)/tests/%.o: private OUR_CPPFLAGS += -iquote src/lib $(CHECK_CFLAGS) $(SYSTEMD_CFLAGS)
 
 $(SHARED): $(LIB_OBJ) src/lib/libktvblk.map
@@ -107,6 +116,10 @@ $(BUILD)/ktvblk-demo: $(DEMO_OBJ) $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -o $@ $(DEMO_OBJ) -L$(BUILD) -lktvblk
 
+$(BUILD)/ktvblk-wedged: $(TOOL_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $(TOOL_OBJ) $(SYSTEMD_LIBS)
+
 # Unit tests see the library's own objects. A comment "/* wrap: write */" in
 # one sends the library's calls of write to its __wrap_write.
 wrapped = $(shell sed -n 's|.*/\* wrap: \(.*\) \*/.*|\1|p' $(1))
@@ -120,6 +133,24 @@ FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(LIB_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK) $(TEST_LDFLAGS) -o $@ $^ $(SYSTEMD_LIBS) \
+		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+
+# Tests with a real journal and real storage. They run as programs of their own
+# with the unit tests' helpers.
+SYS    = $(BUILD)/tests/system
+system = $(call objects,$(addprefix tests/system/,$(1)))
+$(SYSTEM_OBJ): private OUR_CPPFLAGS += -iquote tests/unit
+$(SYS)/slowfs.o: private OUR_CPPFLAGS += -DFUSE_USE_VERSION=312 $(FUSE_CFLAGS)
+$(SYS)/slowfs: $(call system,slowfs.c slowfs-shared.c)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $^ $(FUSE_LIBS)
+$(SYS)/wedge: $(call system,wedge.c wedge-more.c wedge-race.c way.c disk.c \
+	slowfs-shared.c runner.c)
+$(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
+	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
+$(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(LIB_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
 check: $(UNIT) $(FUZZ)	## run the unit tests and replay the fuzzers' corpus
@@ -188,6 +219,16 @@ check-symbols: $(SHARED) $(STATIC)	## compare the exported symbols with the map
 demo: $(BUILD)/ktvblk-demo	## build and run the tour (DEMO_ARGS=...)
 	@LD_LIBRARY_PATH=$(BUILD) $(BUILD)/ktvblk-demo $(DEMO_ARGS)
 
+check-journal: $(SYS)/journal	## every record, in a real journal
+	@tests/system/journal.sh $(SYS) $(JOURNAL_ARGS)
+
+check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
+	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
+
+check-docs: all	## manual pages, message catalogue, ktvblk-wedged
+	@for t in man catalog wedged; do \
+		BUILD=$(BUILD) tests/system/$$t.sh || exit 1; done
+
 check-demo: $(BUILD)/ktvblk-demo	## the tour with each option, user and journal
 	@tests/system/demo.sh $(BUILD)/ktvblk-demo
 
@@ -197,13 +238,18 @@ install: all	## install below $(DESTDIR)$(PREFIX)
 	$(INSTALL) -m 644 $(SHARED) $(STATIC) $(DESTDIR)$(LIBDIR)
 	cp -d $(LINKS) $(DESTDIR)$(LIBDIR)
 	$(INSTALL) -m 644 $(PC) $(DESTDIR)$(LIBDIR)/pkgconfig
-	$(if $(PROGRAMS),$(INSTALL) $(PROGRAMS) $(DESTDIR)$(BINDIR))
+	$(INSTALL) $(PROGRAMS) $(DESTDIR)$(BINDIR)
+	$(INSTALL) -d $(addprefix $(DESTDIR)$(MANDIR)/,man1 man3 man7) $(DESTDIR)$(CATALOGDIR)
+	for d in man1 man3 man7; do cp -d src/man/$$d/* $(DESTDIR)$(MANDIR)/$$d; done
+	$(INSTALL) -m 644 $(CATALOG) $(DESTDIR)$(CATALOGDIR)
 
 uninstall:	## remove what install put there
 	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(notdir $(wildcard include/*.h)))
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(SHARED) $(LINKS) $(STATIC)))
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/libktvblk.pc
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(PROGRAMS)))
+	rm -f $(patsubst src/man/%,$(DESTDIR)$(MANDIR)/%,$(MAN))
+	rm -f $(addprefix $(DESTDIR)$(CATALOGDIR)/,$(notdir $(CATALOG)))
 
 deps:	## install the Debian packages to build and check with (as root)
 	@.ci/deps build check
@@ -227,9 +273,9 @@ help:	## this list
 
 FORCE:
 .PHONY: all check check-asan check-tsan check-valgrind check-headers \
-	check-symbols check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
+	check-symbols check-journal check-wedge check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))

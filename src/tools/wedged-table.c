@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * For people. The columns have fixed widths, so that lines that come later,
+ * with --follow, stand under the same head; a long name moves its own line.
+ */
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "wedged.h"
+
+/* Text for a terminal: what is not to be shown is a '?'. */
+static void clean(char *to, size_t size, const char *from)
+{
+	char *const end = to + size - 1;
+
+	for (;;) {
+		const char *start = from;
+		const int32_t c = utf8_next(&from);
+		size_t n = (size_t)(from - start);
+
+		if (c == 0)
+			break;
+		/* Controls, also those that change the direction. */
+		if (c < 0x20 || (c >= 0x7f && c < 0xa0) ||
+		    (c >= 0x200e && c <= 0x200f) ||
+		    (c >= 0x2028 && c <= 0x202e) ||
+		    (c >= 0x2066 && c <= 0x2069)) {
+			start = "?";
+			n = 1;
+		}
+		if (n > (size_t)(end - to))
+			break;
+		memcpy(to, start, n);
+		to += n;
+	}
+	*to = '\0';
+}
+
+static int n_characters(const char *text)
+{
+	int n = 0;
+
+	while (utf8_next(&text))
+		n++;
+	return n;
+}
+
+static void column(int width, const char *text)
+{
+	const int n = n_characters(text);
+
+	printf("%s%*s  ", text, n < width ? width - n : 0, "");
+}
+
+static void column_time(uint64_t us)
+{
+	const time_t seconds = (time_t)(us / USEC_PER_SEC);
+	char text[32] = "-";
+	struct tm tm;
+
+	if (localtime_r(&seconds, &tm))
+		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm);
+	column(19, text);
+}
+
+/* "1.5G", as ls -h does it; whole numbers have no fraction. */
+static void format_size(char *text, size_t size, uint64_t sectors)
+{
+	static const char units[] = "KMGTPE";
+	uint64_t n = sectors, unit = 2; /* sectors in a unit */
+	int i = 0;
+
+	if (n == UNKNOWN) {
+		snprintf(text, size, "-");
+		return;
+	}
+	if (n < unit) {
+		snprintf(text, size, "%" PRIu64 "B", n * 512);
+		return;
+	}
+	while (units[i + 1] && n / unit >= 1024) {
+		unit *= 1024;
+		i++;
+	}
+	if (n % unit == 0 || n / unit >= 10)
+		snprintf(text, size, "%" PRIu64 "%c", n / unit, units[i]);
+	else
+		snprintf(text, size, "%" PRIu64 ".%" PRIu64 "%c", n / unit,
+			 n % unit * 10 / unit, units[i]);
+}
+
+static void column_size(uint64_t sectors)
+{
+	char text[32];
+
+	format_size(text, sizeof(text), sectors);
+	column(5, text);
+}
+
+static void column_process(const struct record *record, enum presence presence)
+{
+	char command[sizeof(record->command)], text[128];
+
+	clean(command, sizeof(command), record->command);
+	if (record->key.pid == UNKNOWN)
+		snprintf(text, sizeof(text), "-");
+	else
+		snprintf(text, sizeof(text), "%s %" PRIu64, command,
+			 record->key.pid);
+	column(22, text);
+	column(7, presence_name(presence));
+}
+
+static void column_stuck(const struct record *record)
+{
+	char syscall[sizeof(record->stuck_syscall)];
+	char wchan[sizeof(record->stuck_wchan)];
+	char text[sizeof(syscall) + sizeof(wchan) + 4];
+
+	clean(syscall, sizeof(syscall), record->stuck_syscall);
+	clean(wchan, sizeof(wchan), record->stuck_wchan);
+	/* The kernel says 0 where it does not say. */
+	if (*wchan && strcmp(wchan, "0"))
+		snprintf(text, sizeof(text), "%s (%s)", syscall, wchan);
+	else
+		snprintf(text, sizeof(text), "%s", *syscall ? syscall : "-");
+	column(24, text);
+}
+
+static void print_request(const struct record *record)
+{
+	const char *type = record->req_type;
+	char text[sizeof(record->req_type)];
+
+	if (!*type) {
+		fputs("-", stdout);
+		return;
+	}
+	if (!strcmp(type, "in"))
+		type = "read";
+	else if (!strcmp(type, "out"))
+		type = "write";
+	clean(text, sizeof(text), type);
+	fputs(text, stdout);
+	if (record->length != UNKNOWN && record->length)
+		printf(" %" PRIu64, record->length);
+	if (record->sector != UNKNOWN && record->length)
+		printf(" at %" PRIu64, record->sector);
+	if (record->age_ms != UNKNOWN)
+		printf(", %" PRIu64 ".%" PRIu64 "s old", record->age_ms / 1000,
+		       record->age_ms % 1000 / 100);
+}
+
+static void head(void)
+{
+	column(9, "STATE");
+	column(19, "SINCE");
+	column(8, "DISK");
+	column(4, "ID");
+	column(5, "SIZE");
+	column(22, "PROCESS");
+	column(7, "IS");
+	column(24, "SYSCALL");
+	puts("REQUEST");
+}
+
+static void row(const struct record *record, const char *what,
+		enum presence presence)
+{
+	char disk[sizeof(record->disk)], id[24];
+
+	clean(disk, sizeof(disk), record->disk);
+	snprintf(id, sizeof(id), "%" PRIu64, record->key.instance);
+	column(9, what);
+	column_time(record->realtime_us);
+	column(8, *disk ? disk : "-");
+	column(4, id);
+	column_size(record->capacity_sectors);
+	column_process(record, presence);
+	column_stuck(record);
+	print_request(record);
+	putchar('\n');
+}
+
+const struct printer table_printer = { .head = head, .row = row };

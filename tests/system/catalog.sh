@@ -1,0 +1,121 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The message catalogue against the library's list of events, and against a
+# real journalctl -x. $BUILD (build) has the shared library.
+
+set -u
+here=$(dirname "$(realpath "$0")")
+top=$(realpath "$here/../..")
+BUILD=$(realpath "${BUILD:-$top/build}")
+export BUILD LC_ALL=C.UTF-8
+if [ "${PRIVATE-}" != /run/private ]; then
+	"$here/wedged-journald.sh" "$0" "$@"
+	rc=$?
+	[ $rc -eq 77 ] || exit $rc
+	exit 0
+fi
+
+passed=0 failed=0
+work=$PRIVATE/catalog
+catalog=$top/src/catalog/libktvblk.catalog
+mkdir -p "$work"
+cd "$work" || exit 1
+${CC:-cc} -I"$top/include" -iquote "$top/src/lib" -o list-events \
+	"$here/catalog-events.c" || exit 1
+${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I"$top/include" -o vmm \
+	"$here/wedged-vmm.c" -L"$BUILD" -lktvblk -lsystemd -pthread || exit 1
+export LD_LIBRARY_PATH=$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+./list-events >events
+
+# check NAME COMMAND...: it succeeds.
+check() {
+	local name=$1
+	shift
+	if "$@"; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAIL $name: $*"
+		head -n 20 out 2>/dev/null | sed 's/^/    | /'
+	fi
+}
+
+# The entry of a MESSAGE_ID: all between its line and the next.
+entry() { awk -v id="$1" '/^-- / { on = $2 == id } on' "$catalog"; }
+
+# Fields every record of a device has, and what the journal adds.
+common=' STOP_FD INSTANCE_ID CAPACITY_SECTORS KTVBLK_DISK _COMM _PID '
+
+echo '- the text'
+check 'one entry for each MESSAGE_ID of the header, and no other' \
+	diff <(sed -n 's/^-- //p' "$catalog" | sort) \
+	<(grep -o '"[0-9a-f]\{32\}"' "$top/include/ktvblk-messages.h" |
+		tr -d '"' | sort)
+check 'no line is long' bash -c "! grep -v '^Subject\|^@_COMM@' '$catalog' |
+	grep '.\{81\}'"
+# shellcheck disable=SC2034 # _: priority and flags
+while read -r name id _ _ fields; do
+	entry "$id" >out
+	check "$name: its name stands above" \
+		grep -qx "# $name" <(grep -B1 "^-- $id" "$catalog")
+	for header in 'Subject: libktvblk: [^ ]' 'Defined-By: libktvblk$' \
+		'Support: [^ ]' 'Documentation: man:ktvblk-messages(7)' \
+		'For guest and host: [^ ]' 'What to do: [^ ]'; do
+		check "$name: $header" grep -q "^$header" out
+	done
+	for field in $(grep -o '@[A-Z_]*@' out | tr -d @ | sort -u); do
+		case "$common $fields " in
+		*" $field "*) ;;
+		*) check "$name has no field $field" false ;;
+		esac
+	done
+	for field in $fields; do
+		check "$name: $field is told" grep -q "@$field@" out
+	done
+done <events
+
+echo '- journalctl reads it'
+mkdir -p root/usr/lib/systemd/catalog
+cp "$catalog" root/usr/lib/systemd/catalog
+check 'update' journalctl --root="$PWD/root" --update-catalog
+check 'list' [ "$(journalctl --root="$PWD/root" --list-catalog 2>/dev/null |
+	wc -l)" -eq "$(wc -l <events)" ]
+cp "$catalog" /usr/lib/systemd/catalog/
+check 'update as installed' journalctl --update-catalog
+
+echo '- journalctl -x fills the values in'
+while read -r name id priority _ fields; do
+	printf 'log MESSAGE=forged MESSAGE_ID=%s PRIORITY=%s' "$id" "$priority"
+	for field in INSTANCE_ID STOP_FD CAPACITY_SECTORS KTVBLK_DISK $fields; do
+		printf ' %s=<%s>' "$field" "$field"
+	done
+	echo
+done <events | ./vmm >out
+check 'records are sent' [ "$(grep -cx ok out)" -eq "$(wc -l <events)" ]
+journalctl --sync
+while read -r name id _ _ fields; do
+	journalctl -x -o short --no-pager MESSAGE_ID="$id" >out
+	check "$name: -x" grep -q '^░░ Subject: libktvblk: ' out
+	check "$name: nothing is left to fill in" \
+		bash -c "! grep -q '@' out"
+	check "$name: the process" grep -q '^░░ .*vmm [0-9]' out
+	for field in $fields; do
+		check "$name: $field" grep -q "^░░ .*<$field>" out
+	done
+done <events
+
+echo '- a real wedge'
+printf '%s\n' 'new vdc' hang destroy release wait | ./vmm >/dev/null
+journalctl --sync
+id=$(awk '$1 == "DESTROY_TIMED_OUT" { print $2 }' events)
+journalctl -x --no-pager MESSAGE_ID="$id" KTVBLK_DISK=vdc >out
+check 'the device' grep -q '^░░ Subject: libktvblk: device 0 is wedged' out
+check 'the disk' grep -q '^░░ .*disk vdc, 524288 sectors' out
+check 'the budget' grep -q '^░░ 50 ms' out
+check 'the request' grep -q '^░░ Request: in of 4096 bytes at sector 2048' out
+check 'the thread' grep -q '^░░ Thread [0-9]*: state S, system call' out
+check 'the fence' grep -q '^░░ Fenced: yes\.' out
+
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed -eq 0 ]

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * journald stopped with its socket full, absent, dead, restarted; and a process
+ * that ends right after its disk hung. Each case leaves a journald that works.
+ *
+ * A record is made by asking an idle device to pause: one for each call, and
+ * none is held back by a rate.
+ */
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "harness.h"
+#include "journal-daemon.h"
+#include "journal-events.h"
+#include "journald.h"
+
+/* More than the queue and the socket's buffer take. */
+#define MANY 2000u
+#define BUDGET_MS 60u
+/* Calls that wait for nothing: all of them within the grace. */
+#define AT_ONCE_MS 0u
+
+#define PAUSED KTVBLK_MESSAGE_PAUSE_NO_WORKER
+
+static struct rig rig;
+
+static void open_disk(const char *name)
+{
+	const struct rig_options options = {
+		.config = { .name = name,
+			    .reset_timeout_ms = BUDGET_MS,
+			    .destroy_timeout_ms = BUDGET_MS },
+	};
+
+	ck_assert_int_eq(ktvblk_set_log_level(LOG_DEBUG), 0);
+	rig_open(&rig, &options);
+}
+
+static void make_records(unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -1), 0);
+		ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
+	}
+}
+
+static void flush(void)
+{
+	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
+}
+
+static const char *of_process(const char *id, pid_t pid)
+{
+	static char text[128];
+
+	snprintf(text, sizeof(text), "MESSAGE_ID=%s _PID=%d", id, (int)pid);
+	return text;
+}
+
+static size_t count(const char *id)
+{
+	return journal_count(of_process(id, getpid()));
+}
+
+/* All that the records of an overflow tell of. */
+static size_t count_dropped(void)
+{
+	const struct entry *e = journal_query(
+		of_process(KTVBLK_MESSAGE_LOG_OVERFLOW, getpid()));
+	size_t n = 0;
+
+	for (; e; e = e->next) {
+		ck_assert_ptr_null(entry_field(e, "INSTANCE_ID"));
+		n += strtoul(entry_field(e, KTVBLK_FIELD_DROPPED), NULL, 10);
+	}
+	return n;
+}
+
+static void hang_and_reset(void)
+{
+	hang(&rig);
+	case_call_begins();
+	rig_reset(&rig);
+	case_call_ended(BUDGET_MS);
+}
+
+/*
+ * Stopped. Calls that make records take no longer; what found no place is
+ * counted, and told once journald reads again; what a guest cannot provoke has
+ * places of its own.
+ */
+static void stopped(const void *arg)
+{
+	size_t kept, dropped;
+
+	(void)arg;
+	open_disk("stopped");
+	journald_signal(SIGSTOP);
+	case_call_begins();
+	make_records(MANY);
+	case_call_ended(AT_ONCE_MS);
+	hang_and_reset();
+	case_call_begins();
+	ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_JOINED);
+	case_call_ended(BUDGET_MS);
+	journald_signal(SIGCONT);
+	storage_let_go(rig.storage);
+	rig_free(&rig);
+	ck_assert(eventually(count(KTVBLK_MESSAGE_RECLAIMED) == 1));
+	ck_assert(eventually(count_threads("ktvblk-") == 0));
+	kept = count(PAUSED);
+	dropped = count_dropped();
+	case_note("%zu of %u in the journal, %zu told as lost", kept, MANY,
+		  dropped);
+	ck_assert_uint_gt(dropped, 0);
+	ck_assert_uint_eq(kept + dropped, MANY);
+	ck_assert_uint_eq(count(KTVBLK_MESSAGE_RESET_TIMED_OUT), 1);
+}
+
+/* No socket: libsystemd takes this for "no journal here", and drops. */
+static void absent(const void *arg)
+{
+	(void)arg;
+	journald_end(SIGTERM);
+	journald_remove_socket();
+	open_disk("absent");
+	case_call_begins();
+	make_records(100);
+	case_call_ended(AT_ONCE_MS);
+	hang_and_reset();
+	flush();
+	journald_start();
+	/* It came later, and the next record finds it. */
+	storage_let_go(rig.storage);
+	ck_assert(eventually(count(KTVBLK_MESSAGE_RECLAIMED) == 1));
+	ck_assert_uint_eq(count(KTVBLK_MESSAGE_RESET_TIMED_OUT), 0);
+}
+
+/* A socket nobody reads: each record is refused, counted, and told later. */
+static void dead(const void *arg)
+{
+	(void)arg;
+	open_disk("dead");
+	journald_end(SIGKILL);
+	case_call_begins();
+	make_records(100);
+	case_call_ended(AT_ONCE_MS);
+	hang_and_reset();
+	flush();
+	journald_start();
+	storage_let_go(rig.storage);
+	ck_assert(eventually(count(KTVBLK_MESSAGE_RECLAIMED) == 1));
+	case_note("%zu told as lost", count_dropped());
+	/* And the one of the reset. */
+	ck_assert_uint_eq(count_dropped(), 101);
+}
+
+/* Ended and started again while records come. None is lost unsaid. */
+static void restarted(const void *arg)
+{
+	(void)arg;
+	open_disk("restarted");
+	make_records(50);
+	flush();
+	journald_end(SIGTERM);
+	make_records(50);
+	flush();
+	journald_start();
+	make_records(50);
+	flush();
+	case_note("%zu in the journal, %zu told as lost", count(PAUSED),
+		  count_dropped());
+	ck_assert_uint_eq(count(PAUSED), 100);
+	ck_assert_uint_eq(count_dropped(), 50);
+}
+
+/* In a process of its own: a destroy that times out, and exit(). */
+static pid_t exit_behind_destroy(void)
+{
+	const pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	open_disk("exit");
+	hang(&rig);
+	ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_TIMED_OUT);
+	exit(7);
+}
+
+static void exits(const void *arg)
+{
+	const pid_t pid = exit_behind_destroy();
+	const struct entry *entry;
+	int status;
+
+	(void)arg;
+	waitpid(pid, &status, 0);
+	ck_assert_int_eq(WEXITSTATUS(status), 7);
+	entry = journal_query(
+		of_process(KTVBLK_MESSAGE_DESTROY_TIMED_OUT, pid));
+	ck_assert_ptr_nonnull(entry);
+	ck_assert_str_eq(entry_field(entry, "KTVBLK_DISK"), "exit");
+	ck_assert_str_eq(entry_field(entry, KTVBLK_FIELD_STUCK_STATE), "S");
+}
+
+/* The same with journald stopped, its socket full: exit() is bounded, too. */
+static void exits_while_stopped(const void *arg)
+{
+	pid_t pid;
+	int status;
+
+	(void)arg;
+	open_disk("fills the socket");
+	journald_signal(SIGSTOP);
+	make_records(MANY);
+	case_call_begins();
+	pid = exit_behind_destroy();
+	waitpid(pid, &status, 0);
+	/* The destroy, and half a second for the flush. */
+	case_call_ended(BUDGET_MS + 500);
+	journald_signal(SIGCONT);
+	ck_assert_int_eq(WEXITSTATUS(status), 7);
+	flush();
+	ck_assert_uint_eq(count(PAUSED) + count_dropped(), MANY);
+}
+
+const struct system_case daemon_cases[6] = {
+	{ "journald stopped, its socket full", stopped, NULL, 0 },
+	{ "journald absent, started later", absent, NULL, 0 },
+	{ "journald dead, started later", dead, NULL, 0 },
+	{ "journald restarted", restarted, NULL, 0 },
+	{ "exit() behind a destroy that timed out", exits, NULL, 0 },
+	{ "the same with journald stopped", exits_while_stopped, NULL, 0 },
+};

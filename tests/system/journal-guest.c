@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Events of rings and requests: what a guest, or the storage, does wrong. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "harness.h"
+#include "journal-events.h"
+
+#define OUTSIDE RIG_RAM_BYTES /* of guest memory */
+
+static void answer(struct rig *rig, int64_t answer, unsigned int n,
+		   uint32_t type)
+{
+	int64_t script[STORAGE_SCRIPT_MAX];
+
+	for (unsigned int i = 0; i < n; i++)
+		script[i] = answer;
+	storage_script(rig->storage, script, n);
+	start_and_submit(rig, type, type == FLUSH ? 0 : 3,
+			 type == FLUSH ? 0 : 512);
+}
+
+/*
+ * Rings
+ */
+
+static void start_with(struct rig *rig, uint32_t offset, uint32_t value)
+{
+	rig_prepare(rig);
+	rig_write(rig, offset, value);
+	set_status(rig, S_OK);
+}
+
+static void avail_outside(struct rig *rig)
+{
+	start_with(rig, VIRTIO_MMIO_QUEUE_AVAIL_LOW, OUTSIDE);
+}
+
+static void used_outside(struct rig *rig)
+{
+	start_with(rig, VIRTIO_MMIO_QUEUE_USED_LOW, OUTSIDE);
+}
+
+static void used_outside_served(struct rig *rig)
+{
+	used_outside(rig);
+	submit(rig, IN, 0, 512);
+}
+
+/* The avail ring is the last thing in memory: used_event is behind it. */
+static void used_event_outside(struct rig *rig)
+{
+	const uint32_t avail = RIG_RAM_BYTES - 4 - 2 * 16;
+	const uint16_t one = 1;
+
+	start_with(rig, VIRTIO_MMIO_QUEUE_AVAIL_LOW, avail);
+	rig_chain(rig, 0, IN, 0, 512);
+	memcpy(rig_at(rig, avail + 2), &one, sizeof(one));
+	rig_kick(rig);
+}
+
+static void irq_full(struct rig *rig)
+{
+	fill_eventfd(ktvblk_irq_fd(rig->dev));
+	start_and_submit(rig, IN, 0, 512);
+}
+
+/*
+ * Requests
+ */
+
+static void too_long(struct rig *rig)
+{
+	rig_start(rig);
+	for (uint16_t i = 0; i < 131; i++)
+		rig_desc(rig, i, RIG_DATA, 16, i < 130 ? NEXT : WRITE,
+			 (uint16_t)(i + 1u));
+	make_available(rig, 0);
+}
+
+static void malformed(struct rig *rig)
+{
+	rig_start(rig);
+	rig_desc(rig, 0, RIG_HEADER, 16, NEXT, 99);
+	make_available(rig, 0);
+}
+
+static void no_status(struct rig *rig)
+{
+	rig_start(rig);
+	rig_desc(rig, 0, RIG_HEADER, 16, 0, 0);
+	make_available(rig, 0);
+}
+
+static void header(struct rig *rig, uint64_t addr, uint32_t len)
+{
+	rig_start(rig);
+	rig_desc(rig, 0, addr, len, NEXT, 1);
+	rig_desc(rig, 1, RIG_STATUS, 1, WRITE, 0);
+	make_available(rig, 0);
+}
+
+static void short_header(struct rig *rig)
+{
+	header(rig, RIG_HEADER, 8);
+}
+
+static void header_outside(struct rig *rig)
+{
+	header(rig, OUTSIDE, 16);
+}
+
+static void segment_too_large(struct rig *rig)
+{
+	start_and_submit(rig, IN, 0, (1u << 20) + 512);
+}
+
+static void no_data(struct rig *rig)
+{
+	start_and_submit(rig, IN, 0, 0);
+}
+
+static void flush_with_data(struct rig *rig)
+{
+	start_and_submit(rig, FLUSH, 0, 512);
+}
+
+static void half_sector(struct rig *rig)
+{
+	start_and_submit(rig, IN, 0, 100);
+}
+
+static void wrong_way(struct rig *rig)
+{
+	rig_start(rig);
+	rig_chain(rig, 0, OUT, 0, 512);
+	rig_desc(rig, 1, RIG_DATA, 512, NEXT | WRITE, 2);
+	make_available(rig, 0);
+}
+
+static void read_fails(struct rig *rig)
+{
+	answer(rig, -EIO, 1, IN);
+}
+
+static void write_fails(struct rig *rig)
+{
+	answer(rig, -ENOSPC, 1, OUT);
+}
+
+static void no_progress(struct rig *rig)
+{
+	answer(rig, 0, 1, OUT);
+}
+
+static void flush_fails(struct rig *rig)
+{
+	answer(rig, -EIO, 1, FLUSH);
+}
+
+static void interrupted(struct rig *rig)
+{
+	answer(rig, -EINTR, 17, IN);
+}
+
+static void read_sector_7(struct rig *rig)
+{
+	start_and_submit(rig, IN, 7, 512);
+}
+
+#define HEAD "KTVBLK_HEAD=0"
+#define HEAD_IN HEAD "|KTVBLK_REQ_TYPE=in"
+#define SECTOR "KTVBLK_SECTOR=3"
+
+/* clang-format off */
+#define EV(name, how, says, ...)                                               \
+	{ .event = EVENT_##name, .provoke = how, .values = says, __VA_ARGS__ }
+const struct provoked guest_events[] = {
+	EV(QUEUE_POISONED_INDEX, poison,
+	  "KTVBLK_AVAIL_IDX=100|KTVBLK_NEXT_AVAIL=0"),
+	EV(QUEUE_POISONED_ACCESS, avail_outside, "KTVBLK_NEXT_AVAIL=0"),
+	EV(NOTIFY_DISABLE_FAILED, used_outside, ""),
+	EV(NOTIFY_ENABLE_FAILED, used_outside, ""),
+	EV(NOTIFY_CHECK_FAILED, used_event_outside, "",
+	   .options = { .features = RIG_EVENT_IDX }),
+	EV(IRQ_WRITE_FAILED, irq_full, "ERRNO=11"),
+	EV(USED_WRITE_FAILED, used_outside_served,
+	  HEAD "|KTVBLK_REASON=normal"),
+	EV(CHAIN_TOO_LONG, too_long, HEAD "|KTVBLK_DESC_COUNT=131",
+	   .options = { .queue_size = 256 }),
+	EV(CHAIN_MALFORMED, malformed,
+	  HEAD "|KTVBLK_REASON=descriptor index out of range"),
+	EV(CHAIN_NO_STATUS, no_status, HEAD),
+	EV(HEADER_INVALID, short_header, HEAD),
+	EV(HEADER_UNREADABLE, header_outside, HEAD),
+	EV(SEGMENT_TOO_LARGE, segment_too_large, HEAD),
+	EV(DATA_MISSING, no_data, HEAD_IN),
+	EV(FLUSH_WITH_DATA, flush_with_data, HEAD "|KTVBLK_SEG_COUNT=1"),
+	EV(DATA_NOT_SECTORS, half_sector, HEAD_IN "|KTVBLK_LENGTH=100"),
+	EV(DATA_DIRECTION, wrong_way, HEAD "|KTVBLK_REQ_TYPE=out"),
+	EV(READ_FAILED, read_fails, SECTOR "|ERRNO=5"),
+	EV(WRITE_FAILED, write_fails, SECTOR "|ERRNO=28"),
+	EV(WRITE_NO_PROGRESS, no_progress,
+	  SECTOR "|KTVBLK_TOTAL_WRITTEN=0|KTVBLK_LENGTH=512"),
+	EV(FLUSH_FAILED, flush_fails, "ERRNO=5"),
+	EV(INTERRUPTED_TOO_OFTEN, interrupted, SECTOR),
+	EV(REQUEST_DONE, read_sector_7,
+	  "KTVBLK_REQ_TYPE=in|KTVBLK_REQ_TYPE_RAW=0|KTVBLK_SECTOR=7|" HEAD
+	  "|KTVBLK_STATUS=0|KTVBLK_USED_LEN=513"),
+	{ .provoke = NULL },
+};

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * slowfs CONTROL MOUNTPOINT [FUSE options]: the server. See slowfs.h.
+ *
+ * A held call ignores the kernel's FUSE_INTERRUPT, as a server that hangs does.
+ */
+
+#include <errno.h>
+#include <fuse.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "slowfs.h"
+
+static struct slowfs *slow;
+
+/* The number of a disk: the cached ones come second. -1: there is none. */
+static int find_disk(const char *path)
+{
+	static const char *const kinds[] = { "/direct", "/cached" };
+
+	for (int i = 0; i < 2; i++) {
+		const size_t len = strlen(kinds[i]);
+
+		if (strncmp(path, kinds[i], len) == 0 && path[len] >= '0' &&
+		    path[len] < '0' + (char)SLOW_DISKS && !path[len + 1])
+			return i * (int)SLOW_DISKS + path[len] - '0';
+	}
+	return -1;
+}
+
+static int slow_getattr(const char *path, struct stat *st,
+			struct fuse_file_info *file)
+{
+	(void)file;
+	memset(st, 0, sizeof(*st));
+	st->st_nlink = 1;
+	if (strcmp(path, "/") == 0) {
+		st->st_mode = S_IFDIR | 0700;
+		return 0;
+	}
+	if (find_disk(path) < 0)
+		return -ENOENT;
+	st->st_mode = S_IFREG | 0600;
+	st->st_size = SLOW_BYTES;
+	return 0;
+}
+
+static int slow_open(const char *path, struct fuse_file_info *file)
+{
+	const int disk = find_disk(path);
+
+	if (disk < 0)
+		return -ENOENT;
+	file->fh = (uint64_t)disk;
+	file->direct_io = disk < (int)SLOW_DISKS;
+	return 0;
+}
+
+static size_t clip(size_t size, off_t offset)
+{
+	if (offset < 0 || offset >= (off_t)SLOW_BYTES)
+		return 0;
+	if (size > SLOW_BYTES - (size_t)offset)
+		size = SLOW_BYTES - (size_t)offset;
+	return size;
+}
+
+static int slow_read(const char *path, char *buf, size_t size, off_t offset,
+		     struct fuse_file_info *file)
+{
+	(void)path;
+	size = clip(size, offset);
+	slowfs_hang(slow, SLOW_READ);
+	memcpy(buf, slow->bytes[file->fh] + offset, size);
+	return (int)size;
+}
+
+static int slow_write(const char *path, const char *buf, size_t size,
+		      off_t offset, struct fuse_file_info *file)
+{
+	(void)path;
+	size = clip(size, offset);
+	slowfs_hang(slow, SLOW_WRITE);
+	memcpy(slow->bytes[file->fh] + offset, buf, size);
+	return size ? (int)size : -ENOSPC;
+}
+
+static int slow_fsync(const char *path, int datasync,
+		      struct fuse_file_info *file)
+{
+	(void)path;
+	(void)datasync;
+	(void)file;
+	slowfs_hang(slow, SLOW_FSYNC);
+	return 0;
+}
+
+static int slow_flush(const char *path, struct fuse_file_info *file)
+{
+	(void)path;
+	(void)file;
+	slowfs_hang(slow, SLOW_CLOSE);
+	return 0;
+}
+
+static const struct fuse_operations operations = {
+	.getattr = slow_getattr,
+	.open = slow_open,
+	.read = slow_read,
+	.write = slow_write,
+	.fsync = slow_fsync,
+	.flush = slow_flush,
+};
+
+int main(int argc, char **argv)
+{
+	if (argc < 3) {
+		fprintf(stderr, "usage: %s CONTROL MOUNTPOINT [options]\n",
+			argv[0]);
+		return 2;
+	}
+	slow = slowfs_map(argv[1]);
+	if (!slow) {
+		perror(argv[1]);
+		return 1;
+	}
+	argv[1] = argv[0];
+	return fuse_main(argc - 1, argv + 1, &operations, NULL);
+}

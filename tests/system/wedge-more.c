@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Single cases: see the table at the end. */
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "harness.h"
+#include "way.h"
+#include "wedge.h"
+
+#define EIGHT 8u
+#define STALL_MS 50u
+#define SECTOR 4096u
+#define LENGTH 8192u
+#define LONG (2u << 20)
+
+static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
+				  [OP_WRITE] = VIRTIO_BLK_T_OUT,
+				  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
+
+static struct recorder rec;
+
+static void open_at(struct disk *disk, const char *path)
+{
+	const struct disk_options options = {
+		.path = path,
+		.config = { .reset_timeout_ms = BUDGET_MS,
+			    .destroy_timeout_ms = BUDGET_MS,
+			    .stall_warn_ms = STALL_MS },
+	};
+
+	disk_open(disk, &options);
+}
+
+static void open_way(struct disk *disk, const struct way *way)
+{
+	char path[WAY_PATH_MAX];
+
+	way_path(way, path);
+	open_at(disk, path);
+}
+
+static void submit(struct disk *disk, enum storage_op op, uint32_t len)
+{
+	disk_submit(disk, 0, types[op], op == OP_FLUSH ? 0 : SECTOR, RIG_DATA,
+		    op == OP_FLUSH ? 0 : len);
+	rig_kick(&disk->rig);
+}
+
+static const struct kept_record *destroy_timed_out(struct disk *disk)
+{
+	const struct kept_record *record;
+	enum ktvblk_outcome outcome;
+
+	case_call_begins();
+	outcome = disk_destroy(disk);
+	case_call_ended(BUDGET_MS);
+	ck_assert_int_eq(outcome, KTVBLK_TIMED_OUT);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_DESTROY_TIMED_OUT);
+	note_stuck("timed out", record);
+	return record;
+}
+
+/*
+ * close() is a call into the storage, too
+ */
+
+static void check_close_record(const struct kept_record *record)
+{
+	check_field(record, KTVBLK_FIELD_STUCK_SYSCALL, "close");
+	check_field(record, KTVBLK_FIELD_FENCED, "yes");
+	ck_assert_ptr_null(kept_field(record, KTVBLK_FIELD_REQ_TYPE));
+}
+
+static void close_hangs(const void *started)
+{
+	struct disk disk;
+
+	recorder_start(&rec);
+	open_way(&disk, way_named("fuse"));
+	if (started) {
+		rig_start(&disk.rig);
+		disk_check_works(&disk, 0);
+	}
+	slowfs_hold(way_slowfs(), SLOW_CLOSE);
+	check_close_record(destroy_timed_out(&disk));
+	ck_assert(slowfs_wait_held(way_slowfs(), 1));
+	ck_assert(disk_released(&disk, 0, 0));
+	slowfs_let_go(way_slowfs());
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	ck_assert(disk_released(&disk, 1, 1));
+	disk_free(&disk);
+}
+
+static bool is_in_call(pid_t tid, long nr)
+{
+	char path[64], text[32] = "";
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)tid);
+	__attribute__((cleanup(closep))) int fd =
+		open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 &&
+	       strtol(text, NULL, 10) == nr;
+}
+
+static void read_hangs_and_close(const void *arg)
+{
+	struct slowfs *slow = way_slowfs();
+	struct disk disk;
+	pid_t worker;
+
+	(void)arg;
+	recorder_start(&rec);
+	open_way(&disk, way_named("fuse"));
+	rig_start(&disk.rig);
+	slowfs_hold(slow, SLOW_READ | SLOW_CLOSE);
+	submit(&disk, OP_READ, LENGTH);
+	ck_assert(slowfs_wait_held(slow, 1));
+	check_field(destroy_timed_out(&disk), KTVBLK_FIELD_STUCK_SYSCALL,
+		    "preadv");
+	/* The read ends, and the worker goes on into close(). */
+	worker = find_thread("ktvblk-0");
+	slowfs_hold(slow, SLOW_CLOSE);
+	ck_assert(eventually(is_in_call(worker, SYS_close)));
+	ck_assert(slowfs_wait_held(slow, 1));
+	ck_assert(disk_released(&disk, 0, 0));
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED), 0);
+	slowfs_let_go(slow);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	ck_assert(disk_released(&disk, 1, 1));
+	disk_free(&disk);
+}
+
+/*
+ * A hung disk that nobody resets
+ */
+
+static void stalls(const char *name, enum storage_op op)
+{
+	const struct way *way = way_named(name);
+	const struct kept_record *record;
+	struct disk disk;
+
+	recorder_start(&rec);
+	open_way(&disk, way);
+	rig_start(&disk.rig);
+	way_hold(way, op, &disk);
+	case_call_begins();
+	submit(&disk, op, LENGTH);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
+	case_call_ended(STALL_MS);
+	note_stuck("stalled", record);
+	ck_assert_uint_ge(kept_number(record, KTVBLK_FIELD_AGE_MS), STALL_MS);
+	ck_assert(strstr(way->states[op],
+			 kept_field(record, KTVBLK_FIELD_STUCK_STATE)));
+	ck_assert_int_eq(ktvblk_get_state(disk.rig.dev), KTVBLK_STATE_STALLED);
+	way_let_go(way, &disk);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_RESUMED);
+	ck_assert_uint_ge(kept_number(record, KTVBLK_FIELD_AGE_MS), STALL_MS);
+	rig_wait_used(&disk.rig, 1);
+	ck_assert_uint_eq(*rig_chain_status(&disk.rig, 0), VIRTIO_BLK_S_OK);
+	ck_assert_int_eq(ktvblk_get_state(disk.rig.dev), KTVBLK_STATE_RUNNING);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 2);
+	ck_assert_int_eq(disk_destroy(&disk), KTVBLK_JOINED);
+	disk_free(&disk);
+}
+
+static void fuse_stalls(const void *op)
+{
+	stalls("fuse", *(const enum storage_op *)op);
+}
+
+static void ext4_stalls(const void *op)
+{
+	stalls("frozen ext4", *(const enum storage_op *)op);
+}
+
+static void ram_stalls(const void *op)
+{
+	stalls("userfault", *(const enum storage_op *)op);
+}
+
+/*
+ * Eight at once
+ */
+
+static void destroy_eight(const struct way *way)
+{
+	static struct disk disks[EIGHT];
+	const struct kept_record *record = NULL;
+	uint64_t seen = 0;
+	char path[WAY_PATH_MAX];
+
+	recorder_start(&rec);
+	way_path(way, path);
+	for (unsigned int i = 0; i < EIGHT; i++) {
+		if (way->kind == WAY_FUSE) /* direct0 to direct7 */
+			path[strlen(path) - 1] = (char)('0' + i);
+		open_at(&disks[i], path);
+		rig_start(&disks[i].rig);
+	}
+	for (unsigned int i = 0; i < EIGHT; i++) {
+		way_hold(way, OP_READ, &disks[i]);
+		submit(&disks[i], OP_READ, LENGTH);
+		if (way->kind != WAY_FUSE)
+			way_wait_held(way, &disks[i]);
+	}
+	if (way->kind == WAY_FUSE)
+		ck_assert(slowfs_wait_held(way_slowfs(), EIGHT));
+	case_call_begins();
+	for (unsigned int i = 0; i < EIGHT; i++)
+		ck_assert_int_eq(ktvblk_request_stop(disks[i].rig.dev), 0);
+	for (unsigned int i = 0; i < EIGHT; i++)
+		ck_assert_int_eq(disk_destroy(&disks[i]), KTVBLK_TIMED_OUT);
+	case_call_ended(BUDGET_MS);
+	for (unsigned int i = 0; i < EIGHT; i++) {
+		record = recorder_wait_n(&rec, KTVBLK_MESSAGE_DESTROY_TIMED_OUT,
+					 (int)i + 1);
+		seen |= UINT64_C(1) << kept_number(record, "INSTANCE_ID");
+	}
+	ck_assert_uint_eq(seen, 0xff);
+	note_stuck("timed out", record);
+	for (unsigned int i = 0; i < EIGHT; i++)
+		ck_assert(disk_released(&disks[i], 0, 0));
+	for (unsigned int i = 0; i < EIGHT; i++)
+		way_let_go(way, &disks[i]);
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_RECLAIMED, EIGHT);
+	for (unsigned int i = 0; i < EIGHT; i++)
+		disk_free(&disks[i]);
+	ck_assert(eventually(count_threads("ktvblk-") == 0));
+}
+
+static void eight_on_fuse(const void *arg)
+{
+	(void)arg;
+	destroy_eight(way_named("fuse"));
+}
+
+static void eight_in_ram(const void *arg)
+{
+	(void)arg;
+	destroy_eight(way_named("userfault"));
+}
+
+/*
+ * The rest
+ */
+
+/*
+ * A request larger than the device's buffer is several calls; of a session that
+ * is over only the one in progress goes on.
+ */
+static void only_the_first_chunk(const void *arg)
+{
+	const enum storage_op op = *(const enum storage_op *)arg;
+	const struct way *way = way_named("fuse");
+	static unsigned char before[SLOW_BYTES], after[SLOW_BYTES];
+	const struct span nothing = { 0 };
+	struct disk disk;
+
+	recorder_start(&rec);
+	open_way(&disk, way);
+	rig_start(&disk.rig);
+	way_read_disk(way, before);
+	disk_fill(&disk, RIG_DATA, LONG, (unsigned int)now_ns());
+	way_hold(way, op, &disk);
+	disk_submit(&disk, 0, types[op], 0, RIG_DATA, LONG);
+	rig_kick(&disk.rig);
+	way_wait_held(way, &disk);
+	case_call_begins();
+	rig_reset(&disk.rig);
+	case_call_ended(BUDGET_MS);
+	disk_look(&disk, nothing);
+	note_stuck("timed out",
+		   recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT));
+	way_let_go(way, &disk);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	disk_check_untouched(&disk, nothing, nothing);
+	way_read_disk(way, after);
+	ck_assert_int_eq(memcmp(before + LONG / 2, after + LONG / 2,
+				SLOW_BYTES - LONG / 2),
+			 0);
+	ck_assert_int_eq(disk_destroy(&disk), KTVBLK_JOINED);
+	disk_free(&disk);
+}
+
+/* What a frozen file system still does is served as ever. */
+static void frozen_serves_reads(const void *arg)
+{
+	const struct way *way = way_named("frozen ext4");
+	struct disk disk;
+
+	(void)arg;
+	recorder_start(&rec);
+	open_way(&disk, way);
+	rig_start(&disk.rig);
+	disk_check_works(&disk, 0);
+	way_hold(way, OP_READ, &disk);
+	submit(&disk, OP_READ, LENGTH);
+	rig_wait_used(&disk.rig, 4);
+	submit(&disk, OP_FLUSH, 0);
+	rig_wait_used(&disk.rig, 5);
+	ck_assert_uint_eq(*rig_chain_status(&disk.rig, 0), VIRTIO_BLK_S_OK);
+	ck_assert_int_eq(disk_destroy(&disk), KTVBLK_JOINED);
+	way_let_go(way, &disk);
+	disk_free(&disk);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
+}
+
+/* A server of the case's own, mounted at fuse2. */
+static pid_t start_server(char path[WAY_PATH_MAX])
+{
+	char program[WAY_PATH_MAX], mounted[WAY_PATH_MAX];
+	const char *dir = getenv("WEDGE_DIR");
+	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 8);
+	struct stat st, root;
+	pid_t pid;
+
+	ck_assert_int_gt(n, 0);
+	program[n] = '\0';
+	strcpy(strrchr(program, '/') + 1, "slowfs");
+	snprintf(mounted, sizeof(mounted), "%s/fuse2", dir);
+	mkdir(mounted, 0700);
+	stat(mounted, &root);
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (chdir(dir) == 0)
+			execl(program, "slowfs", "control2", "fuse2", "-f",
+			      "-o", "max_idle_threads=8", NULL);
+		_exit(1);
+	}
+	ck_assert(eventually(stat(mounted, &st) == 0 &&
+			     st.st_dev != root.st_dev));
+	snprintf(path, WAY_PATH_MAX, "%s/fuse2/direct0", dir);
+	return pid;
+}
+
+static void server_dies(const void *arg)
+{
+	char path[WAY_PATH_MAX], control[WAY_PATH_MAX];
+	struct slowfs *slow;
+	struct disk disk;
+	pid_t server;
+
+	(void)arg;
+	way_slowfs(); /* or skip */
+	server = start_server(path);
+	snprintf(control, sizeof(control), "%s/control2", getenv("WEDGE_DIR"));
+	slow = slowfs_map(control);
+	ck_assert_ptr_nonnull(slow);
+	recorder_start(&rec);
+	open_at(&disk, path);
+	rig_start(&disk.rig);
+	disk_check_works(&disk, 0);
+	slowfs_hold(slow, SLOW_WRITE);
+	submit(&disk, OP_WRITE, LENGTH);
+	ck_assert(slowfs_wait_held(slow, 1));
+	case_call_begins();
+	rig_reset(&disk.rig);
+	case_call_ended(BUDGET_MS);
+	note_stuck("timed out",
+		   recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT));
+	kill(server, SIGKILL);
+	waitpid(server, NULL, 0);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	/* Now there is an answer at once, if not a good one. */
+	rig_start(&disk.rig);
+	submit(&disk, OP_READ, LENGTH);
+	rig_wait_used(&disk.rig, 1);
+	ck_assert_uint_eq(*rig_chain_status(&disk.rig, 0), VIRTIO_BLK_S_IOERR);
+	ck_assert_int_eq(disk_destroy(&disk), KTVBLK_JOINED);
+	disk_free(&disk);
+	*strrchr(path, '/') = '\0';
+	umount2(path, MNT_DETACH);
+}
+
+static const enum storage_op ops[] = { OP_READ, OP_WRITE, OP_FLUSH };
+
+const struct system_case more_cases[14] = {
+	{ "close hangs", close_hangs, "", 0 },
+	{ "close hangs, never started", close_hangs, NULL, 0 },
+	{ "read hangs, then close", read_hangs_and_close, NULL, 0 },
+	{ "stalled, fuse, read", fuse_stalls, &ops[OP_READ], 0 },
+	{ "stalled, fuse, write", fuse_stalls, &ops[OP_WRITE], 0 },
+	{ "stalled, fuse, flush", fuse_stalls, &ops[OP_FLUSH], 0 },
+	{ "stalled, frozen ext4, write", ext4_stalls, &ops[OP_WRITE], 0 },
+	{ "stalled, userfault, read", ram_stalls, &ops[OP_READ], 0 },
+	{ "eight at once, fuse", eight_on_fuse, NULL, 0 },
+	{ "eight at once, userfault", eight_in_ram, NULL, 0 },
+	{ "long write, one chunk at most", only_the_first_chunk, &ops[OP_WRITE],
+	  0 },
+	{ "long read, guest memory untouched", only_the_first_chunk,
+	  &ops[OP_READ], 0 },
+	{ "frozen ext4 serves reads and flushes", frozen_serves_reads, NULL,
+	  0 },
+	{ "the server dies", server_dies, NULL, 0 },
+};

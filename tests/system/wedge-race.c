@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The storage comes back just as a short budget ends: the worker either makes
+ * it, or is left behind, and then must not touch guest memory any more. Guest
+ * memory is made read-only as soon as the call has returned, so that a store of
+ * the worker's is caught in the act.
+ *
+ * When to let go is learned on the way: later after a round the worker made,
+ * earlier after one it did not. So the rounds stay at the edge.
+ */
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "harness.h"
+#include "way.h"
+#include "wedge.h"
+
+#define ROUNDS 1000
+#define RESETS 20u /* of one device */
+#define STEP_NS 20000
+/* Rings, header, status and data are all in it: a short time to look. */
+#define RACE_RAM 0x20000u
+#define DATA 0x10000u
+#define LENGTH 8192u
+#define SECTOR 4096u
+
+struct race {
+	struct disk disk;
+	struct recorder rec;
+	struct disk_options options;
+	uint32_t budget_ms;
+	int64_t offset_ns; /* of letting go, from the end of the budget */
+	bool destroying;
+	unsigned int ends[KTVBLK_HELPER_DISCONNECTED + 1];
+
+	/* The thread that lets go. */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	uint64_t at_ns; /* 0: nothing to do, or done */
+	bool over;
+};
+
+static void *let_go(void *arg)
+{
+	struct race *race = (struct race *)arg;
+
+	SCOPED_LOCK(&race->lock);
+	for (;;) {
+		while (!race->at_ns && !race->over)
+			pthread_cond_wait(&race->changed, &race->lock);
+		if (race->over)
+			return NULL;
+
+		const struct timespec ts = ns_to_timespec(race->at_ns);
+
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+		slowfs_let_go(way_slowfs());
+		race->at_ns = 0;
+		pthread_cond_broadcast(&race->changed);
+	}
+}
+
+static void let_go_at(struct race *race, uint64_t at_ns)
+{
+	SCOPED_LOCK(&race->lock);
+	race->at_ns = at_ns;
+	pthread_cond_broadcast(&race->changed);
+}
+
+static void wait_let_go(struct race *race)
+{
+	SCOPED_LOCK(&race->lock);
+	while (race->at_ns)
+		pthread_cond_wait(&race->changed, &race->lock);
+}
+
+static void open_race(struct race *race, unsigned int round)
+{
+	struct ktvblk_config *config = &race->options.config;
+
+	/* 5 to 20 ms; of the other call, the default. */
+	race->budget_ms = 5 + round / RESETS * 7 % 16;
+	if (race->destroying)
+		config->destroy_timeout_ms = race->budget_ms;
+	else
+		config->reset_timeout_ms = race->budget_ms;
+	disk_open(&race->disk, &race->options);
+	rig_start(&race->disk.rig);
+}
+
+static void close_race(struct race *race)
+{
+	ck_assert_int_eq(disk_destroy(&race->disk), KTVBLK_JOINED);
+	disk_free(&race->disk);
+}
+
+static enum ktvblk_outcome end_session(struct race *race)
+{
+	const uint64_t start_ns = now_ns();
+	enum ktvblk_outcome outcome = KTVBLK_JOINED;
+
+	case_call_begins();
+	let_go_at(race, start_ns + race->budget_ms * NSEC_PER_MSEC +
+				(uint64_t)race->offset_ns);
+	if (race->destroying)
+		outcome = ktvblk_destroy(race->disk.rig.dev);
+	else
+		rig_reset(&race->disk.rig);
+	/* From here on the guest's memory is the guest's. */
+	ck_assert_int_eq(mprotect(race->disk.rig.ram, RACE_RAM, PROT_READ), 0);
+	case_call_ended(race->budget_ms);
+	if (!race->destroying &&
+	    recorder_find(&race->rec, KTVBLK_MESSAGE_RESET_TIMED_OUT))
+		outcome = KTVBLK_TIMED_OUT;
+	return outcome;
+}
+
+/* What came of the request is whole: all of it or nothing. */
+static void check_data(struct race *race, enum storage_op op, unsigned int n)
+{
+	const unsigned char *there =
+		way_slowfs()->bytes[0] + SECTOR * UINT64_C(512);
+	const uint8_t status = *rig_chain_status(&race->disk.rig, 0);
+	const unsigned int used = rig_used_idx(&race->disk.rig);
+
+	ck_assert_uint_eq(used, status == VIRTIO_BLK_S_OK);
+	ck_assert(status == VIRTIO_BLK_S_OK || status == SENTINEL);
+	if (op == OP_READ)
+		ck_assert(disk_is_filled(&race->disk, DATA, LENGTH,
+					 used ? n + 1 : n));
+	if (op == OP_WRITE)
+		for (uint64_t i = 0; i < LENGTH; i++)
+			ck_assert_uint_eq(there[i], disk_pattern(n, i));
+}
+
+static void run_round(struct race *race, unsigned int round)
+{
+	static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
+					  [OP_WRITE] = VIRTIO_BLK_T_OUT,
+					  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
+	static const uint32_t calls[] = { SLOW_READ, SLOW_WRITE, SLOW_FSYNC };
+	const enum storage_op op = round % OP_COUNT;
+	struct slowfs *slow = way_slowfs();
+	struct disk *disk = &race->disk;
+	enum ktvblk_outcome outcome;
+	uint64_t sum;
+
+	disk_fill(disk, DATA, LENGTH, round);
+	for (uint64_t i = 0; op == OP_READ && i < LENGTH; i++)
+		slow->bytes[0][SECTOR * 512 + i] = disk_pattern(round + 1, i);
+	slowfs_hold(slow, calls[op]);
+	disk_submit(disk, 0, types[op], SECTOR, DATA,
+		    op == OP_FLUSH ? 0 : LENGTH);
+	rig_kick(&disk->rig);
+	ck_assert(slowfs_wait_held(slow, 1));
+
+	outcome = end_session(race);
+	sum = checksum(disk->rig.ram, RACE_RAM);
+	race->ends[outcome]++;
+	race->offset_ns += outcome == KTVBLK_JOINED ? STEP_NS : -STEP_NS;
+	wait_let_go(race);
+	if (outcome == KTVBLK_TIMED_OUT)
+		recorder_wait(&race->rec, KTVBLK_MESSAGE_RECLAIMED);
+	else
+		ck_assert_int_eq(outcome, KTVBLK_JOINED);
+	ck_assert_uint_eq(checksum(disk->rig.ram, RACE_RAM), sum);
+	check_data(race, op, round);
+	ck_assert_int_eq(
+		mprotect(disk->rig.ram, RACE_RAM, PROT_READ | PROT_WRITE), 0);
+	ck_assert(disk_released(disk, race->destroying, race->destroying));
+	if (race->destroying)
+		disk_free(disk);
+	else
+		rig_start(&disk->rig);
+	ck_assert_int_eq(recorder_count(&race->rec, NULL),
+			 outcome == KTVBLK_TIMED_OUT ? 2 : 0);
+	recorder_clear(&race->rec);
+}
+
+static void run_race(const void *arg)
+{
+	static struct race race;
+	char path[WAY_PATH_MAX];
+	unsigned int fds;
+	pthread_t thread;
+
+	way_path(way_named("fuse"), path);
+	race.options =
+		(struct disk_options){ .path = path, .ram_bytes = RACE_RAM };
+	race.destroying = arg != NULL;
+	race.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+	cond_init(&race.changed);
+	way_slowfs();
+	recorder_start(&race.rec);
+	fds = count_fds();
+	ck_assert_int_eq(pthread_create(&thread, NULL, let_go, &race), 0);
+	for (unsigned int round = 0; round < ROUNDS / 2; round++) {
+		if (race.destroying || round % RESETS == 0)
+			open_race(&race, round);
+		run_round(&race, round);
+		if (!race.destroying && round % RESETS == RESETS - 1)
+			close_race(&race);
+	}
+	pthread_mutex_lock(&race.lock);
+	race.over = true;
+	pthread_cond_broadcast(&race.changed);
+	pthread_mutex_unlock(&race.lock);
+	pthread_join(thread, NULL);
+	ck_assert_uint_eq(count_fds(), fds);
+	case_note("%u rounds, %u joined, %u timed out", ROUNDS / 2,
+		  race.ends[KTVBLK_JOINED], race.ends[KTVBLK_TIMED_OUT]);
+	/* Else it was no race. */
+	ck_assert_uint_ge(race.ends[KTVBLK_JOINED], ROUNDS / 20);
+	ck_assert_uint_ge(race.ends[KTVBLK_TIMED_OUT], ROUNDS / 20);
+}
+
+const struct system_case race_cases[2] = {
+	{ "race, reset", run_race, NULL, 60 },
+	{ "race, destroy", run_race, "", 60 },
+};

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Storage that blocks in the kernel: each way to block, for each request it
+ * blocks, at reset, at destroy, and at a reset whose guest starts again at
+ * once; fenced and zero-copy.
+ *
+ * Each time: the call came back in its budget; the record says where the worker
+ * is stuck; nothing was released yet. Then the guest uses its memory for
+ * something else, and the storage comes back. Fenced, guest memory stays as it
+ * is, all of it; not fenced, all but the request's own segments. The disk got
+ * that one write, whole or not at all, or nothing. The worker is reclaimed, and
+ * the disk serves.
+ */
+
+/* wrap: _ck_assert_failed _mark_point */
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "harness.h"
+#include "way.h"
+#include "wedge.h"
+
+enum verb { RESET, DESTROY, RESTART, VERB_COUNT };
+
+struct wedge_case {
+	const struct way *way;
+	enum storage_op op;
+	enum verb verb;
+	bool zero_copy;
+	char name[64];
+};
+
+static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
+				  [OP_WRITE] = VIRTIO_BLK_T_OUT,
+				  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
+
+/* The request that hangs, and one behind it that is never served. */
+#define SECTOR 4096u
+#define LENGTH 8192u
+#define NEXT_SECTOR 6144u
+#define NEXT_DATA 0x110000u
+/* What the next driver uses. */
+#define HEIR_DATA 0x210000u
+
+static struct recorder rec;
+static unsigned char before[SLOW_BYTES], after[SLOW_BYTES];
+
+void note_stuck(const char *outcome, const struct kept_record *record)
+{
+	const char *const keys[] = { KTVBLK_FIELD_STUCK_STATE,
+				     KTVBLK_FIELD_STUCK_SYSCALL,
+				     KTVBLK_FIELD_STUCK_WCHAN,
+				     KTVBLK_FIELD_FENCED };
+	const char *values[ARRAY_SIZE(keys)];
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		values[i] = kept_field(record, keys[i]);
+		if (!values[i])
+			values[i] = "-";
+	}
+	case_note("%-9s %s %-9s %-20s fenced=%s", outcome, values[0], values[1],
+		  values[2], values[3]);
+}
+
+void check_field(const struct kept_record *record, const char *key,
+		 const char *value)
+{
+	const char *have = kept_field(record, key);
+
+	ck_assert_msg(have && strcmp(have, value) == 0, "%s is %s, not %s", key,
+		      have ? have : "missing", value);
+}
+
+static bool fenced(const struct wedge_case *test)
+{
+	if (way_page(test->way).len && !test->zero_copy)
+		return false; /* it has the gate while it copies */
+	return !test->zero_copy || test->op == OP_FLUSH;
+}
+
+static void check_record(const struct wedge_case *test,
+			 const struct kept_record *record, int32_t stop_fd)
+{
+	static const char *const names[] = { "in", "out", "flush" };
+	static const char *const calls[] = { "preadv", "pwritev", "fdatasync" };
+	const bool in_copy = way_page(test->way).len && !test->zero_copy;
+	const char *state = kept_field(record, KTVBLK_FIELD_STUCK_STATE);
+	const char *wchan = kept_field(record, KTVBLK_FIELD_STUCK_WCHAN);
+
+	check_field(record, KTVBLK_FIELD_FENCED, fenced(test) ? "yes" : "no");
+	check_field(record, KTVBLK_FIELD_REQ_TYPE, names[test->op]);
+	check_field(record, KTVBLK_FIELD_STUCK_SYSCALL,
+		    in_copy ? "none" : calls[test->op]);
+	ck_assert_msg(state && strstr(test->way->states[test->op], state),
+		      "state %s, not of %s", state ? state : "missing",
+		      test->way->states[test->op]);
+	ck_assert_msg(wchan && *wchan && strcmp(wchan, "0") != 0, "wchan %s",
+		      wchan ? wchan : "missing");
+	if (test->op != OP_FLUSH) {
+		ck_assert_uint_eq(kept_number(record, KTVBLK_FIELD_SECTOR),
+				  SECTOR);
+		ck_assert_uint_eq(kept_number(record, KTVBLK_FIELD_LENGTH),
+				  LENGTH);
+	}
+	ck_assert_uint_eq(kept_number(record, KTVBLK_FIELD_STOP_FD),
+			  (uint64_t)stop_fd);
+	ck_assert_uint_eq(kept_number(record, KTVBLK_FIELD_TIMEOUT_MS),
+			  BUDGET_MS);
+	/* It was in service for the budget at least. */
+	ck_assert_uint_ge(kept_number(record, KTVBLK_FIELD_AGE_MS),
+			  BUDGET_MS - 1);
+}
+
+static void open_disk(const struct wedge_case *test, struct disk *disk)
+{
+	struct disk_options options = {
+		.open_flags = test->way->open_flags,
+		.config = { .reset_timeout_ms = BUDGET_MS,
+			    .destroy_timeout_ms = BUDGET_MS,
+			    .name = test->way->name,
+			    .flags = test->zero_copy ? KTVBLK_ZERO_COPY : 0 },
+	};
+	char path[WAY_PATH_MAX];
+
+	way_path(test->way, path);
+	options.path = path;
+	disk_open(disk, &options);
+	rig_start(&disk->rig);
+	disk_check_works(disk, 0);
+}
+
+/* Two requests; the worker hangs in the first. */
+static void submit(const struct wedge_case *test, struct disk *disk)
+{
+	const uint32_t len = test->op == OP_FLUSH ? 0 : LENGTH;
+
+	disk_fill(disk, RIG_DATA, LENGTH, 100);
+	disk_fill(disk, NEXT_DATA, LENGTH, 101);
+	way_hold(test->way, test->op, disk);
+	disk_submit(disk, 0, types[test->op], len ? SECTOR : 0, RIG_DATA, len);
+	disk_submit(disk, 8, VIRTIO_BLK_T_OUT, NEXT_SECTOR, NEXT_DATA, LENGTH);
+	rig_kick(&disk->rig);
+	way_wait_held(test->way, disk);
+}
+
+static const struct kept_record *end_session(const struct wedge_case *test,
+					     struct disk *disk)
+{
+	const struct kept_record *record;
+	enum ktvblk_outcome outcome = KTVBLK_TIMED_OUT;
+
+	case_call_begins();
+	if (test->verb == DESTROY)
+		outcome = disk_destroy(disk);
+	else
+		rig_reset(&disk->rig);
+	case_call_ended(BUDGET_MS);
+	ck_assert_int_eq(outcome, KTVBLK_TIMED_OUT);
+	record = recorder_wait(&rec, test->verb == DESTROY
+					     ? KTVBLK_MESSAGE_DESTROY_TIMED_OUT
+					     : KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	note_stuck(ktvblk_outcome_name(outcome), record);
+	if (test->verb != DESTROY)
+		ck_assert_int_eq(ktvblk_get_state(disk->rig.dev),
+				 KTVBLK_STATE_WEDGED);
+	return record;
+}
+
+/*
+ * The guest has its memory back and uses it for other things; a store of ours
+ * would be caught in the act. (With zero-copy the kernel's stores into the
+ * request's own segments are allowed.)
+ */
+static void reuse_memory(const struct wedge_case *test, struct disk *disk)
+{
+	const struct span page = way_page(test->way);
+
+	for (uint64_t i = 0; i < disk->ram_bytes; i++)
+		if (!in_span(page, i))
+			disk->rig.ram[i] = disk_pattern(200, i);
+	disk_look(disk, page);
+	if (fenced(test))
+		ck_assert_int_eq(
+			mprotect(disk->rig.ram, disk->ram_bytes, PROT_READ), 0);
+}
+
+static void check_memory(const struct wedge_case *test, struct disk *disk)
+{
+	const struct span nothing = { 0 };
+	const struct span first = { RIG_DATA, LENGTH / 2 };
+	const struct span second = { RIG_DATA + LENGTH / 2 + HOLE, LENGTH / 2 };
+
+	if (!fenced(test)) {
+		disk_check_untouched(disk, first, second);
+		return;
+	}
+	ck_assert_uint_eq(checksum(disk->rig.ram, disk->ram_bytes),
+			  checksum(disk->seen, disk->ram_bytes));
+	disk_check_untouched(disk, nothing, nothing);
+	ck_assert_int_eq(mprotect(disk->rig.ram, disk->ram_bytes,
+				  PROT_READ | PROT_WRITE),
+			 0);
+}
+
+/* At most that one write, and fenced, with the bytes it had. */
+static void check_disk(const struct wedge_case *test)
+{
+	const uint64_t start = SECTOR * 512u;
+	const struct span written = { start,
+				      test->op == OP_WRITE ? LENGTH : 0 };
+
+	way_read_disk(test->way, after);
+	for (uint64_t i = 0; i < SLOW_BYTES; i++)
+		ck_assert_msg(in_span(written, i) || before[i] == after[i],
+			      "the disk was touched at %#lx", (unsigned long)i);
+	if (!written.len || !fenced(test))
+		return;
+	if (memcmp(before + start, after + start, LENGTH) == 0)
+		return;
+	for (uint64_t i = 0; i < LENGTH; i++)
+		ck_assert_msg(after[start + i] == disk_pattern(100, i),
+			      "not the old bytes at %#lx",
+			      (unsigned long)(start + i));
+}
+
+/* The storage comes back; the worker that was left behind goes. */
+static void let_go(const struct wedge_case *test, struct disk *disk)
+{
+	const struct kept_record *record;
+
+	/* A device that stands has references of its own. */
+	ck_assert(disk_released(disk, 0, 0));
+	way_let_go(test->way, disk);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	ck_assert_uint_le(kept_number(record, KTVBLK_FIELD_STUCK_MS), WAIT_MS);
+	if (test->verb == DESTROY)
+		ck_assert(disk_released(disk, 1, 1));
+}
+
+/*
+ * The guest that was reset starts again while the storage still hangs, and asks
+ * for something; it is served when that ends, and without its doing anything.
+ */
+static void restart_while_stuck(const struct wedge_case *test,
+				struct disk *disk)
+{
+	struct rig *rig = &disk->rig;
+
+	rig_start(rig);
+	recorder_wait(&rec, KTVBLK_MESSAGE_WAITING_FOR_ORPHAN);
+	disk_fill(disk, HEIR_DATA, LENGTH, 102);
+	disk_submit(disk, 4, VIRTIO_BLK_T_OUT, 0, HEIR_DATA, LENGTH);
+	rig_kick(rig);
+	ck_assert_int_eq(ktvblk_get_state(rig->dev), KTVBLK_STATE_WEDGED);
+	ck_assert_uint_eq(rig_used_idx(rig), 0);
+	let_go(test, disk);
+	rig_wait_used(rig, 1);
+	ck_assert_uint_eq(rig_used(rig, 0).id, 4);
+	ck_assert_uint_eq(*rig_chain_status(rig, 4), VIRTIO_BLK_S_OK);
+	/* The old requests' places were written by nobody. */
+	ck_assert_uint_eq(*rig_chain_status(rig, 0), SENTINEL);
+	ck_assert_uint_eq(*rig_chain_status(rig, 8), SENTINEL);
+	ck_assert(disk_is_filled(disk, NEXT_DATA, LENGTH, 101));
+	if (fenced(test))
+		ck_assert(disk_is_filled(disk, RIG_DATA, LENGTH, 100));
+}
+
+static void close_disk(struct disk *disk)
+{
+	ck_assert_int_eq(disk_destroy(disk), KTVBLK_JOINED);
+	disk_free(disk);
+}
+
+static void run_wedge(const void *arg)
+{
+	const struct wedge_case *test = (const struct wedge_case *)arg;
+	const struct kept_record *record;
+	struct disk disk;
+	unsigned int fds;
+	int32_t stop_fd;
+
+	recorder_start(&rec);
+	fds = count_fds();
+	open_disk(test, &disk);
+	stop_fd = rig_identity(&disk.rig).stop_fd;
+	way_read_disk(test->way, before);
+	submit(test, &disk);
+	record = end_session(test, &disk);
+	check_record(test, record, stop_fd);
+	if (test->verb == RESTART) {
+		restart_while_stuck(test, &disk);
+	} else {
+		reuse_memory(test, &disk);
+		let_go(test, &disk);
+		check_memory(test, &disk);
+		check_disk(test);
+	}
+	if (test->verb == DESTROY) {
+		disk_free(&disk);
+		open_disk(test, &disk);
+	} else {
+		/* Once more, whoever had the disk in between. */
+		rig_reset(&disk.rig);
+		rig_start(&disk.rig);
+		disk_check_works(&disk, 8);
+	}
+	close_disk(&disk);
+	ck_assert(eventually(count_threads("ktvblk-") == 0));
+	/* One stays: userfaultfd. */
+	ck_assert_uint_le(count_fds(),
+			  fds + (test->way->kind == WAY_USERFAULT));
+	ck_assert_int_eq(recorder_count(&rec, NULL),
+			 test->verb == RESTART ? 3 : 2);
+}
+
+static struct wedge_case table[200];
+static struct system_case cases[ARRAY_SIZE(table) + ARRAY_SIZE(race_cases) +
+				ARRAY_SIZE(more_cases)];
+static size_t n_cases;
+
+static void add_row(const struct way *way, enum storage_op op)
+{
+	static const char *const ops[] = { "read", "write", "flush" };
+	static const char *const verbs[] = { "reset", "destroy", "restart" };
+
+	for (unsigned int i = 0; way->blocks[op] && i < 2 * VERB_COUNT; i++) {
+		struct wedge_case *test = &table[n_cases];
+
+		/*
+		 * A start maps memory, for its thread, and waits while a page
+		 * fault keeps the lock of the address space: README, Limits.
+		 */
+		if (way->kind == WAY_FROZEN_RAM && i / 2 == RESTART)
+			continue;
+		*test = (struct wedge_case){
+			.way = way, .op = op, .verb = i / 2, .zero_copy = i % 2
+		};
+		snprintf(test->name, sizeof(test->name), "%s, %s, %s, %s",
+			 way->name, ops[op], verbs[test->verb],
+			 test->zero_copy ? "zero-copy" : "fenced");
+		cases[n_cases++] = (struct system_case){ .name = test->name,
+							 .run = run_wedge,
+							 .arg = test };
+	}
+}
+
+int main(int argc, char **argv)
+{
+	for (const struct way *way = ways; way->name; way++)
+		for (unsigned int op = 0; op < OP_COUNT; op++)
+			add_row(way, op);
+	memcpy(cases + n_cases, more_cases, sizeof(more_cases));
+	n_cases += ARRAY_SIZE(more_cases);
+	memcpy(cases + n_cases, race_cases, sizeof(race_cases));
+	n_cases += ARRAY_SIZE(race_cases);
+	return run_cases(cases, n_cases, way_let_all_go, argc, argv);
+}

@@ -1,0 +1,473 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# ktvblk-wedged against a real journald: every state a device can have, made by
+# the library, and what a journal can do wrong. $BUILD (build) has the program
+# and the shared library.
+
+set -u
+here=$(dirname "$(realpath "$0")")
+top=$here/../..
+BUILD=$(realpath "${BUILD:-$top/build}")
+export BUILD LC_ALL=C.UTF-8 TZ=UTC
+if [ "${PRIVATE-}" != /run/private ]; then
+	"$here/wedged-journald.sh" "$0" "$@"
+	rc=$?
+	[ $rc -eq 77 ] || exit $rc
+	exit 0
+fi
+
+passed=0 failed=0 skipped=0
+work=$PRIVATE/wedged
+out=$work/out err=$work/err
+mkdir -p "$work"
+cd "$work" || exit 1
+# Where a reader without any rights finds it too.
+cp "$BUILD/ktvblk-wedged" "$work/" || exit 1
+${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I"$top/include" -o vmm \
+	"$here/wedged-vmm.c" -L"$BUILD" -lktvblk -lsystemd -pthread || exit 1
+export LD_LIBRARY_PATH=$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# shellcheck disable=SC2206 # words
+wedged=(${TEST_WRAPPER-} ./ktvblk-wedged)
+
+# check NAME COMMAND...: it succeeds.
+check() {
+	local name=$1
+	shift
+	if "$@"; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAIL $name: $*"
+		head -n 20 "$out" "$err" | cut -c 1-200 | sed 's/^/    | /'
+	fi
+}
+
+# run STATUS ARGUMENT...: ktvblk-wedged ends so; what it says is in out and err.
+run() {
+	local want=$1 rc
+	shift
+	journalctl --sync
+	timeout 60 "${wedged[@]}" "$@" >"$out" 2>"$err"
+	rc=$?
+	[ $rc -eq "$want" ] || { echo "exit status $rc, not $want"; return 1; }
+}
+
+# run, and no word on stderr; or one line there.
+quiet() { run "$@" && [ ! -s "$err" ]; }
+trouble() {
+	run 2 "$@" && [ -s "$err" ] && grep -q '^ktvblk-wedged: ' "$err"
+}
+
+# Each line is JSON, by the grammar of RFC 8259, and an object.
+json_valid() {
+	perl -ne '
+	BEGIN { $json = qr/
+		(?(DEFINE)
+		(?<value> \s* (?: (?&object) | (?&array) | (?&string) |
+			(?&number) | true | false | null ) \s* )
+		(?<object> \{ (?: \s* (?&string) \s* : (?&value)
+			(?: , \s* (?&string) \s* : (?&value) )* | \s* ) \} )
+		(?<array> \[ (?: (?&value) (?: , (?&value) )* | \s* ) \] )
+		(?<string> " (?: [^"\\\x00-\x1f] | \\ ["\\\/bfnrt] |
+			\\ u [0-9a-fA-F]{4} )* " )
+		(?<number> -? (?: 0 | [1-9]\d* ) (?: \.\d+ )?
+			(?: [eE][-+]?\d+ )? )
+		) ^ (?&object) $/x }
+	exit 1 unless utf8::decode($_) && /$json/' "$out"
+}
+
+# json KEY VALUE [LINES]: each of the lines (1) has that member.
+json() {
+	json_valid && [ "$(wc -l <"$out")" -eq "${3:-1}" ] &&
+		[ "$(grep -cF "\"$1\":$2" "$out")" -eq "${3:-1}" ]
+}
+
+# A VMM of our own, asked and answering.
+start_vmm() {
+	coproc VMM { exec ./vmm; }
+	# shellcheck disable=SC2153 # coproc sets it
+	vmm_pid=$VMM_PID
+	ask "new ${1-vda}"
+}
+ask() {
+	echo "$*" >&"${VMM[1]}"
+	read -r -t 20 answer <&"${VMM[0]}" || answer='no answer'
+}
+stop_vmm() {
+	# shellcheck disable=SC1083,SC2093
+	exec {VMM[1]}>&-
+	wait "$vmm_pid" 2>/dev/null
+}
+kill_vmm() {
+	kill -9 "$vmm_pid"
+	wait "$vmm_pid" 2>/dev/null
+}
+id_of() {
+	tr -d '\\\n' <"$top/include/ktvblk-messages.h" |
+		sed "s/.*KTVBLK_MESSAGE_$1[[:space:]]*\"\([0-9a-f]*\)\".*/\1/"
+}
+# forge NAME STOP_FD [FIELD...]: a record of the VMM's process.
+forge() {
+	local name=$1 fd=$2
+	shift 2
+	ask "log MESSAGE=forged MESSAGE_ID=$(id_of "$name") INSTANCE_ID=77" \
+		"STOP_FD=$fd $*"
+}
+# No trace of what was before: the records of later tests stand alone.
+fresh() {
+	sleep 0.01
+	since=@$(($(date +%s) + 1))
+	while [ "@$(date +%s)" != "$since" ]; do sleep 0.05; done
+}
+
+echo '- nothing'
+check 'none' quiet 0
+check 'none, no output' [ ! -s "$out" ]
+check 'none, JSON' quiet 0 --json
+check 'none, no JSON' [ ! -s "$out" ]
+
+echo '- a device goes through its states'
+start_vmm vda
+check 'a healthy device is not listed' quiet 0
+ask hang
+ask stalled
+ask id
+read -r pid instance stop_fd <<<"$answer"
+check 'stalled' quiet 1 --json
+check 'stalled: state' json state '"stalled"'
+check 'stalled: event' json event '"request_stalled"'
+check 'stalled: pid' json pid "$pid"
+check 'stalled: instance' json instance_id "$instance"
+check 'stalled: stop_fd' json stop_fd "$stop_fd"
+check 'stalled: capacity' json capacity_bytes 268435456
+check 'stalled: disk' json disk '"vda"'
+check 'stalled: process' json process '"running"'
+check 'stalled: command' json command '"vmm"'
+check 'stalled: syscall' json stuck_syscall '"futex"'
+check 'stalled: request' json request '{"type":"in","sector":2048,"length":4096'
+check 'stalled: not a wedge' json fenced null
+ask release
+ask wait
+check 'resumed' quiet 0
+
+ask hang
+ask stalled
+ask reset
+check 'the reset was one of a wedge' [ "$answer" = wedged ]
+check 'wedged by reset' quiet 1 --json
+check 'wedged by reset: state' json state '"wedged"'
+check 'wedged by reset: event' json event '"reset_timed_out"'
+check 'wedged by reset: life' json stop_fd "$stop_fd"
+check 'wedged by reset: budget' json timeout_ms 50
+check 'wedged by reset: fenced' json fenced true
+check 'wedged by reset: request' json request '{"type":"in","sector":2048'
+check 'wedged by reset, table' quiet 1
+check 'table: a head and a line' [ "$(wc -l <"$out")" -eq 2 ]
+check 'table: head' grep -q '^STATE  *SINCE  *DISK  *ID  *SIZE' "$out"
+check 'table: line' grep -Eq \
+	"^wedged +[-0-9]{10} [:0-9]{8} +vda +$instance +256M +vmm $pid +running +futex.* +read 4096 at 2048, [0-9.]+s old$" "$out"
+check 'as journalctl says' [ "$(journalctl -o cat --output-fields=STOP_FD \
+	MESSAGE_ID="$(id_of RESET_TIMED_OUT)" | tail -1)" = "$stop_fd" ]
+ask release
+ask wait
+check 'reclaimed' quiet 0
+
+ask hang
+ask destroy
+check 'the destroy timed out' [ "$answer" = 'timed out' ]
+check 'wedged by destroy' quiet 1 --json
+check 'wedged by destroy: event' json event '"destroy_timed_out"'
+ask release
+ask wait
+check 'reclaimed after destroy' quiet 0
+
+ask 'new vdb'
+ask hang
+ask stalled
+check 'stalled again' quiet 1
+ask panic
+check 'a worker that ended is not stalled' quiet 0
+stop_vmm
+
+echo '- two lives and two processes'
+fresh
+start_vmm two-lives
+ask hang
+ask reset
+ask id
+read -r pid instance stop_fd <<<"$answer"
+forge RESET_TIMED_OUT 1000
+check 'two wedges of one process' quiet 1 --json
+check 'two wedges, two lines' json pid "$pid" 2
+ask release
+ask wait
+check 'one is left' quiet 1 --json
+check 'the right one' json stop_fd 1000
+forge RESET_TIMED_OUT 1000
+check 'the number is in use again: the first is over' quiet 1 --json
+check 'still one' json stop_fd 1000
+kill_vmm
+check 'unless the process is gone' quiet 1 --json
+check 'then there are two' json process '"gone"' 2
+check 'left out' quiet 0 --running
+
+echo '- every kind of record'
+fresh
+for name in {DESTROY,RESET}_{TIMED_OUT,HELPER_SPAWN_FAILED,HELPER_DISCONNECTED}
+do
+	start_vmm
+	forge "$name" 1001
+	check "$name" quiet 1 --since="$since" --json
+	check "$name: its name" json event "\"${name,,}\""
+	forge RECLAIMED 1002
+	check "$name: another life was reclaimed" quiet 1 --since="$since"
+	forge RECLAIMED 1001
+	check "$name: reclaimed" quiet 0 --since="$since"
+	stop_vmm
+done
+start_vmm
+forge REQUEST_STALLED 1001
+check 'REQUEST_STALLED' quiet 1 --since="$since"
+forge RESET_TIMED_OUT 1001
+forge REQUEST_RESUMED 1001
+check 'a wedge outlives REQUEST_RESUMED' quiet 1 --since="$since" -j
+check 'and is one' json state '"wedged"'
+forge RECLAIMED 1001
+forge REQUEST_RESUMED 1001
+forge RECLAIMED 1001
+check 'ends without a beginning' quiet 0 --since="$since"
+stop_vmm
+
+echo '- the process'
+fresh
+start_vmm gone
+ask hang
+ask destroy
+check 'running' quiet 1 --since="$since" -j
+check 'running: said' json process '"running"'
+check 'running: listed' quiet 1 --since="$since" --running
+pid=$vmm_pid
+kill_vmm
+check 'gone' quiet 1 --since="$since" -j
+check 'gone: said' json process '"gone"'
+check 'gone: not listed' quiet 0 --since="$since" --running
+# Its number again, for another.
+sleep 0.05
+echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
+sleep 100 &
+if [ $! -eq "$pid" ]; then
+	check 'a pid used again' quiet 1 --since="$since" -j
+	check 'a pid used again: gone' json process '"gone"'
+else
+	echo 'skipped: pids cannot be chosen here'
+	skipped=$((skipped + 1))
+fi
+kill $!
+# One that waits for its parent, who never asks.
+mkfifo commands
+bash -c './vmm <commands & echo $! >zombie.pid; exec sleep 100' >zombie.out &
+parent=$!
+exec 9>commands
+printf '%s\n' 'new zombie' hang destroy >&9
+for _ in {1..100}; do grep -q 'timed out' zombie.out && break; sleep 0.05; done
+pid=$(cat zombie.pid)
+kill -9 "$pid"
+sleep 0.2
+check 'a zombie' [ "$(awk '{ print $3 }' "/proc/$pid/stat")" = Z ]
+check 'a zombie is gone' quiet 0 --since="$since" --running
+kill $parent
+exec 9>&-
+
+echo '- boots and machines'
+fresh
+start_vmm elsewhere
+ask hang
+ask destroy
+boot=$(journalctl -n 1 -o cat --output-fields=_BOOT_ID | head -1)
+check 'this boot' quiet 1 --since="$since" --boot
+check 'this boot, by ID' quiet 1 --since="$since" --boot="$boot"
+check 'another boot' quiet 0 --since="$since" \
+	-b00112233445566778899aabbccddeeff
+cat /proc/sys/kernel/random/uuid >boot-id
+mount --bind boot-id /proc/sys/kernel/random/boot_id
+check 'after a reboot' quiet 1 --since="$since" -j
+check 'after a reboot it is gone' json process '"gone"'
+check 'nothing in the new boot' quiet 0 --boot
+umount /proc/sys/kernel/random/boot_id
+cp -r /var/log/journal copy
+check 'a copy' quiet 1 --since="$since" -D copy
+check 'a copy of one machine' quiet 1 --since="$since" -D copy/*
+tr -d - </proc/sys/kernel/random/uuid >machine-id
+mount --bind machine-id /etc/machine-id
+check 'on another machine' quiet 1 --since="$since" -D copy -j
+check 'on another machine: who knows' json process '"unknown"'
+umount /etc/machine-id
+check 'who knows is listed' quiet 1 --since="$since" --running
+kill_vmm
+
+echo '- what strangers write'
+fresh
+start_vmm
+forge DESTROY_TIMED_OUT 7 $'KTVBLK_DISK=a"b\\c\x1b[31m\x80\xff\xc3\xa9\xed\xa0\x80' \
+	KTVBLK_REQ_TYPE=$'in\x07' KTVBLK_AGE_MS=x KTVBLK_SECTOR=-1 \
+	KTVBLK_LENGTH=99999999999999999999999 CAPACITY_SECTORS=$((1 << 62)) \
+	KTVBLK_FENCED=maybe
+check 'hostile' quiet 1 --since="$since" --json
+check 'hostile: JSON' json disk '"a\"b\\c\u001b[31m\ufffd\ufffdé\ufffd\ufffd\ufffd"'
+check 'hostile: numbers' json capacity_bytes null
+check 'hostile: request' json request \
+	'{"type":"in\u0007","sector":null,"length":null,"age_ms":null}'
+check 'hostile, table' quiet 1 --since="$since"
+check 'hostile: no control character' \
+	bash -c "! LC_ALL=C grep -q '[[:cntrl:]]' '$out'"
+check 'hostile: nothing but UTF-8' iconv -f UTF-8 -t UTF-8 -o /dev/null "$out"
+forge DESTROY_TIMED_OUT 8 "KTVBLK_DISK=$(printf 'x%.0s' {1..3000})"
+check 'a long name' quiet 1 --since="$since" --json
+check 'a long name is cut' json_valid
+kill_vmm
+
+echo '- since'
+fresh
+start_vmm
+forge DESTROY_TIMED_OUT 9
+sleep 1.1
+for t in "$since" "$(date -d "$since" '+%F %T')" "$(date -d "$since" +%FT%TZ)" \
+	"$(date -d "$since" +%FT%T)" -1h -2m -30min -90s -90sec -7d -1w \
+	"$(date -d "$since" +%F)" "$(date -d "$since" '+%F %R')" 1999-12-31 \
+	-999999d @0; do
+	check "since $t" quiet 1 -S "$t"
+done
+for t in -0s "@$(date +%s)" '2999-01-01 00:00' 2999-12-31T23:59:59Z; do
+	check "since $t" quiet 0 --since="$t"
+done
+for t in '' x - @ @x @-1 -1 -x -1x -h 12:00 2026-02-30 2026-13-01 '2026-01-01 25:00' \
+	'2026-01-01 12:00:00 x' now 1h @99999999999999999999 -99999999999999999999s \
+	-999999999999999w '1969-01-01' "$(printf '%0100d' 1)"; do
+	check "no time: $t" trouble --since="$t"
+done
+check 'what a time is' grep -q 'YYYY-MM-DD HH:MM:SS' "$err"
+kill_vmm
+
+echo '- follow'
+fresh
+start_vmm follow
+"${wedged[@]}" --follow --json --since="$since" >"$out" 2>"$err" &
+follower=$!
+# await_lines N: it has printed that many.
+await_lines() {
+	for _ in {1..200}; do
+		[ "$(wc -l <"$out")" -ge "$1" ] && return
+		sleep 0.05
+	done
+	return 1
+}
+ask hang
+check 'follow: stalled' await_lines 1
+ask reset
+check 'follow: wedged' await_lines 2
+ask release
+check 'follow: reclaimed' await_lines 3
+check 'follow: in order' [ "$(grep -o '"state":"[a-z]*"' "$out" | xargs)" = \
+	'state:stalled state:wedged state:reclaimed' ]
+check 'follow: JSON' json_valid
+ask hang
+await_lines 4
+ask release
+check 'follow: resumed' await_lines 5
+journalctl --rotate
+ask hang
+check 'follow: over a rotation' await_lines 6
+kill -TERM $follower
+wait $follower
+check 'follow: ends with the answer' [ $? -eq 1 ]
+check 'follow: nothing on stderr' [ ! -s "$err" ]
+timeout -s INT 1 "${wedged[@]}" -f --since="$since" >"$out" 2>"$err"
+check 'follow: what there is first' grep -q '^stalled' "$out"
+ask release
+timeout -s INT 1 "${wedged[@]}" -f --since="$since" >"$out" 2>"$err"
+check 'follow: there is none' [ ! -s "$out" ]
+# The reader leaves, and nothing more happens.
+mkfifo pipe
+timeout 20 "${wedged[@]}" -f --since="$since" 2>"$err" >pipe &
+follower=$!
+exec 9<pipe
+sleep 0.5
+exec 9<&-
+wait $follower
+check 'follow: closed pipe' [ $? -eq 2 ]
+check 'follow: closed pipe, told' grep -q 'standard output' "$err"
+stop_vmm
+
+echo '- options'
+check 'help' quiet 0 --help
+check 'help: on stdout' grep -q '^Usage: ktvblk-wedged' "$out"
+check 'version' quiet 0 --version
+check 'version: what' grep -Eq '^ktvblk-wedged [0-9]+\.[0-9]+\.[0-9]+$' "$out"
+for args in --nope -x --since --directory=/nonexistent '-D /dev/null' extra \
+	--boot=xyz --json=1; do
+	# shellcheck disable=SC2086 # words
+	check "no good: $args" trouble $args
+	check "no good: $args: nothing on stdout" [ ! -s "$out" ]
+done
+run 2 --nope
+check 'unknown option: a hint' grep -q "Try 'ktvblk-wedged --help'" "$err"
+
+echo '- journals that cannot be read'
+fresh
+start_vmm
+forge DESTROY_TIMED_OUT 10
+journalctl --sync
+rm -rf copy
+cp -r /var/log/journal copy
+good=$(ls copy/*/system.journal)
+dir=${good%/*}
+mkdir empty
+check 'an empty directory' trouble -D empty
+check 'no journal files' grep -q 'no journal files' "$err"
+for damage in cut empty random; do
+	case $damage in
+	cut) head -c 100000 "$good" ;;
+	empty) : ;;
+	random) head -c 100000 /dev/urandom ;;
+	esac >"$dir/other.journal"
+	check "damaged: $damage" trouble -D copy
+	check "damaged: $damage: which" grep -q 'other.journal: The file is' "$err"
+	check "damaged: $damage: the rest" grep -q '^wedged' "$out"
+done
+rm "$dir/other.journal"
+# All that can be found by its MESSAGE_ID.
+rm "$dir"/*@*
+at=$(grep -abo "MESSAGE_ID=$(id_of DESTROY_TIMED_OUT)" "$good" | head -1)
+head -c 2000 /dev/urandom | dd of="$good" bs=1 seek=$((${at%%:*} - 2000)) \
+	conv=notrunc status=none
+check 'damaged inside' trouble -D copy
+chmod 0 "$good"
+wedged=(setpriv --bounding-set=-all --inh-caps=-all ./ktvblk-wedged)
+check 'not allowed' trouble -D copy
+check 'not allowed: why' grep -q '1 of 1 .*Permission denied.*systemd-journal' \
+	"$err"
+chmod 0 copy
+check 'not allowed to look' trouble -D copy
+chmod 700 copy
+# shellcheck disable=SC2206 # words
+wedged=(${TEST_WRAPPER-} ./ktvblk-wedged)
+check 'all there is' quiet 1 --since="$since"
+"${wedged[@]}" --since="$since" >/dev/full 2>"$err"
+check 'no room for the output' [ $? -eq 2 ]
+check 'no room: told' grep -q 'ktvblk-wedged: standard output: No space' "$err"
+exec 9> >(exec sleep 0)
+wait $!
+"${wedged[@]}" -S "$since" 2>"$err" >&9
+check 'closed pipe' [ $? -eq 2 ]
+check 'closed pipe: told' grep -q 'standard output: Broken pipe' "$err"
+exec 9>&-
+ask "log MESSAGE_ID=$(id_of RESET_TIMED_OUT) STOP_FD=1"
+check 'a record without a device' trouble --since="$since"
+check 'the others are listed' grep -q '^wedged' "$out"
+mount -t tmpfs tmpfs /var/log
+check 'no journal here' trouble
+kill_vmm
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
