@@ -32,7 +32,7 @@
 #define BUDGET_MS_MAX 3600000u
 #define STOP_ATTEMPTS 4u
 #define STATUS_CAS_ATTEMPTS 4u
-#define DROP_STACK_BYTES (256u << 10)
+#define DROP_STACK_BYTES (1u << 20) /* only what is used counts */
 #define GATE_GRACE_NS UINT64_C(20000000)
 #define RELEASE_GRACE_NS UINT64_C(20000000)
 #define LOG_STOP_NS UINT64_C(20000000)

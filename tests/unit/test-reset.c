@@ -479,14 +479,14 @@ START_TEST(a_wedged_reset_that_lacked_something_is_destroyed_at_the_last_moment)
 	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
 	ck_assert(eventually(count_threads("ktvblk") <= 1));
 	ck_assert(eventually(count_threads("ktvblk-drop") == 0));
+	/* One for the worker, one for what the log thread dropped. */
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_RECLAIMED, 2);
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED), 2);
 	/* Nobody looks at what is gone, or waits for it. */
 	ck_assert_ptr_ne(watch->next, watch);
 	ck_assert_ptr_null(watch->link);
 	ck_assert_uint_eq(ports->orphans, 0);
 	ck_assert_uint_eq(ports->workers, 0);
-	/* One for the worker, one for what the log thread dropped. */
-	recorder_wait_n(&rec, KTVBLK_MESSAGE_RECLAIMED, 2);
-	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED), 2);
 	watch_unref(watch);
 	ports_unref(ports);
 	wedge_close(&rig);
