@@ -59,6 +59,9 @@ TOOL_OBJ := $(call objects,$(wildcard src/tools/*.c))
 UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
+VMM_OBJ  := $(call objects,$(wildcard src/demo/vmm*.c))
+GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c ring3.c \
+	tsc-khz.c))
 HELP_OBJ := $(call objects,$(filter-out tests/unit/test-% %/tsan-clockjoin.c,\
 	$(wildcard tests/unit/*.c)))
 
@@ -153,6 +156,39 @@ $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
+# Real guests, x86-64 only: an overlay for stock QEMU, and a small VMM.
+GUEST = $(BUILD)/tests/guest
+$(GUEST)/%.o: private OUR_CPPFLAGS += -iquote src/demo
+
+$(GUEST)/overlay.so: $(addprefix $(GUEST)/,overlay.o control.o) \
+		$(BUILD)/src/demo/vmm-disk.o $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
+
+$(GUEST)/ring3: $(addprefix $(GUEST)/,ring3.o control.o) \
+		$(BUILD)/src/demo/vmm-disk.o $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
+
+# Freestanding, and none of the flags of the hosted programs.
+$(GUEST)/ring3-guest: $(addprefix tests/guest/,ring3-guest.c ring3-start.S ring3.h) Makefile
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 -O2 $(WARN) -ffreestanding -nostdlib -static -fno-pic \
+		-no-pie -mno-red-zone -mgeneral-regs-only -fno-stack-protector \
+		-fcf-protection=none \
+		-Wl,-Ttext=0x200000,-e,guest_start,--build-id=none -o $@.elf \
+		tests/guest/ring3-start.S tests/guest/ring3-guest.c
+	$(Q)$(OBJCOPY) -O binary $@.elf $@
+
+$(GUEST)/tsc-khz: $(GUEST)/tsc-khz.o
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $^
+
+$(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
+
 check: $(UNIT) $(FUZZ)	## run the unit tests and replay the fuzzers' corpus
 	@tests/run.sh $(UNIT) $(FUZZ)
 
@@ -225,6 +261,11 @@ check-journal: $(SYS)/journal	## every record, in a real journal
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
 
+guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
+		$(BUILD)/ktvblk-vmm
+check-guest: guest-parts	## real guests (GUESTS="ring3 cloud wedge amd64 nested")
+	@tests/guest/run.sh $(BUILD) $(GUESTS)
+
 check-docs: all	## manual pages, message catalogue, ktvblk-wedged
 	@for t in man catalog wedged; do \
 		BUILD=$(BUILD) tests/system/$$t.sh || exit 1; done
@@ -257,6 +298,9 @@ deps:	## install the Debian packages to build and check with (as root)
 deps-ci:	## ... and those of the CI run
 	@.ci/deps build check ci
 
+deps-guest:	## ... and those of check-guest
+	@.ci/deps build check guest
+
 SOURCES = $$(find src include tests -name '*.[ch]')
 format:	## lay out the sources with clang-format
 	clang-format -i $(SOURCES)
@@ -273,9 +317,10 @@ help:	## this list
 
 FORCE:
 .PHONY: all check check-asan check-tsan check-valgrind check-headers \
-	check-symbols check-journal check-wedge check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
+	check-symbols check-journal check-wedge guest-parts check-guest check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci deps-guest format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
+	$(GUEST_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))

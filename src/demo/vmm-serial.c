@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * A 16550 as far as a Linux console asks: it sends at once, and receives what
+ * a thread reads from standard input. On a terminal, Ctrl-A x ends the machine.
+ */
+
+#include <linux/serial_reg.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "vmm.h"
+
+#define INPUT_BYTES 256u
+#define CTRL_A 1
+
+static struct {
+	pthread_mutex_t lock;
+	int vm_fd;
+	void (*quit)(void);
+	uint8_t ier, lcr, mcr, scratch, divisor[2];
+	bool sent; /* since the guest last heard of it */
+	uint8_t input[INPUT_BYTES];
+	unsigned int head, tail; /* tail to head are what is there */
+} serial = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static struct termios terminal;
+
+static bool has_input(void)
+{
+	return serial.head != serial.tail;
+}
+
+static bool divisor_access(void)
+{
+	return serial.lcr & UART_LCR_DLAB;
+}
+
+/* Why there is an interrupt, as IIR says it. */
+static uint8_t cause(void)
+{
+	if ((serial.ier & UART_IER_RDI) && has_input())
+		return UART_IIR_RDI;
+	if ((serial.ier & UART_IER_THRI) && serial.sent)
+		return UART_IIR_THRI;
+	return UART_IIR_NO_INT;
+}
+
+static void update_irq(void)
+{
+	struct kvm_irq_level irq = { .irq = SERIAL_GSI,
+				     .level = cause() != UART_IIR_NO_INT };
+
+	if (ioctl(serial.vm_fd, KVM_IRQ_LINE, &irq) < 0)
+		fail("KVM_IRQ_LINE");
+}
+
+static uint8_t read_locked(unsigned int reg)
+{
+	uint8_t value;
+
+	switch (reg) {
+	case UART_RX:
+		if (divisor_access())
+			return serial.divisor[0];
+		return has_input() ? serial.input[serial.tail++ % INPUT_BYTES]
+				   : 0;
+	case UART_IER:
+		return divisor_access() ? serial.divisor[1] : serial.ier;
+	case UART_IIR:
+		value = cause();
+		if (value == UART_IIR_THRI)
+			serial.sent = false;
+		return value;
+	case UART_LCR:
+		return serial.lcr;
+	case UART_MCR:
+		return serial.mcr;
+	case UART_LSR:
+		return UART_LSR_TEMT | UART_LSR_THRE |
+		       (has_input() ? UART_LSR_DR : 0);
+	case UART_MSR:
+		return UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS;
+	default:
+		return serial.scratch;
+	}
+}
+
+uint8_t serial_read(unsigned int reg)
+{
+	uint8_t value;
+
+	pthread_mutex_lock(&serial.lock);
+	value = read_locked(reg);
+	update_irq();
+	pthread_mutex_unlock(&serial.lock);
+	return value;
+}
+
+static void write_locked(unsigned int reg, uint8_t value)
+{
+	switch (reg) {
+	case UART_TX:
+		if (divisor_access()) {
+			serial.divisor[0] = value;
+		} else {
+			/* There is nobody to tell of an error. */
+			(void)!write(STDOUT_FILENO, &value, 1);
+			serial.sent = true;
+		}
+		break;
+	case UART_IER:
+		if (divisor_access()) {
+			serial.divisor[1] = value;
+		} else {
+			serial.sent |= (value & ~serial.ier) & UART_IER_THRI;
+			serial.ier = value & 0xf;
+		}
+		break;
+	case UART_LCR:
+		serial.lcr = value;
+		break;
+	case UART_MCR:
+		serial.mcr = value;
+		break;
+	case UART_SCR:
+		serial.scratch = value;
+		break;
+	}
+}
+
+void serial_write(unsigned int reg, uint8_t value)
+{
+	pthread_mutex_lock(&serial.lock);
+	write_locked(reg, value);
+	update_irq();
+	pthread_mutex_unlock(&serial.lock);
+}
+
+/* What does not fit is lost, as on a line without flow control. */
+static void receive(uint8_t byte)
+{
+	pthread_mutex_lock(&serial.lock);
+	if (serial.head - serial.tail < INPUT_BYTES)
+		serial.input[serial.head++ % INPUT_BYTES] = byte;
+	update_irq();
+	pthread_mutex_unlock(&serial.lock);
+}
+
+static void *input_main(void *unused)
+{
+	bool escaped = false;
+	uint8_t byte;
+
+	(void)unused;
+	while (read(STDIN_FILENO, &byte, 1) == 1) {
+		if (escaped && byte == 'x')
+			serial.quit();
+		escaped = !escaped && byte == CTRL_A && isatty(STDIN_FILENO);
+		if (!escaped)
+			receive(byte);
+	}
+	return NULL;
+}
+
+static void restore_terminal(void)
+{
+	tcsetattr(STDIN_FILENO, TCSANOW, &terminal);
+}
+
+static void take_terminal(void)
+{
+	struct termios raw;
+
+	if (tcgetattr(STDIN_FILENO, &terminal) < 0)
+		return;
+	atexit(restore_terminal);
+	raw = terminal;
+	cfmakeraw(&raw);
+	raw.c_oflag |= OPOST;
+	tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+}
+
+void serial_start(const struct vmm *vmm, void (*quit)(void))
+{
+	sigset_t all, before;
+	pthread_t thread;
+
+	serial.vm_fd = vmm->vm_fd;
+	serial.quit = quit;
+	take_terminal();
+	/* Signals are for the run loop. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (pthread_create(&thread, NULL, input_main, NULL))
+		give_up("no thread for the console");
+	pthread_detach(thread);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Puts devices of libktvblk into a stock qemu-system-x86_64 -M microvm, each in
+ * the place of a virtio-mmio slot, by LD_PRELOAD:
+ *
+ *   KTVBLK_DISKS    disks, separated by spaces; see vmm-disk.h for one. The
+ *                   n-th lies over virtio-mmio-bus.(23 - n), where QEMU must
+ *                   have a placeholder, so that it is in the ACPI tables.
+ *   KTVBLK_GATED    how the names of those begin whose storage can be blocked
+ *   KTVBLK_CONTROL  if set, one more disk through which the guest blocks it;
+ *                   see control.c
+ *
+ * Debian's QEMU exports its symbols, as it has modules. The few declared here
+ * are those of QEMU 7.2.
+ *
+ * All of it runs under QEMU's big lock: MMIO on the vCPU's thread, the rest on
+ * the main loop's. That is what "[device]" in ktvblk.h asks for. A device
+ * writes guest memory behind QEMU's back, which misses code that was translated
+ * from there: nothing is executed from these disks.
+ */
+
+#include <errno.h>
+#include <linux/virtio_mmio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control.h"
+
+struct MemoryRegion;
+struct Object;
+
+struct Notifier {
+	void (*notify)(struct Notifier *notifier, void *data);
+	void *next;
+	void **prev;
+};
+
+struct MemoryRegionOps {
+	uint64_t (*read)(void *opaque, uint64_t addr, unsigned int size);
+	void (*write)(void *opaque, uint64_t addr, uint64_t data,
+		      unsigned int size);
+	void *read_with_attrs, *write_with_attrs;
+	int endianness;
+	struct {
+		unsigned int min_access_size, max_access_size;
+		bool unaligned;
+		void *accepts;
+	} valid;
+	struct {
+		unsigned int min_access_size, max_access_size;
+		bool unaligned;
+	} impl;
+};
+
+#define DEVICE_LITTLE_ENDIAN 2
+
+/* The second member is what we want; there is room for those behind. */
+struct MemoryRegionSection {
+	__int128 size;
+	struct MemoryRegion *mr;
+	char rest[256];
+};
+
+/* More than QEMU's own. */
+#define MEMORY_REGION_ROOM 4096
+
+void qemu_add_machine_init_done_notifier(struct Notifier *notifier);
+void qemu_add_exit_notifier(struct Notifier *notifier);
+void qemu_register_reset(void (*func)(void *opaque), void *opaque);
+void qemu_set_fd_handler(int fd, void (*readable)(void *opaque),
+			 void (*writable)(void *opaque), void *opaque);
+struct MemoryRegion *get_system_memory(void);
+void memory_region_init_io(struct MemoryRegion *mr, struct Object *owner,
+			   const struct MemoryRegionOps *ops, void *opaque,
+			   const char *name, uint64_t size);
+void memory_region_add_subregion_overlap(struct MemoryRegion *mr,
+					 uint64_t offset,
+					 struct MemoryRegion *subregion,
+					 int priority);
+struct MemoryRegionSection memory_region_find(struct MemoryRegion *mr,
+					      uint64_t addr, uint64_t size);
+void *qemu_ram_block_by_name(const char *name);
+void *qemu_ram_get_host_addr(void *block);
+uint64_t qemu_ram_get_used_length(void *block);
+struct Object *object_get_root(void);
+int object_child_foreach_recursive(struct Object *obj,
+				   int (*fn)(struct Object *child,
+					     void *opaque),
+				   void *opaque);
+const char *object_get_typename(const struct Object *obj);
+struct MemoryRegion *sysbus_mmio_get_region(struct Object *dev, int n);
+void *sysbus_get_connected_irq(const struct Object *dev, int n);
+void qemu_set_irq(void *irq, int level);
+
+#define SLOTS 24
+#define SLOT_BASE UINT64_C(0xfeb00000)
+#define SLOT_SIZE UINT64_C(0x200)
+
+struct slot {
+	struct disk_options options;
+	struct ktvblk_dev *dev; /* NULL once destroyed */
+	struct MemoryRegion *placeholder;
+	void *irq;
+};
+
+static struct slot slots[SLOTS];
+static unsigned int n_slots;
+static struct ktvblk_mem *mem;
+
+static void die(const char *what, const char *which, int r)
+{
+	fprintf(stderr, "overlay: %s %s: %s\n", what, which, strerror(-r));
+	_exit(1);
+}
+
+uint64_t clock_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/*
+ * microvm's interrupts are level-triggered, the device's are not: the line is
+ * up while InterruptStatus has bits, and looked at after all that changes it.
+ */
+static void update_irq(const struct slot *slot)
+{
+	uint32_t pending = 0;
+
+	if (slot->dev)
+		ktvblk_mmio_read(slot->dev, VIRTIO_MMIO_INTERRUPT_STATUS,
+				 &pending, sizeof(pending));
+	qemu_set_irq(slot->irq, pending != 0);
+}
+
+static void on_irq_fd(void *opaque)
+{
+	const struct slot *slot = (const struct slot *)opaque;
+	eventfd_t count;
+
+	eventfd_read(ktvblk_irq_fd(slot->dev), &count);
+	update_irq(slot);
+}
+
+static uint64_t mmio_read(void *opaque, uint64_t addr, unsigned int size)
+{
+	const struct slot *slot = (const struct slot *)opaque;
+	uint64_t data = 0;
+
+	ktvblk_mmio_read(slot->dev, addr, &data, size);
+	return data;
+}
+
+static void mmio_write(void *opaque, uint64_t addr, uint64_t data,
+		       unsigned int size)
+{
+	const struct slot *slot = (const struct slot *)opaque;
+	const uint64_t start = clock_ms();
+
+	ktvblk_mmio_write(slot->dev, addr, &data, size);
+	if (addr == VIRTIO_MMIO_INTERRUPT_ACK || addr == VIRTIO_MMIO_STATUS)
+		update_irq(slot);
+	if (addr == VIRTIO_MMIO_STATUS && data == 0)
+		control_note_reset(slot->options.name, clock_ms() - start);
+}
+
+static const struct MemoryRegionOps mmio_ops = {
+	.read = mmio_read,
+	.write = mmio_write,
+	.endianness = DEVICE_LITTLE_ENDIAN,
+	.valid = { .min_access_size = 1, .max_access_size = 8 },
+	.impl = { .min_access_size = 1, .max_access_size = 8 },
+};
+
+static void on_machine_reset(void *opaque)
+{
+	mmio_write(opaque, VIRTIO_MMIO_STATUS, 0, sizeof(uint32_t));
+}
+
+static void destroy(struct slot *slot)
+{
+	const uint64_t start = clock_ms();
+	struct ktvblk_dev *dev = slot->dev;
+	enum ktvblk_outcome outcome;
+
+	if (!dev)
+		return;
+	qemu_set_fd_handler(ktvblk_irq_fd(dev), NULL, NULL, NULL);
+	slot->dev = NULL;
+	outcome = ktvblk_destroy(dev);
+	update_irq(slot);
+	control_note_destroy(slot->options.name, outcome, clock_ms() - start);
+}
+
+void host_destroy(const char *name)
+{
+	for (unsigned int i = 0; i < n_slots; i++)
+		if (!strcmp(slots[i].options.name, name))
+			destroy(&slots[i]);
+}
+
+static void on_exit_of_qemu(struct Notifier *notifier, void *data)
+{
+	(void)notifier;
+	(void)data;
+	control_command("release"); /* or the process could not end */
+	for (unsigned int i = 0; i < n_slots; i++)
+		if (slots[i].dev)
+			ktvblk_request_stop(slots[i].dev);
+	for (unsigned int i = 0; i < n_slots; i++)
+		destroy(&slots[i]);
+	ktvblk_log_flush(1000);
+}
+
+static int find_irq(struct Object *obj, void *opaque)
+{
+	struct slot *slot = (struct slot *)opaque;
+
+	if (!strcmp(object_get_typename(obj), "virtio-mmio") &&
+	    sysbus_mmio_get_region(obj, 0) == slot->placeholder)
+		slot->irq = sysbus_get_connected_irq(obj, 0);
+	return 0;
+}
+
+static void plug(struct slot *slot, struct ktvblk_backend *storage,
+		 unsigned int bus)
+{
+	const uint64_t addr = SLOT_BASE + SLOT_SIZE * bus;
+	struct MemoryRegion *mr = calloc(1, MEMORY_REGION_ROOM);
+	int r = mr ? 0 : -ENOMEM;
+
+	slot->placeholder = memory_region_find(get_system_memory(), addr, 4).mr;
+	object_child_foreach_recursive(object_get_root(), find_irq, slot);
+	if (!slot->irq)
+		die("no slot for", slot->options.name, -ENODEV);
+	if (r == 0)
+		r = disk_new(&slot->options, storage, mem, &slot->dev);
+	ktvblk_backend_unref(storage);
+	if (r < 0)
+		die("device", slot->options.name, r);
+	memory_region_init_io(mr, NULL, &mmio_ops, slot, "ktvblk", SLOT_SIZE);
+	memory_region_add_subregion_overlap(get_system_memory(), addr, mr,
+					    1000);
+	qemu_set_fd_handler(ktvblk_irq_fd(slot->dev), on_irq_fd, NULL, slot);
+	qemu_register_reset(on_machine_reset, slot);
+}
+
+static void find_memory(void)
+{
+	void *block = qemu_ram_block_by_name("microvm.ram");
+	struct ktvblk_region region = { 0 };
+	int r;
+
+	if (!block)
+		die("no memory", "microvm.ram", -ENODEV);
+	region.host_addr = qemu_ram_get_host_addr(block);
+	region.size = qemu_ram_get_used_length(block);
+	/* QEMU's memory outlives the devices. */
+	r = ktvblk_mem_new(&region, 1, NULL, NULL, &mem);
+	if (r < 0)
+		die("memory", "microvm.ram", r);
+}
+
+static void on_machine_done(struct Notifier *notifier, void *data)
+{
+	const char *gated = getenv("KTVBLK_GATED");
+	char *rest = getenv("KTVBLK_DISKS"), *text;
+	int r;
+
+	(void)notifier;
+	(void)data;
+	control_start();
+	qemu_set_fd_handler(control_fd(), control_run, NULL, NULL);
+	find_memory();
+	while ((text = strsep(&rest, " "))) {
+		struct slot *slot = &slots[n_slots];
+		struct ktvblk_backend *storage;
+		const char *what;
+
+		if (!*text)
+			continue;
+		if (n_slots == SLOTS || disk_parse(text, &slot->options, &what))
+			die("option", what, -EINVAL);
+		if (!slot->options.name)
+			slot->options.name = slot->options.path;
+		if (gated && !strncmp(gated, slot->options.name, strlen(gated)))
+			r = control_gate(slot->options.path, &storage);
+		else
+			r = disk_open_file(&slot->options, &storage);
+		if (r < 0)
+			die("storage", slot->options.path, r);
+		plug(slot, storage, SLOTS - 1 - n_slots++);
+	}
+	if (getenv("KTVBLK_CONTROL") && n_slots < SLOTS) {
+		struct slot *slot = &slots[n_slots];
+		struct ktvblk_backend *storage;
+
+		slot->options.name = slot->options.serial = "control";
+		r = control_storage(&storage);
+		if (r < 0)
+			die("storage", "control", r);
+		plug(slot, storage, SLOTS - 1 - n_slots++);
+	}
+}
+
+__attribute__((constructor)) static void overlay(void)
+{
+	static struct Notifier machine_done = { .notify = on_machine_done };
+	static struct Notifier exit_notifier = { .notify = on_exit_of_qemu };
+
+	if (!getenv("KTVBLK_DISKS"))
+		return;
+	qemu_add_machine_init_done_notifier(&machine_done);
+	qemu_add_exit_notifier(&exit_notifier);
+}
