@@ -143,22 +143,20 @@ static ssize_t answer(ssize_t n)
 static ssize_t disk_move(const struct iovec *iov, int n_iov, uint64_t offset,
 			 bool in)
 {
-	ssize_t moved = 0;
+	uint64_t moved = 0;
 
-	for (int i = 0; i < n_iov; i++)
-		for (size_t j = 0; j < iov[i].iov_len; j++, moved++) {
-			unsigned char *at =
-				(unsigned char *)iov[i].iov_base + j;
-			const uint64_t pos = offset + (uint64_t)moved;
+	for (int i = 0; i < n_iov && offset + moved < DISK_BYTES; i++) {
+		unsigned char *at = guest.disk + offset + moved;
+		const uint64_t n =
+			MIN(iov[i].iov_len, DISK_BYTES - (offset + moved));
 
-			if (pos >= DISK_BYTES)
-				return answer(moved);
-			if (in)
-				*at = guest.disk[pos];
-			else
-				guest.disk[pos] = *at;
-		}
-	return answer(moved);
+		if (in)
+			memcpy(iov[i].iov_base, at, n);
+		else
+			memcpy(at, iov[i].iov_base, n);
+		moved += n;
+	}
+	return answer((ssize_t)moved);
 }
 
 static ssize_t disk_preadv(void *userdata, const struct iovec *iov, int n_iov,
