@@ -48,23 +48,6 @@ fail_session:
 	return r;
 }
 
-void session_unref(struct session *session)
-{
-	if (!session || !refs_put(&session->refs))
-		return;
-	closep(&session->stop_fd);
-	closep(&session->epoll_fd);
-	closep(&session->timer_fd);
-	if (session->drop_stack)
-		munmap(session->drop_stack, DROP_STACK_BYTES);
-	watch_unref(session->watch);
-	ports_unref(session->ports);
-	ktvblk_stats_unref(session->stats);
-	disk_id_unref(session->id.disk);
-	free(session);
-	log_unref(now_ns() + LOG_STOP_NS);
-}
-
 static int watch_fd(struct session *session, int fd, uint32_t token)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = token };
@@ -78,6 +61,14 @@ static void *map_pages(size_t bytes)
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	return pages == MAP_FAILED ? NULL : pages;
+}
+
+/* Returns NULL, takes NULL. */
+static void *unmap_pages(void *pages, size_t bytes)
+{
+	if (pages)
+		munmap(pages, bytes);
+	return NULL;
 }
 
 /* What the start can fail at, in order; the name of the step, or NULL. */
@@ -118,12 +109,22 @@ static void give_back_resources(struct session *session)
 	session->epoll_fd = session->timer_fd = -1;
 	watch_unref(session->watch);
 	session->watch = NULL;
-	if (session->drop_stack)
-		munmap(session->drop_stack, DROP_STACK_BYTES);
-	session->drop_stack = NULL;
-	if (session->bounce)
-		munmap(session->bounce, BOUNCE_BYTES);
-	session->bounce = NULL;
+	session->drop_stack =
+		unmap_pages(session->drop_stack, DROP_STACK_BYTES);
+	session->bounce = unmap_pages(session->bounce, BOUNCE_BYTES);
+}
+
+void session_unref(struct session *session)
+{
+	if (!session || !refs_put(&session->refs))
+		return;
+	closep(&session->stop_fd);
+	give_back_resources(session);
+	ports_unref(session->ports);
+	ktvblk_stats_unref(session->stats);
+	disk_id_unref(session->id.disk);
+	free(session);
+	log_unref(now_ns() + LOG_STOP_NS);
 }
 
 static void latch(struct session *session, const struct session_start *start)
@@ -240,9 +241,7 @@ void session_release(struct session *session)
 	session->backend = ktvblk_backend_unref(session->backend);
 	session->mem = ktvblk_mem_unref(session->mem);
 	session_release_handover(session);
-	if (session->bounce)
-		munmap(session->bounce, BOUNCE_BYTES);
-	session->bounce = NULL;
+	session->bounce = unmap_pages(session->bounce, BOUNCE_BYTES);
 }
 
 void session_release_handover(struct session *session)

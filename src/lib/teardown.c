@@ -60,9 +60,7 @@ static int join_until(pthread_t thread, uint64_t deadline_ns)
 /* On the log thread: the reaper has only to return; then its stack goes. */
 static void reaped(struct log_job *job)
 {
-	struct session *session =
-		(struct session *)((char *)job -
-				   offsetof(struct session, reaped));
+	struct session *session = container_of(job, struct session, reaped);
 
 	pthread_join(session->reaper, NULL);
 	session_unref(session);
@@ -262,8 +260,7 @@ static void *release_main(void *arg)
 
 static void release_later(struct log_job *job)
 {
-	struct session *session =
-		(struct session *)((char *)job - offsetof(struct session, job));
+	struct session *session = container_of(job, struct session, job);
 
 	session_release_handover(session);
 	session_record_reclaimed(session);
