@@ -16,9 +16,11 @@
  *   log F=V... send a record with these fields, that nobody made
  */
 
+#include <dirent.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,7 +154,38 @@ static void set(int *flag, int value)
 static void await_state(int state, int is)
 {
 	while (dev && (ktvblk_get_state(dev) == state) != is)
-		usleep(1000);
+		poll(NULL, 0, 1);
+}
+
+static int waits_for_a_worker(void)
+{
+	char path[300], name[32];
+	DIR *tasks = opendir("/proc/self/task");
+	const struct dirent *task;
+	int found = 0;
+
+	while (tasks && (task = readdir(tasks))) {
+		FILE *comm;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/comm",
+			 task->d_name);
+		comm = fopen(path, "re");
+		if (!comm)
+			continue;
+		found |= fgets(name, sizeof(name), comm) &&
+			 !strcmp(name, "ktvblk-drop\n");
+		fclose(comm);
+	}
+	if (tasks)
+		closedir(tasks);
+	return found;
+}
+
+/* A destroyed device has no state to ask, but its thread makes the record. */
+static void await_reclaimed(void)
+{
+	while (waits_for_a_worker())
+		poll(NULL, 0, 1);
 }
 
 static int send_fields(char *fields)
@@ -197,7 +230,7 @@ static void answer(char *command)
 	} else if (!strcmp(command, "wait")) {
 		await_state(KTVBLK_STATE_WEDGED, 0);
 		await_state(KTVBLK_STATE_STALLED, 0);
-		usleep(50000); /* a destroyed device has no state to ask */
+		await_reclaimed();
 		puts("ok");
 	} else if (!strcmp(command, "stalled")) {
 		await_state(KTVBLK_STATE_STALLED, 1);
