@@ -187,6 +187,8 @@ int ktvblk_throttle_check(const struct ktvblk_throttle *throttle,
  * its own request. Its record says KTVBLK_FENCED=no.
  */
 #define KTVBLK_ZERO_COPY (UINT64_C(1) << 1)
+/* Always sleep at once where there is nothing to do: see poll_us. */
+#define KTVBLK_NO_POLL (UINT64_C(1) << 2)
 
 struct ktvblk_config {
 	size_t size; /* KTVBLK_CONFIG_INIT fills it */
@@ -194,21 +196,31 @@ struct ktvblk_config {
 	const char *name; /* of the disk, on every record; may be NULL */
 	const char *serial; /* for GET_ID; NULL: "libktvblk" */
 	uint64_t capacity_bytes; /* 0: what the backend says */
-	uint64_t flags; /* KTVBLK_READ_ONLY, KTVBLK_ZERO_COPY */
+	uint64_t flags; /* KTVBLK_READ_ONLY, _ZERO_COPY, _NO_POLL */
 	uint64_t features_masked; /* virtio feature bits not to offer */
 	struct ktvblk_throttle throttle;
 	uint32_t reset_timeout_ms; /* budget; 0: 1000 */
 	uint32_t destroy_timeout_ms; /* budget; 0: 1000 */
 	uint32_t stall_warn_ms; /* record a request this old; 0: 5000 */
+	/*
+	 * A worker that has served all there was looks at the avail ring for at
+	 * most so long before it sleeps: less while that finds nothing, and
+	 * none for an idle disk. 0: 50, or none where the worker has only the
+	 * one CPU of the thread that started it.
+	 */
+	uint32_t poll_us;
 	uint16_t queue_size_max; /* a power of two; 0: 256 */
-	uint16_t reserved; /* 0 */
+	uint16_t reserved[3]; /* 0 */
 };
 
 #ifdef __cplusplus
 #define KTVBLK_CONFIG_INIT                                                     \
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
-			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0          \
+			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
+		{                                                              \
+			0, 0, 0                                                \
+		}                                                              \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -224,7 +236,8 @@ struct ktvblk_config {
  *   -EINVAL        NULL, config->size too small, no backend, unknown flag,
  *                  VERSION_1 masked, a throttle that ktvblk_throttle_check()
  *                  refuses, queue_size_max not a power of two or above
- *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, a control
+ *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
+ *                  above 1000, or set with KTVBLK_NO_POLL, a control
  *                  character in name or serial, reserved not 0
  *   -E2BIG         config->size is larger than this library's, and not all
  *                  zeros there

@@ -23,6 +23,15 @@
 /* Without EVENT_IDX, how long a completion may wait for its interrupt. */
 #define IRQ_HOLD_NS 100000u
 
+/*
+ * Looking at the avail ring before sleeping: the bound, where a worker begins
+ * that has reason to, and how many looks it takes between two at the clock.
+ */
+#define POLL_US_DEFAULT 50u
+#define POLL_US_MAX 1000u
+#define POLL_START_NS UINT64_C(5000)
+#define POLL_LOOKS 16u
+
 /* The throttle's retry timer; 0 would disarm it. */
 #define RETRY_NS_MIN UINT64_C(1)
 #define RETRY_NS_MAX UINT64_C(1000000000)

@@ -20,11 +20,13 @@
 	 BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) |     \
 	 BIT(VIRTIO_F_VERSION_1))
 
+#define CONFIG_FLAGS (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY | KTVBLK_NO_POLL)
+
 #define SERIAL_DEFAULT "libktvblk"
 
 /* The ends of struct ktvblk_config and ktvblk_identity in version 1.0. */
 #define CONFIG_SIZE_1_0                                                        \
-	(offsetof(struct ktvblk_config, reserved) + sizeof(uint16_t))
+	(offsetof(struct ktvblk_config, reserved) + 3 * sizeof(uint16_t))
 #define IDENTITY_SIZE_1_0 24
 
 const char *ktvblk_version(void)
@@ -50,15 +52,18 @@ static int check_text(const char *text, size_t max)
 static int check_config(const struct ktvblk_config *config)
 {
 	const uint16_t queue_size = config->queue_size_max;
+	const uint16_t *reserved = config->reserved;
 	int r;
 
-	if (!config->backend || config->reserved ||
-	    (config->flags & ~(KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY)) ||
+	if (!config->backend || reserved[0] || reserved[1] || reserved[2] ||
+	    (config->flags & ~CONFIG_FLAGS) ||
 	    (config->features_masked & BIT(VIRTIO_F_VERSION_1)) ||
 	    queue_size > KTVBLK_QUEUE_SIZE_MAX ||
 	    (queue_size & (queue_size - 1)) ||
 	    config->reset_timeout_ms > BUDGET_MS_MAX ||
-	    config->destroy_timeout_ms > BUDGET_MS_MAX)
+	    config->destroy_timeout_ms > BUDGET_MS_MAX ||
+	    config->poll_us > POLL_US_MAX ||
+	    (config->poll_us && (config->flags & KTVBLK_NO_POLL)))
 		return -EINVAL;
 	r = ktvblk_throttle_check(&config->throttle, NULL);
 	if (r == 0)
@@ -88,6 +93,10 @@ static void apply_config(struct ktvblk_dev *dev,
 	dev->disk.zero_copy = config->flags & KTVBLK_ZERO_COPY;
 	dev->disk.stall_warn_ms =
 		or_default(config->stall_warn_ms, STALL_WARN_MS_DEFAULT);
+	if (!(config->flags & KTVBLK_NO_POLL))
+		dev->disk.poll_us =
+			or_default(config->poll_us, POLL_US_DEFAULT);
+	dev->disk.poll_by_default = !config->poll_us;
 	memcpy(dev->disk.serial, serial, strlen(serial));
 	dev->features = FEATURES;
 	if (dev->disk.read_only)

@@ -5,6 +5,9 @@
  * on, and look again. Stop and pause are looked at between chains, so a guest
  * that never lets the ring run dry cannot keep the device.
  *
+ * Before notifications are on again the ring is polled for a while, if lately
+ * that would have found something: it saves the driver a kick and us a sleep.
+ *
  * Interrupts: with EVENT_IDX the driver says which completion it wants to hear
  * of, so that is checked after each. Without, there is one for a drain, and one
  * before a storage call if a completion has waited for its own since 100 us: it
@@ -224,6 +227,29 @@ static enum drain_end drain_chains(struct session *session,
 	return end;
 }
 
+/* Notifications are off. True: there is more; false: it is time to sleep. */
+static bool poll_ring(struct session *session, struct pending *pending)
+{
+	uint64_t deadline_ns;
+	bool more;
+
+	if (!session->polling.window_ns)
+		return false;
+	settle(session, pending);
+	deadline_ns = now_ns() + session->polling.window_ns;
+	do {
+		for (unsigned int i = 0; i < POLL_LOOKS; i++) {
+			if (session_interrupted(session) ||
+			    !virtqueue_has_more(&session->vq, &more))
+				return false;
+			if (more)
+				return true;
+			cpu_relax();
+		}
+	} while (now_ns() < deadline_ns);
+	return false;
+}
+
 enum drain_end drain(struct session *session, uint64_t *ret_wait_ns)
 {
 	struct virtqueue *vq = &session->vq;
@@ -234,13 +260,13 @@ enum drain_end drain(struct session *session, uint64_t *ret_wait_ns)
 	if (!vq->ring.ready || session->poisoned)
 		return DRAIN_DONE;
 	do {
-		more = false;
 		if (!virtqueue_disable_notify(vq))
 			log_event(&session->id, NOTIFY_DISABLE_FAILED);
 		end = drain_chains(session, &pending, &dry, ret_wait_ns);
 		if (end == DRAIN_ABANDONED)
 			return end;
-		if ((dry || end == DRAIN_STALLED) &&
+		more = dry && poll_ring(session, &pending);
+		if (!more && (dry || end == DRAIN_STALLED) &&
 		    !virtqueue_enable_notify(vq, &more)) {
 			log_event(&session->id, NOTIFY_ENABLE_FAILED);
 			more = false; /* trying again could go on for ever */

@@ -23,6 +23,7 @@
 #include "gate.h"
 #include "identity.h"
 #include "journal.h"
+#include "polling.h"
 #include "ports.h"
 #include "request.h"
 #include "throttle.h"
@@ -35,6 +36,8 @@ struct disk_config {
 	bool read_only;
 	bool zero_copy;
 	uint32_t stall_warn_ms;
+	uint32_t poll_us; /* 0: never */
+	bool poll_by_default; /* thus only where a CPU can be spared */
 	unsigned char serial[KTVBLK_SERIAL_MAX];
 };
 
@@ -76,6 +79,7 @@ struct session {
 	struct watch *watch;
 	struct virtqueue vq;
 	struct throttle throttle;
+	struct polling polling;
 	struct request request;
 	bool poisoned;
 	bool mem_unset_told;

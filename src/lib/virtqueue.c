@@ -219,10 +219,18 @@ bool virtqueue_disable_notify(struct virtqueue *vq)
 					VRING_USED_F_NO_NOTIFY);
 }
 
-bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
+bool virtqueue_has_more(const struct virtqueue *vq, bool *ret_more)
 {
 	uint16_t idx;
 
+	if (!load16(vq, vq->ring.avail_addr, RING_IDX, &idx))
+		return false;
+	*ret_more = idx != vq->next_avail;
+	return true;
+}
+
+bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
+{
 	if (vq->event_idx) {
 		if (!store16(vq, vq->ring.used_addr, avail_event(vq),
 			     vq->next_avail))
@@ -230,10 +238,7 @@ bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
 	} else if (!store16(vq, vq->ring.used_addr, RING_FLAGS, 0)) {
 		return false;
 	}
-	if (!load16(vq, vq->ring.avail_addr, RING_IDX, &idx))
-		return false;
-	*ret_more = idx != vq->next_avail;
-	return true;
+	return virtqueue_has_more(vq, ret_more);
 }
 
 bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs)

@@ -80,6 +80,9 @@ bool virtqueue_disable_notify(struct virtqueue *vq);
 /* Ask it to notify again; *ret_more: it made more available before it knew. */
 bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more);
 
+/* Is there a chain to take? */
+bool virtqueue_has_more(const struct virtqueue *vq, bool *ret_more);
+
 /* Does the driver want an interrupt for what was pushed since the last look? */
 bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs);
 

@@ -71,6 +71,20 @@ struct worker {
 	int timeout_ms; /* in the timer's place if it cannot be set; or -1 */
 };
 
+/*
+ * Polling on the one CPU that the driver needs would hold it back. We are still
+ * where the thread that wrote DRIVER_OK put us.
+ */
+static bool can_poll(const struct session *session)
+{
+	cpu_set_t cpus;
+
+	return !session->disk.poll_by_default ||
+	       pthread_getaffinity_np(pthread_self(), sizeof(cpus), &cpus) ||
+	       CPU_COUNT(&cpus) > 1 ||
+	       (session->has_cpus && !CPU_EQUAL(&cpus, &session->cpus));
+}
+
 static void place(struct session *session)
 {
 	char name[16];
@@ -79,6 +93,8 @@ static void place(struct session *session)
 	snprintf(name, sizeof(name), "ktvblk-%llu",
 		 (unsigned long long)session->id.disk->instance_id % 100000000);
 	pthread_setname_np(pthread_self(), name);
+	if (can_poll(session))
+		polling_init(&session->polling, session->disk.poll_us);
 	if (!session->has_cpus)
 		return;
 	r = pthread_setaffinity_np(pthread_self(), sizeof(session->cpus),
@@ -202,9 +218,11 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	struct session *session = worker->session;
 	struct epoll_event events[TOKEN_COUNT];
 	struct wake wake;
+	uint64_t since_ns;
 	int n, saved;
 
 	session_leave(session);
+	since_ns = polling_now(&session->polling);
 	n = epoll_wait(session->epoll_fd, events, TOKEN_COUNT,
 		       worker->timeout_ms);
 	saved = errno;
@@ -226,6 +244,9 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 		worker->timeout_ms = -1;
 	}
 	*ret_drain = wake.timer || (wake.kick && !worker->blocked);
+	if (*ret_drain && !wake.timer)
+		polling_adapt(&session->polling,
+			      polling_now(&session->polling) - since_ns);
 	return true;
 }
 

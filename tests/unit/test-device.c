@@ -95,7 +95,7 @@ START_TEST(what_is_no_config_is_refused)
 	REFUSED(-EINVAL, c.size = 0);
 	REFUSED(-EINVAL, c.size = sizeof(c) - 8);
 	REFUSED(-EINVAL, c.backend = NULL);
-	REFUSED(-EINVAL, c.flags = 4);
+	REFUSED(-EINVAL, c.flags = 8);
 	REFUSED(-EINVAL, c.flags = UINT64_C(1) << 63);
 	REFUSED(-EINVAL, c.features_masked = RIG_VERSION_1);
 	REFUSED(-EINVAL, c.throttle.iops_burst = 1);
@@ -105,7 +105,10 @@ START_TEST(what_is_no_config_is_refused)
 	REFUSED(-EINVAL, c.queue_size_max = 2048);
 	REFUSED(-EINVAL, c.reset_timeout_ms = 3600001);
 	REFUSED(-EINVAL, c.destroy_timeout_ms = 3600001);
-	REFUSED(-EINVAL, c.reserved = 1);
+	REFUSED(-EINVAL, c.poll_us = 1001);
+	REFUSED(-EINVAL, c.poll_us = 1; c.flags = KTVBLK_NO_POLL);
+	REFUSED(-EINVAL, c.reserved[0] = 1);
+	REFUSED(-EINVAL, c.reserved[2] = 1);
 	REFUSED(-EINVAL, c.name = "a\nb");
 	REFUSED(-EINVAL, c.name = "\x1f");
 	REFUSED(-EINVAL, c.name = "\x7f");
@@ -136,6 +139,7 @@ START_TEST(the_most_of_everything_is_taken)
 	made.config.reset_timeout_ms = 3600000;
 	made.config.destroy_timeout_ms = 3600000;
 	made.config.stall_warn_ms = UINT32_MAX;
+	made.config.poll_us = 1000;
 	ck_assert_int_eq(ktvblk_destroy(expect_made(&made.config)),
 			 KTVBLK_JOINED);
 	/* And text of another alphabet. */
