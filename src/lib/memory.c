@@ -54,8 +54,9 @@ int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,
 	for (size_t i = 0; i < n_regions; i++)
 		if (!region_valid(&regions[i]))
 			return -EINVAL;
-	if (__builtin_mul_overflow(n_regions, sizeof(mem->regions[0]),
-				   &bytes) ||
+	/* mem_span() looks at two without asking; an empty one has nothing. */
+	if (__builtin_mul_overflow(MAX(n_regions, (size_t)2),
+				   sizeof(mem->regions[0]), &bytes) ||
 	    __builtin_add_overflow(bytes, sizeof(*mem), &bytes))
 		return -ENOMEM;
 	mem = malloc(bytes);
@@ -65,6 +66,7 @@ int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,
 	mem->release = release;
 	mem->userdata = userdata;
 	mem->n_regions = n_regions;
+	mem->regions[1] = (struct mem_region){ 0 };
 	for (size_t i = 0; i < n_regions; i++)
 		mem->regions[i] = (struct mem_region){
 			.start = regions[i].guest_addr,
@@ -98,8 +100,7 @@ struct ktvblk_mem *ktvblk_mem_unref(struct ktvblk_mem *mem)
 	return NULL;
 }
 
-void *mem_span(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len,
-	       uint64_t *ret_len)
+const struct mem_region *mem_search(const struct ktvblk_mem *mem, uint64_t addr)
 {
 	size_t low = 0, high = mem->n_regions;
 
@@ -112,14 +113,9 @@ void *mem_span(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len,
 		else
 			high = mid;
 	}
-	*ret_len = 0;
-	if (low == mem->n_regions || addr < mem->regions[low].start)
-		return NULL;
-
-	const struct mem_region *region = &mem->regions[low];
-
-	*ret_len = MIN(len, region->end - addr);
-	return region->host + (addr - region->start);
+	return low == mem->n_regions || addr < mem->regions[low].start
+		       ? NULL
+		       : &mem->regions[low];
 }
 
 bool mem_covers(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len)
@@ -191,8 +187,8 @@ static void copy_once(unsigned char *to, const unsigned char *from, size_t len)
 		*to = __atomic_load_n(from, __ATOMIC_RELAXED);
 }
 
-bool mem_read_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
-		   uint64_t len)
+bool mem_read_bytes_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
+			 uint64_t len)
 {
 	unsigned char *out = (unsigned char *)to;
 	uint64_t have;

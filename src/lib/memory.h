@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "ktvblk.h"
 
@@ -28,15 +29,34 @@ struct ktvblk_mem {
 	void (*release)(void *userdata);
 	void *userdata;
 	size_t n_regions;
-	struct mem_region regions[]; /* by address */
+	struct mem_region regions[]; /* by address; never fewer than two */
 };
+
+/* The region with addr, or NULL; by binary search. */
+const struct mem_region *mem_search(const struct ktvblk_mem *mem,
+				    uint64_t addr);
 
 /*
  * The host's address of addr, and how many bytes follow there in one piece, at
  * most len of them. NULL: addr is not in guest memory.
  */
-void *mem_span(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len,
-	       uint64_t *ret_len);
+static inline void *mem_span(const struct ktvblk_mem *mem, uint64_t addr,
+			     uint64_t len, uint64_t *ret_len)
+{
+	const struct mem_region *region = mem->regions;
+
+	/* Most machines have RAM below the 32-bit hole, and above. */
+	if (addr - region->start >= region->end - region->start) {
+		region++;
+		if (addr - region->start >= region->end - region->start)
+			region = mem_search(mem, addr);
+	}
+	*ret_len = 0;
+	if (!region)
+		return NULL;
+	*ret_len = len < region->end - addr ? len : region->end - addr;
+	return region->host + (addr - region->start);
+}
 
 /* The host's address of len bytes in one piece, or NULL. */
 static inline void *mem_at(const struct ktvblk_mem *mem, uint64_t addr,
@@ -59,7 +79,23 @@ bool mem_write(const struct ktvblk_mem *mem, uint64_t addr, const void *from,
 bool mem_zero(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
 
 /* mem_read() for a few bytes the guest may be changing: each is read once. */
-bool mem_read_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
-		   uint64_t len);
+bool mem_read_bytes_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
+			 uint64_t len);
+
+/* The same, quick for a descriptor or a request's header. */
+static inline bool mem_read_once(const struct ktvblk_mem *mem, uint64_t addr,
+				 void *to, uint64_t len)
+{
+	uint64_t words[2];
+	const uint64_t *from;
+
+	if (len != sizeof(words) || addr % sizeof(words[0]) ||
+	    !(from = (const uint64_t *)mem_at(mem, addr, sizeof(words))))
+		return mem_read_bytes_once(mem, addr, to, len);
+	words[0] = __atomic_load_n(&from[0], __ATOMIC_RELAXED);
+	words[1] = __atomic_load_n(&from[1], __ATOMIC_RELAXED);
+	memcpy(to, words, sizeof(words));
+	return true;
+}
 
 #endif

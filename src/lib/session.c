@@ -212,7 +212,9 @@ void session_needs_reset(struct session *session)
 
 void session_unthrottle(struct session *session)
 {
-	if (atomic_exchange(&session->throttled, false))
+	/* Mostly it does not, and then a look is enough. */
+	if (atomic_load_explicit(&session->throttled, memory_order_relaxed) &&
+	    atomic_exchange(&session->throttled, false))
 		gauge_drop(&session->stats->currently_throttled);
 }
 

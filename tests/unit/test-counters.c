@@ -105,8 +105,8 @@ START_TEST(gauge_inc_is_not_idempotent)
 {
 	struct ktvblk_stats *stats = stats_new();
 
-	count_add(&stats->currently_throttled, 1);
-	count_add(&stats->currently_throttled, 1);
+	gauge_raise(&stats->currently_throttled);
+	gauge_raise(&stats->currently_throttled);
 	ck_assert_counters(stats, .currently_throttled = 2);
 	ktvblk_stats_unref(stats);
 }
@@ -116,7 +116,8 @@ START_TEST(gauge_dec_takes_one)
 {
 	struct ktvblk_stats *stats = stats_new();
 
-	count_add(&stats->currently_throttled, 2);
+	gauge_raise(&stats->currently_throttled);
+	gauge_raise(&stats->currently_throttled);
 	gauge_drop(&stats->currently_throttled);
 	ck_assert_counters(stats, .currently_throttled = 1);
 	ktvblk_stats_unref(stats);
@@ -129,7 +130,7 @@ START_TEST(gauge_dec_saturates_at_zero)
 
 	gauge_drop(&stats->currently_throttled);
 	ck_assert_counters(stats, 0);
-	count_add(&stats->currently_throttled, 1);
+	gauge_raise(&stats->currently_throttled);
 	gauge_drop(&stats->currently_throttled);
 	gauge_drop(&stats->currently_throttled);
 	ck_assert_counters(stats, 0);
@@ -142,7 +143,7 @@ START_TEST(gauge_inc_and_dec_net_zero)
 	struct ktvblk_stats *stats = stats_new();
 
 	for (int i = 0; i < 100; i++) {
-		count_add(&stats->currently_throttled, 1);
+		gauge_raise(&stats->currently_throttled);
 		gauge_drop(&stats->currently_throttled);
 	}
 	ck_assert_counters(stats, 0);
@@ -293,7 +294,7 @@ static void *count_and_drop(void *arg)
 
 	for (int i = 0; i < ROUNDS; i++) {
 		count_read(stats, 3);
-		count_add(&stats->currently_throttled, 1);
+		gauge_raise(&stats->currently_throttled);
 		gauge_drop(&stats->currently_throttled);
 		gauge_drop(&stats->currently_throttled);
 	}
