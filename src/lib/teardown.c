@@ -42,6 +42,8 @@ void session_signal_stop(struct session *session)
 			return;
 		if (r != -EAGAIN) {
 			log_event(id, STOP_WRITE_FAILED, attempt, U64(-r));
+			/* A worker that sleeps is woken by this as well. */
+			eventfd_signal(session->ports->kick_fd);
 			return;
 		}
 		log_event(id, STOP_RETRIED, attempt);
