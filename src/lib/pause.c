@@ -10,17 +10,20 @@
 #include "device.h"
 #include "util.h"
 
-/* Count one on, and get the worker to look. */
+/* Get the worker to look at what was counted on. */
+static void wake_worker(struct ktvblk_dev *dev)
+{
+	int r = eventfd_signal(dev->ports->kick_fd);
+
+	if (r < 0 && r != -EAGAIN)
+		log_event(&dev->session->id, PAUSE_KICK_FAILED, U64(-r));
+}
+
 static void count_on(struct ktvblk_dev *dev)
 {
-	int r;
-
 	/* seq_cst, before the kick: the worker reads the kick, then this. */
 	atomic_fetch_add(&dev->ports->pause, 1);
 	ports_changed(dev->ports);
-	r = eventfd_signal(dev->ports->kick_fd);
-	if (r < 0 && r != -EAGAIN)
-		log_event(&dev->session->id, PAUSE_KICK_FAILED, U64(-r));
 }
 
 static void set_parked_fd(struct ports *ports, int fd)
@@ -44,6 +47,8 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 	set_parked_fd(dev->ports, fd);
 	if (!ports_pause_wanted(dev->ports))
 		count_on(dev);
+	/* Asked again, too: the kick before may have failed. */
+	wake_worker(dev);
 	if (!atomic_load(&dev->ports->workers))
 		log_event(&dev->session->id, PAUSE_NO_WORKER);
 	r = ports_tell_parked(dev->ports);
@@ -78,6 +83,8 @@ int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
 	ours = !ports_pause_wanted(dev->ports);
 	if (ours)
 		ktvblk_pause_begin(dev, -1);
+	else
+		wake_worker(dev);
 	if (await_paused(dev->ports, deadline_ns))
 		return 0;
 	if (ours)
@@ -98,5 +105,6 @@ int ktvblk_resume(struct ktvblk_dev *dev)
 		return 0;
 	set_parked_fd(dev->ports, -1);
 	count_on(dev);
+	wake_worker(dev);
 	return 1;
 }

@@ -340,6 +340,8 @@ START_TEST(a_worker_that_cannot_be_woken_is_told_of)
 
 	wedge_record(&rec);
 	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
+	ck_assert(eventually(worker_sleeps(&rig)));
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EIO,
 					.fd = ktvblk_kick_fd(rig.dev) });
@@ -347,8 +349,27 @@ START_TEST(a_worker_that_cannot_be_woken_is_told_of)
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_PAUSE_KICK_FAILED);
 	expect_number(record, "ERRNO", EIO);
 	ck_assert_int_eq(record->priority, LOG_WARNING);
+	/* Asked again it is. */
+	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -1), 0);
+	ck_assert(eventually(ktvblk_is_paused(rig.dev) == 1));
 	rig_close(&rig);
 	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(a_pause_that_follows_one_in_vain_wakes_the_worker)
+{
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
+	ck_assert(eventually(worker_sleeps(&rig)));
+	fault_set(&write_fault,
+		  &(struct fault_when){ .error = EIO,
+					.fd = ktvblk_kick_fd(rig.dev) });
+	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -1), 0);
+	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
+	rig_close(&rig);
 }
 END_TEST
 
@@ -572,6 +593,7 @@ TEST_PROGRAM("pause", pause_and_resume_count_on_changed,
 	     one_left_behind_tells_when_it_has_gone,
 	     a_parked_eventfd_that_is_full_is_told_of_in_a_debug_record,
 	     a_worker_that_cannot_be_woken_is_told_of,
+	     a_pause_that_follows_one_in_vain_wakes_the_worker,
 	     the_pause_of_a_stuck_worker_fails_in_time_and_it_runs_on,
 	     a_wait_that_fails_does_not_withdraw_an_earlier_request,
 	     the_pause_of_a_wedged_device_fails_until_the_wedge_ends,
