@@ -498,6 +498,7 @@ END_TEST
 struct ender {
 	struct rig *rig;
 	bool destroying;
+	struct latch cancelled;
 	_Atomic bool ended;
 };
 
@@ -505,6 +506,10 @@ static void *end_device(void *arg)
 {
 	struct ender *ender = (struct ender *)arg;
 
+	/* The request is pending when the call begins, and all through it. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	latch_wait(&ender->cancelled, WAIT_MS);
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 	if (ender->destroying)
 		ktvblk_destroy(ender->rig->dev);
 	else
@@ -518,18 +523,21 @@ START_TEST(a_thread_is_not_cancelled_inside_reset_or_destroy)
 {
 	for (int destroying = 0; destroying < 2; destroying++) {
 		struct rig rig;
-		struct ender ender = { &rig, destroying, false };
+		struct ender ender = { .rig = &rig, .destroying = destroying };
 		pthread_t thread;
 		void *ret;
 
 		wedge_open(&rig, BUDGET, 0);
 		wedge(&rig, VIRTIO_BLK_T_IN, 0);
+		latch_init(&ender.cancelled);
 		ck_assert_int_eq(
 			pthread_create(&thread, NULL, end_device, &ender), 0);
 		ck_assert_int_eq(pthread_cancel(thread), 0);
+		latch_set(&ender.cancelled);
 		ck_assert_int_eq(pthread_join(thread, &ret), 0);
 		ck_assert_ptr_eq(ret, PTHREAD_CANCELED);
 		ck_assert(ender.ended);
+		latch_destroy(&ender.cancelled);
 		if (destroying)
 			rig.dev = NULL;
 		wedge_close(&rig);
