@@ -136,7 +136,8 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * Storage in a regular file or a block device, raw: the format is never
  * guessed. The library works on a duplicate of fd, which it closes before
  * release(userdata) (may be NULL) runs; the caller keeps fd. A descriptor
- * opened O_RDONLY makes storage that can only be read. [any]
+ * opened O_RDONLY makes storage that can only be read. A short read is followed
+ * up, so that an error is never taken for the end of the file. [any]
  *   -EBADF   not a descriptor, or one without data (O_PATH)
  *   -EINVAL  NULL; neither a regular file nor a block device; write-only;
  *            O_APPEND, which would ignore the guest's sector

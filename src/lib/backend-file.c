@@ -24,8 +24,30 @@ static ssize_t file_preadv(void *userdata, const struct iovec *iov, int n_iov,
 {
 	const struct file *file = (const struct file *)userdata;
 	ssize_t n = preadv(file->fd, iov, n_iov, (off_t)offset);
+	ssize_t end = 0;
 
-	return n < 0 ? -errno : n;
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	/*
+	 * A short answer is the end of the file, or what was had before an
+	 * error: only the next call tells, and the guest must not take the one
+	 * for the other.
+	 */
+	for (int i = 0; i < n_iov; i++) {
+		end += (ssize_t)iov[i].iov_len;
+		while (n < end) {
+			const size_t left = (size_t)(end - n);
+			ssize_t more = pread(file->fd,
+					     (char *)iov[i].iov_base +
+						     iov[i].iov_len - left,
+					     left, (off_t)offset + n);
+
+			if (more <= 0)
+				return more < 0 ? -errno : n;
+			n += more;
+		}
+	}
+	return n;
 }
 
 static ssize_t file_pwritev(void *userdata, const struct iovec *iov, int n_iov,

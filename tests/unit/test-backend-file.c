@@ -274,6 +274,42 @@ START_TEST(a_read_over_the_end_is_short)
 }
 END_TEST
 
+/*
+ * The kernel answers with the bytes it has, and tells the error only next time.
+ * A process's memory is such a file: a page, and a hole behind it.
+ */
+START_TEST(an_error_behind_good_bytes_is_no_end_of_the_storage)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	int fd = test_file(), mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	struct ktvblk_backend *backend = backend_of(mem);
+	unsigned char *at =
+		(unsigned char *)mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char buf[1000];
+	struct iovec iov[] = { { buf, 500 }, { buf + 500, 500 } };
+	const uint64_t end = (uintptr_t)at + page;
+
+	munmap(at + page, page);
+	memset(at, 7, page);
+	ck_assert_int_eq(read_at(backend, buf, 1000, end - 1000), 1000);
+	ck_assert_int_eq(read_at(backend, buf, 1000, end - 999), -EIO);
+	ck_assert_int_eq(backend->ops.preadv(backend->userdata, iov, 2,
+					     end - 499),
+			 -EIO);
+	ck_assert_int_eq(backend->ops.preadv(backend->userdata, iov, 2,
+					     end - 999),
+			 -EIO);
+	/* Told at once: of a write, it is seen how far it came. */
+	ck_assert_int_eq(write_at(backend, buf, 1000, end - 600), 600);
+	ck_assert_int_eq(write_at(backend, buf, 400, end), -EIO);
+	munmap(at, page);
+	drop(backend);
+	close(mem);
+	close(fd);
+}
+END_TEST
+
 START_TEST(offsets_and_counts_the_kernel_cannot_take_are_errors)
 {
 	int fd = test_file();
@@ -513,6 +549,7 @@ END_TEST
 
 TEST_PROGRAM("backend-file", bytes_are_read_and_written_at_their_offset,
 	     segments_follow_each_other, a_read_over_the_end_is_short,
+	     an_error_behind_good_bytes_is_no_end_of_the_storage,
 	     offsets_and_counts_the_kernel_cannot_take_are_errors,
 	     what_the_system_call_says_is_the_answer,
 	     a_read_only_descriptor_makes_a_read_only_disk,
