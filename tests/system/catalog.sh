@@ -5,41 +5,14 @@
 # real journalctl -x. $BUILD (build) has the shared library.
 
 set -u
-here=$(dirname "$(realpath "$0")")
-top=$(realpath "$here/../..")
-BUILD=$(realpath "${BUILD:-$top/build}")
-export BUILD LC_ALL=C.UTF-8
-if [ "${PRIVATE-}" != /run/private ]; then
-	"$here/wedged-journald.sh" "$0" "$@"
-	rc=$?
-	[ $rc -eq 77 ] || exit $rc
-	exit 0
-fi
-
-passed=0 failed=0
-work=$PRIVATE/catalog
+# shellcheck source-path=SCRIPTDIR source=check.sh
+. "$(dirname "$0")/check.sh"
+private
+work_in "$PRIVATE/catalog"
 catalog=$top/src/catalog/libktvblk.catalog
-mkdir -p "$work"
-cd "$work" || exit 1
-${CC:-cc} -I"$top/include" -iquote "$top/src/lib" -o list-events \
-	"$here/catalog-events.c" || exit 1
-${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I"$top/include" -o vmm \
-	"$here/wedged-vmm.c" -L"$BUILD" -lktvblk -lsystemd -pthread || exit 1
-export LD_LIBRARY_PATH=$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-./list-events >events
-
-# check NAME COMMAND...: it succeeds.
-check() {
-	local name=$1
-	shift
-	if "$@"; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAIL $name: $*"
-		head -n 20 out 2>/dev/null | sed 's/^/    | /'
-	fi
-}
+build vmm "$here/wedged-vmm.c"
+list_events >events
+show=(out)
 
 # The entry of a MESSAGE_ID: all between its line and the next.
 entry() { awk -v id="$1" '/^-- / { on = $2 == id } on' "$catalog"; }
@@ -117,5 +90,4 @@ check 'the request' grep -q '^░░ Request: in of 4096 bytes at sector 2048' o
 check 'the thread' grep -q '^░░ Thread [0-9]*: state S, system call' out
 check 'the fence' grep -q '^░░ Fenced: yes\.' out
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+sums

@@ -8,31 +8,12 @@
 # shellcheck disable=SC2013,SC2046,SC2086 # lists of words
 
 set -u
-here=$(dirname "$(realpath "$0")")
-top=$(realpath "$here/../..")
-BUILD=$(realpath "${BUILD:-$top/build}")
-export LC_ALL=C.UTF-8
-passed=0 failed=0 skipped=0
+# shellcheck source-path=SCRIPTDIR source=check.sh
+. "$(dirname "$0")/check.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$top/src/man" || exit 1
 
-# check NAME COMMAND...: it succeeds, and says why not.
-check() {
-	local name=$1
-	shift
-	if "$@" >"$work/out" 2>&1; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAIL $name"
-		head -n 20 "$work/out" | sed 's/^/    | /'
-	fi
-}
-skip() {
-	skipped=$((skipped + 1))
-	echo "skipped: $*"
-}
 # same WHAT-A-SAYS WHAT-B-SAYS: two lists, in any order.
 same() { diff <(sort -u "$1") <(sort -u "$2"); }
 
@@ -153,13 +134,12 @@ for name in $(sed -n 's/^int \(ktvblk_[a-z_]*\)(.*/\1/p' "$top/include/ktvblk.h"
 done
 
 echo '- every record'
-${CC:-cc} -I"$top/include" -iquote "$top/src/lib" -o "$work/events" \
-	"$here/catalog-events.c" || exit 1
-"$work/events" | awk '{
+list_events >"$work/events"
+awk '{
 	split("emerg alert crit err warning notice info debug", p, " ")
 	line = $1 " " $2 " " p[$3 + 1] ($4 == "l" ? " limited" : "")
 	for (i = 5; i <= NF; i++) line = line " " $i
-	print line }' | sort >"$work/events-are"
+	print line }' "$work/events" | sort >"$work/events-are"
 perl -ne '
 	if (/^\.Sh /) { $on = /KINDS/ }
 	next unless $on;
@@ -188,8 +168,8 @@ done
 # The one-liners beside ktvblk-wedged name all it looks at, but for a panic.
 check 'the one-liners' same \
 	<(grep -o 'MESSAGE_ID=[0-9a-f]*' man1/ktvblk-wedged.1 | cut -d= -f2) \
-	<("$work/events" | awk '/^(RESET|DESTROY)_(TIMED_OUT|HELPER)/ ||
-		/^RECLAIMED/ || /^REQUEST_(STALLED|RESUMED)/ { print $2 }')
+	<(awk '/^(RESET|DESTROY)_(TIMED_OUT|HELPER)/ ||
+		/^RECLAIMED/ || /^REQUEST_(STALLED|RESUMED)/ { print $2 }' "$work/events")
 
 echo '- the programs'
 # Options in --help and in the page.
@@ -223,5 +203,4 @@ for page in $(grep -l '^#include <ktvblk.h>' man3/*.3 man7/*.7); do
 done
 check 'there are examples' [ $n -ge 9 ]
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+sums

@@ -6,42 +6,17 @@
 # and the shared library.
 
 set -u
-here=$(dirname "$(realpath "$0")")
-top=$here/../..
-BUILD=$(realpath "${BUILD:-$top/build}")
-export BUILD LC_ALL=C.UTF-8 TZ=UTC
-if [ "${PRIVATE-}" != /run/private ]; then
-	"$here/wedged-journald.sh" "$0" "$@"
-	rc=$?
-	[ $rc -eq 77 ] || exit $rc
-	exit 0
-fi
-
-passed=0 failed=0 skipped=0
-work=$PRIVATE/wedged
+# shellcheck source-path=SCRIPTDIR source=check.sh
+. "$(dirname "$0")/check.sh"
+private
+work_in "$PRIVATE/wedged"
 out=$work/out err=$work/err
-mkdir -p "$work"
-cd "$work" || exit 1
+show=("$out" "$err")
 # Where a reader without any rights finds it too.
 cp "$BUILD/ktvblk-wedged" "$work/" || exit 1
-${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I"$top/include" -o vmm \
-	"$here/wedged-vmm.c" -L"$BUILD" -lktvblk -lsystemd -pthread || exit 1
-export LD_LIBRARY_PATH=$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+build vmm "$here/wedged-vmm.c"
 # shellcheck disable=SC2206 # words
 wedged=(${TEST_WRAPPER-} ./ktvblk-wedged)
-
-# check NAME COMMAND...: it succeeds.
-check() {
-	local name=$1
-	shift
-	if "$@"; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAIL $name: $*"
-		head -n 20 "$out" "$err" | cut -c 1-200 | sed 's/^/    | /'
-	fi
-}
 
 # run STATUS ARGUMENT...: ktvblk-wedged ends so; what it says is in out and err.
 run() {
@@ -260,8 +235,7 @@ if [ $! -eq "$pid" ]; then
 	check 'a pid used again' quiet 1 --since="$since" -j
 	check 'a pid used again: gone' json process '"gone"'
 else
-	echo 'skipped: pids cannot be chosen here'
-	skipped=$((skipped + 1))
+	skip 'pids cannot be chosen here'
 fi
 kill $!
 # One that waits for its parent, who never asks.
@@ -469,5 +443,4 @@ mount -t tmpfs tmpfs /var/log
 check 'no journal here' trouble
 kill_vmm
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+sums

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# wedged-journald.sh COMMAND...: run COMMAND with a journald of its own, in its
+# private-journald.sh COMMAND...: run COMMAND with a journald of its own, in its
 # own mount and pid namespaces, as root or with a user namespace. Nothing of it
 # is left behind. $PRIVATE is a directory that goes away with it. Exits with the
 # command's status, or 77, with a reason, where that cannot be had here.
@@ -43,7 +43,7 @@ cat >/run/systemd/journald.conf.d/private.conf <<-EOF
 	ReadKMsg=no
 	Audit=no
 	ForwardToSyslog=no
-	SystemMaxUse=64M
+	SystemMaxUse=512M
 EOF
 /lib/systemd/systemd-journald 2>"$PRIVATE/journald.log" &
 for _ in {1..100}; do

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+#
+# For the tests in bash: `. check.sh`, private if a journald is needed, checks,
+# and sums at the end. $top is the tree, $BUILD what was built of it, $work a
+# directory to work in.
+
+here=$(dirname "$(realpath "$0")")
+top=$(realpath "$here/../..")
+BUILD=$(realpath "${BUILD:-$top/build}")
+export BUILD LC_ALL=C.UTF-8 TZ=UTC
+passed=0 failed=0 skipped=0
+show=() # files that a failure shows
+
+# private: go on with a journald of our own, or not at all.
+private() {
+	[ "${PRIVATE-}" != /run/private ] || return 0
+	"$here/private-journald.sh" "$0"
+	rc=$?
+	[ $rc -eq 77 ] || exit $rc
+	exit 0
+}
+
+# work_in DIR: from here on.
+work_in() {
+	work=$1
+	mkdir -p "$work"
+	cd "$work" || exit 1
+}
+
+# check NAME COMMAND...: it succeeds.
+check() {
+	local name=$1
+	shift
+	if "$@" >"$work/said" 2>&1; then
+		passed=$((passed + 1))
+		return
+	fi
+	failed=$((failed + 1))
+	echo "FAIL $name"
+	head -qn 20 "$work/said" "${show[@]}" | cut -c 1-200 | sed 's/^/    | /'
+}
+
+skip() {
+	skipped=$((skipped + 1))
+	echo "skipped: $*"
+}
+
+sums() {
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ $failed -eq 0 ]
+}
+
+# build PROGRAM SOURCE...: with the library in $BUILD.
+build() {
+	local program=$1
+	shift
+	${CC:-cc} -std=gnu11 -D_GNU_SOURCE -I. -I"$top/include" \
+		-iquote "$top/src/lib" -iquote "$top/src/demo" -o "$program" \
+		"$@" -L"$BUILD" -lktvblk -lsystemd -pthread || exit 1
+	export LD_LIBRARY_PATH=$BUILD
+}
+
+# The library's events: name, MESSAGE_ID, priority, l or -, fields.
+list_events() {
+	${CC:-cc} -I"$top/include" -iquote "$top/src/lib" -o "$work/list-events" \
+		"$here/catalog-events.c" || exit 1
+	"$work/list-events"
+}
