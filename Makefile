@@ -266,8 +266,8 @@ guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 check-guest: guest-parts	## real guests (GUESTS="ring3 cloud wedge amd64 nested")
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
-check-docs: all	## manual pages, message catalogue, ktvblk-wedged
-	@for t in man catalog wedged; do \
+check-docs: all	## manual pages, message catalogue, ktvblk-wedged, jails
+	@for t in man catalog wedged jail; do \
 		BUILD=$(BUILD) tests/system/$$t.sh || exit 1; done
 
 check-demo: $(BUILD)/ktvblk-demo	## the tour with each option, user and journal

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * jail [FILE]: the lives of devices with all that calls system calls: service,
+ * throttle, placement, pause, reset, a wedge, its end, destroy. Without FILE it
+ * prints which were made; with it, see crew_start().
+ *
+ * Storage, driver and guest memory are the demo's. What these do by themselves
+ * is done on the main thread, which has no filter; jobs are the crew's.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_blk.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "driver.h"
+#include "event.h"
+#include "hang.h"
+#include "jail.h"
+#include "say.h"
+
+#define DISK_BYTES (1 << 20)
+
+static struct ktvblk_config config;
+static struct ktvblk_dev *dev;
+static struct driver driver;
+static struct guest guest;
+static int fd, result;
+static enum ktvblk_outcome outcome;
+
+static void job_backend(void)
+{
+	result = ktvblk_backend_new_fd(fd, NULL, NULL, &config.backend);
+}
+
+static void job_new(void)
+{
+	result = ktvblk_new(&config, &dev);
+}
+
+static void job_start(void)
+{
+	driver_start(&driver, dev, &guest);
+}
+
+static void job_kick(void)
+{
+	driver_kick(&driver);
+}
+
+static void job_reset(void)
+{
+	driver_reset(&driver);
+}
+
+static void job_pause(void)
+{
+	result = ktvblk_pause_begin(dev, guest.released);
+	if (result == 0)
+		result = ktvblk_pause(dev, 5000);
+	if (result == 0)
+		result = ktvblk_resume(dev) - 1;
+}
+
+static void job_request_stop(void)
+{
+	result = ktvblk_request_stop(dev);
+}
+
+static void job_destroy(void)
+{
+	outcome = ktvblk_destroy(dev);
+}
+
+static void must(enum caller caller, void (*job)(void))
+{
+	crew_do(caller, job);
+	if (result)
+		die("%s: %s", caller_names[caller], strerror(-result));
+}
+
+static void destroy(enum ktvblk_outcome expected)
+{
+	crew_do(END, job_destroy);
+	if (outcome != expected)
+		die("destroy: %s", ktvblk_outcome_name(outcome));
+}
+
+static void request(uint32_t type, uint32_t bytes)
+{
+	uint8_t status;
+
+	driver_submit(&driver, 0, type, 0, bytes);
+	crew_do(MMIO, job_kick);
+	if (driver_wait(&driver, 5000, &status) != 0 || status)
+		die("a request of type %u failed", type);
+}
+
+static void serve(void)
+{
+	request(VIRTIO_BLK_T_OUT, 4096);
+	request(VIRTIO_BLK_T_FLUSH, 0);
+	for (int i = 0; i < 3; i++)
+		request(VIRTIO_BLK_T_IN, 4096);
+}
+
+static void new_device(void)
+{
+	guest_open(&guest);
+	must(NEW, job_new);
+	config.backend = ktvblk_backend_unref(config.backend);
+	if (ktvblk_set_memory(dev, guest.mem) < 0)
+		die("no memory for the device");
+	guest_lend(&guest);
+}
+
+static void a_good_life(void)
+{
+	const uint32_t cpu = (uint32_t)sched_getcpu();
+
+	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
+	config.throttle.iops = 4;
+	must(BACKEND, job_backend);
+	new_device();
+	ktvblk_set_worker_cpus(dev, &cpu, 1);
+	crew_do(MMIO, job_start);
+	serve();
+	must(PAUSE, job_pause);
+	crew_do(MMIO, job_reset);
+	crew_do(MMIO, job_start);
+	serve();
+	must(END, job_request_stop);
+	destroy(KTVBLK_JOINED);
+	if (!guest_close(&guest))
+		die("guest memory is still in use");
+}
+
+static void await_state(int state, bool is)
+{
+	while ((ktvblk_get_state(dev) == state) != is)
+		poll(NULL, 0, 1);
+}
+
+static void hang_a_request(struct hang *hang)
+{
+	hang_arm(hang);
+	driver_submit(&driver, 0, VIRTIO_BLK_T_IN, 0, 4096);
+	crew_do(MMIO, job_kick);
+	hang_await_stuck(hang);
+}
+
+static void a_bad_life(void)
+{
+	struct hang hang;
+
+	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
+	config.reset_timeout_ms = config.destroy_timeout_ms = 50;
+	config.stall_warn_ms = 20;
+	config.capacity_bytes = DISK_BYTES; /* or the callback says it */
+	hang_open(&hang, fd);
+	config.backend = hang_backend(&hang, false);
+	new_device();
+	crew_do(MMIO, job_start);
+	hang_a_request(&hang);
+	await_state(KTVBLK_STATE_STALLED, true);
+	crew_do(MMIO, job_reset);
+	await_state(KTVBLK_STATE_WEDGED, true);
+	crew_do(MMIO, job_start); /* its worker waits for the one before */
+	hang_let_go(&hang);
+	await_state(KTVBLK_STATE_WEDGED, false);
+	serve();
+	hang_a_request(&hang);
+	destroy(KTVBLK_TIMED_OUT);
+	hang_let_go(&hang);
+	if (!hang_close(&hang) || !guest_close(&guest))
+		die("the device did not give back what it had");
+}
+
+/* No worker that could run the release callbacks. */
+static void a_short_life(void)
+{
+	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
+	must(BACKEND, job_backend);
+	new_device();
+	destroy(KTVBLK_JOINED);
+	if (!guest_close(&guest))
+		die("guest memory is still in use");
+}
+
+int main(int argc, char **argv)
+{
+	const char *allowed = argc > 1 ? argv[1] : NULL;
+
+	fd = open(".", O_RDWR | O_CLOEXEC | O_TMPFILE, 0600);
+	if (fd < 0 || ftruncate(fd, DISK_BYTES) < 0)
+		die("no disk: %s", strerror(errno));
+	crew_start(allowed);
+	a_good_life();
+	a_bad_life();
+	a_short_life();
+	if (!allowed)
+		crew_print_calls();
+	fflush(stdout);
+	_exit(0);
+}

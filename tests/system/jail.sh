@@ -1,0 +1,113 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What libktvblk(7) says under JAILS, with a real journald: each thread makes
+# the system calls listed for it and no other; a device lives behind filters
+# built of that list; what a chroot lacks. $BUILD (build) has the library.
+
+set -u
+# shellcheck source-path=SCRIPTDIR source=check.sh
+. "$(dirname "$0")/check.sh"
+private
+work_in "$PRIVATE/jail"
+if [ "$(uname -m)" != x86_64 ]; then
+	skip 'the page lists the system calls of x86-64'
+	sums
+	exit
+fi
+echo '#include <sys/syscall.h>' | ${CC:-cc} -E -dM - |
+	sed -n 's/^#define __NR_\([a-z0-9_]*\) [0-9].*/{ "\1", __NR_\1 },/p' >calls.inc
+build jail "$here"/jail{,-crew}.c "$top"/src/demo/{driver,event,guest,hang,image,say}.c
+build vmm "$here/wedged-vmm.c"
+
+# The lists: "THREAD CALL" of those it makes, and of those it perhaps makes.
+perl -ne '
+	if (/^\.Ss (.*)/) { $on = $1 eq "System calls" }
+	$on = 0 if /^\.El/;
+	next unless $on;
+	if (/^\.It (.*)/) {
+		$perhaps = 0;
+		$_ = $1;
+		@who = /that calls/ ? "caller" : /of the library/ ? "library" :
+			/Ns Ar id/ ? "ktvblk-id" : /^Li (\S+)/ ? $1 :
+			/request_stop.*destroy/ ? "destroy" :
+			/pause.*resume/ ? "pause" : /^Xr ktvblk_(\S+) 3$/ ? $1 : die;
+	}
+	$perhaps = 1 if /^perhaps/ || /; perhaps/;
+	print $perhaps ? "perhaps" : "surely", " $who[0] $1\n" if /^\.Li (\w+)/;
+	' "$top/src/man/man7/libktvblk.7" >page
+sed -n 's/^surely //p' page | sort -u >surely
+cut -d' ' -f2- page | sort -u >all
+
+echo '- each thread by itself'
+check 'a life without a filter' bash -c 'timeout 60 ./jail >seen'
+# Common lists hold for each of their threads; ktvblk-drop runs the demo's
+# release callback, which writes an eventfd.
+awk 'NR == FNR { listed[$0] = 1; next }
+	{ common = $1 ~ /^ktvblk-/ ? "library" : "caller" }
+	listed[$0] || listed[common " " $2] { next }
+	$0 != "ktvblk-drop write"' all <(sort -u seen) >unlisted
+check 'no thread makes a call that is not listed for it' diff /dev/null unlisted
+awk 'NR == FNR { seen[$0] = 1
+		seen[($1 ~ /^ktvblk-/ ? "library" : "caller") " " $2] = 1; next }
+	!seen[$0]' seen surely >unseen
+check 'each call listed is made' diff /dev/null unseen
+cut -d' ' -f1 surely | sort -u >threads
+while read -r thread; do
+	check "$thread: some calls are listed" \
+		[ "$(grep -c "^$thread " surely)" -ge 2 ]
+done <threads
+
+echo '- behind filters'
+echo 'ktvblk-drop write' >>all
+check 'a life with what is listed' timeout 60 ./jail all
+# The filters are real: what is needed and left out ends the process.
+for line in 'ktvblk-id preadv' 'ktvblk-log sendmsg' 'library set_robust_list' \
+	'new eventfd2' 'backend_new_fd fcntl' 'mmio_write epoll_create1' \
+	'destroy clone3' 'pause fcntl'; do
+	grep -vx "$line" all >less
+	check "not without $line" bash -c 'timeout 60 ./jail less
+		[ $? -eq 159 ]' # SIGSYS
+done
+
+echo '- in a chroot'
+# in_chroot COMMAND...: given to the VMM; its answers are in out.
+mkdir -p root/run/systemd/journal
+ldd vmm | grep -o '/[^ ]*' | while read -r file; do
+	mkdir -p "root${file%/*}"
+	cp "$file" "root$file"
+done
+mkdir -p "root$BUILD"
+cp -d "$BUILD"/libktvblk.so* "root$BUILD"
+cp vmm root/
+in_chroot() {
+	printf '%s\n' "$@" | timeout 20 chroot root /vmm >out 2>&1
+}
+# record DISK [FIELD]: the wedge of that disk is in the journal, with the field.
+record() {
+	journalctl --sync
+	[ -n "$(journalctl -o cat --output-fields="${2-MESSAGE}" KTVBLK_DISK="$1")" ]
+}
+show=(out)
+check 'no socket: no error' in_chroot 'new lost' hang destroy release wait
+check 'no socket: each answer' [ "$(xargs <out)" = 'ok ok timed out ok ok' ]
+check 'no socket: no record' eval '! record lost'
+touch root/run/systemd/journal/socket
+mount --bind /run/systemd/journal/socket root/run/systemd/journal/socket
+check 'the socket' in_chroot 'new kept' hang destroy release wait
+check 'the socket: a record' record kept KTVBLK_TIMEOUT_MS
+check 'no /proc: the thread' record kept KTVBLK_STUCK_TID
+for field in STATE SYSCALL WCHAN; do
+	check "no /proc: no $field" eval "! record kept KTVBLK_STUCK_$field"
+done
+mkdir root/proc
+mount --bind /proc root/proc
+in_chroot 'new both' hang destroy release wait
+check '/proc: where it is stuck' record both KTVBLK_STUCK_SYSCALL
+check 'no libgcc_s: pthread_exit() in a callback aborts' eval \
+	'in_chroot "new aborts" hang panic; [ $? -eq 134 ]'
+cp "$(cc -print-file-name=libgcc_s.so.1)" root/lib/x86_64-linux-gnu/
+check 'libgcc_s: it is a panic' in_chroot 'new panics' hang panic destroy
+check 'libgcc_s: recorded' [ "$(tail -1 out)" = panicked ]
+
+sums
