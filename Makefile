@@ -62,6 +62,7 @@ SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
 VMM_OBJ  := $(call objects,$(wildcard src/demo/vmm*.c))
 GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c ring3.c \
 	tsc-khz.c))
+BENCH_OBJ := $(call objects,$(wildcard tests/bench/*.c))
 HELP_OBJ := $(call objects,$(filter-out tests/unit/test-% %/tsan-clockjoin.c,\
 	$(wildcard tests/unit/*.c)))
 
@@ -185,6 +186,12 @@ $(GUEST)/tsc-khz: $(GUEST)/tsc-khz.o
 	$(call say,LD,$@)
 	$(Q)$(LINK) -o $@ $^
 
+# Stands in front of libc, to count: see tests/bench/count.h.
+BENCH_BIN = $(BUILD)/tests/bench/bench
+$(BENCH_BIN): $(BENCH_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -rdynamic -o $@ $^
+
 $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
@@ -266,6 +273,9 @@ guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 check-guest: guest-parts	## real guests (GUESTS="ring3 cloud wedge amd64 nested")
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
+bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=libktvblk.so, BENCH_ARGS=...)
+	@tests/bench/run.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
+
 check-docs: all	## manual pages, message catalogue, ktvblk-wedged, jails
 	@for t in man catalog wedged jail; do \
 		BUILD=$(BUILD) tests/system/$$t.sh || exit 1; done
@@ -316,11 +326,11 @@ help:	## this list
 		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
 
 FORCE:
-.PHONY: all check check-asan check-tsan check-valgrind check-headers \
+.PHONY: all bench check check-asan check-tsan check-valgrind check-headers \
 	check-symbols check-journal check-wedge guest-parts check-guest check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci deps-guest format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
-	$(GUEST_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
+	$(GUEST_OBJ) $(BENCH_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))

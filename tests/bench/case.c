@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* See case.h. */
+
+#include <fnmatch.h>
+#include <stdio.h>
+
+#include "case.h"
+#include "measure.h"
+
+static const char *const stores[] = { "null", "tmpfs", "cache", "direct" };
+static const char *const mixes[] = { "read", "write", "mixed", "flush" };
+static const struct {
+	uint32_t bytes;
+	const char *name;
+} sizes[] = {
+	{ 512, "512" }, { 4096, "4k" }, { 65536, "64k" }, { 1048576, "1m" }
+};
+static const unsigned int depths[] = { 1, 4, 32, 128 };
+
+/* What a run of a few minutes takes. */
+static const char *const quick[] = {
+	"null/4k/d1/read/fenced",
+	"null/4k/d32/read/*",
+	"null/4k/d32/read/*/spin",
+	"null/512/d32/read/*/spin",
+	"tmpfs/4k/d32/read/*/spin",
+	"cache/512/d32/read/fenced/spin",
+	"cache/4k/d1/read/fenced",
+	"cache/4k/d1/read/*/no-poll",
+	"cache/4k/d4/read/fenced",
+	"cache/4k/d32/read/*",
+	"cache/4k/d32/read/*/spin",
+	"cache/4k/d32/read/fenced/no-event-idx",
+	"cache/4k/d32/read/fenced/no-indirect",
+	"cache/4k/d32/write/*/spin",
+	"cache/4k/d32/mixed/fenced/spin",
+	"cache/4k/d128/read/*",
+	"cache/64k/d32/read/*",
+	"cache/1m/d4/read/*",
+	"direct/4k/d1/read/fenced",
+	"direct/4k/d32/read/fenced",
+	"direct/4k/d32/flush/fenced",
+};
+
+const char *store_name(enum store_kind store)
+{
+	return stores[store];
+}
+
+static bool is_quick(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(quick); i++)
+		if (fnmatch(quick[i], name, FNM_PATHNAME) == 0)
+			return true;
+	return false;
+}
+
+/* Polling and spinning at 4 KiB only: they do not change what a request is. */
+static bool is_full(const struct bench_case *c)
+{
+	if (!c->no_poll && !c->spin)
+		return true;
+	return c->bytes == 4096 && c->no_poll != c->spin && !c->no_event_idx &&
+	       !c->no_indirect;
+}
+
+static bool is_selected(const struct bench_case *c, char *const *patterns,
+			int n, bool full)
+{
+	for (int i = 0; i < n; i++)
+		if (fnmatch(patterns[i], c->name, FNM_PATHNAME) == 0)
+			return true;
+	return n == 0 && (full ? is_full(c) : is_quick(c->name));
+}
+
+/* The bits of the last dimension, in the order of their names. */
+static void set_options(struct bench_case *c, unsigned int bits)
+{
+	c->zero_copy = bits & 1;
+	c->no_event_idx = bits & 2;
+	c->no_indirect = bits & 4;
+	c->no_poll = bits & 8;
+	c->spin = bits & 16;
+}
+
+static void set_name(struct bench_case *c, const char *size)
+{
+	snprintf(c->name, sizeof(c->name), "%s/%s/d%u/%s/%s%s%s%s%s",
+		 stores[c->store], size, c->depth, mixes[c->mix],
+		 c->zero_copy ? "zerocopy" : "fenced",
+		 c->no_event_idx ? "/no-event-idx" : "",
+		 c->no_indirect ? "/no-indirect" : "",
+		 c->no_poll ? "/no-poll" : "", c->spin ? "/spin" : "");
+}
+
+void cases_visit(char *const *patterns, int n_patterns, bool full,
+		 void (*visit)(const struct bench_case *c, void *userdata),
+		 void *userdata)
+{
+	const size_t options = 1 << 5;
+	const size_t n = STORE_KINDS * ARRAY_SIZE(sizes) * ARRAY_SIZE(depths) *
+			 MIXES * options;
+
+	for (size_t i = 0; i < n; i++) {
+		struct bench_case c = { 0 };
+		size_t rest = i, size;
+
+		set_options(&c, (unsigned int)(rest % options));
+		rest /= options;
+		c.mix = (enum mix)(rest % MIXES);
+		rest /= MIXES;
+		c.depth = depths[rest % ARRAY_SIZE(depths)];
+		rest /= ARRAY_SIZE(depths);
+		size = rest % ARRAY_SIZE(sizes);
+		c.bytes = sizes[size].bytes;
+		c.store = (enum store_kind)(rest / ARRAY_SIZE(sizes));
+		set_name(&c, sizes[size].name);
+		if (is_selected(&c, patterns, n_patterns, full))
+			visit(&c, userdata);
+	}
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef BENCH_CASE_H
+#define BENCH_CASE_H
+
+/*
+ * What is measured: a combination of storage, request and driver, with a name
+ * such as cache/4k/d32/read/fenced or null/512/d1/write/zerocopy/no-event-idx.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DEPTH_MAX 128
+#define DISK_BYTES (UINT64_C(64) << 20)
+
+enum store_kind {
+	STORE_NULL, /* ops that return at once */
+	STORE_TMPFS,
+	STORE_CACHE, /* a file of a real file system, in the page cache */
+	STORE_DIRECT, /* the same with O_DIRECT */
+	STORE_KINDS
+};
+
+enum mix {
+	MIX_READ,
+	MIX_WRITE,
+	MIX_MIXED, /* two reads to a write */
+	MIX_FLUSH, /* fifteen writes to a flush */
+	MIXES
+};
+
+struct bench_case {
+	char name[96];
+	enum store_kind store;
+	uint32_t bytes;
+	unsigned int depth;
+	enum mix mix;
+	bool zero_copy;
+	bool no_event_idx;
+	bool no_indirect;
+	bool no_poll; /* KTVBLK_NO_POLL */
+	bool spin; /* a driver that looks at the ring and never sleeps */
+};
+
+enum op { OP_READ, OP_WRITE, OP_FLUSH };
+
+/* The n-th request: the device and the limit get the same ones. */
+static inline enum op case_op(const struct bench_case *c, uint32_t n)
+{
+	switch (c->mix) {
+	case MIX_WRITE:
+		return OP_WRITE;
+	case MIX_MIXED:
+		return n % 3 == 2 ? OP_WRITE : OP_READ;
+	case MIX_FLUSH:
+		return n % 16 == 15 ? OP_FLUSH : OP_WRITE;
+	default:
+		return OP_READ;
+	}
+}
+
+static inline uint64_t case_offset(const struct bench_case *c, uint32_t n)
+{
+	const uint32_t blocks = (uint32_t)(DISK_BYTES / c->bytes);
+
+	/* The golden ratio: all over the disk, the same in each run. */
+	return (uint64_t)((uint32_t)(n * UINT32_C(0x9e3779b1)) >> 8) % blocks *
+	       c->bytes;
+}
+
+/*
+ * Call visit() for each case of the selection: those that match one of the
+ * patterns (see fnmatch) of all there are, or the short list if there is none.
+ */
+void cases_visit(char *const *patterns, int n_patterns, bool full,
+		 void (*visit)(const struct bench_case *c, void *userdata),
+		 void *userdata);
+
+const char *store_name(enum store_kind store);
+
+#endif

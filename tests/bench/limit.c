@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* See limit.h. */
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "limit.h"
+
+struct limit {
+	const struct guest *guest;
+	const struct store *store;
+	uint32_t cpu;
+	uint64_t for_ns;
+	struct run *run;
+	int kick_fd;
+	int irq_fd;
+};
+
+/* The n-th request. */
+static void serve(const struct limit *limit, uint32_t n)
+{
+	const struct bench_case *what = limit->guest->what;
+	const enum op op = case_op(what, n);
+	const struct iovec iov = { guest_data(limit->guest, n % what->depth),
+				   what->bytes };
+	const off_t at = (off_t)case_offset(what, n);
+	ssize_t moved = what->bytes;
+
+	if (limit->store->fd < 0)
+		return;
+	if (op == OP_FLUSH)
+		moved = fdatasync(limit->store->fd) ? -1 : moved;
+	else if (op == OP_READ)
+		moved = preadv(limit->store->fd, &iov, 1, at);
+	else
+		moved = pwritev(limit->store->fd, &iov, 1, at);
+	if (moved != (ssize_t)what->bytes)
+		die("%s: bare request: %s", what->name, strerror(errno));
+}
+
+static void *bare_loop(void *arg)
+{
+	const struct limit *limit = (const struct limit *)arg;
+	struct run *run = limit->run;
+	uint64_t start, cpu_ns;
+	uint32_t n = 0;
+
+	cpu_pin(limit->cpu);
+	cpu_ns = thread_cpu_ns(gettid());
+	start = now_ns();
+	do {
+		/* The clock costs what a few percent of a request do. */
+		for (unsigned int i = 0; i < 8; i++)
+			serve(limit, n++);
+	} while (now_ns() - start < limit->for_ns);
+	run->elapsed_ns = now_ns() - start;
+	run->worker_cpu_ns = thread_cpu_ns(gettid()) - cpu_ns;
+	run->requests = n;
+	return NULL;
+}
+
+static void start(struct limit *limit, pthread_t *thread, void *(*loop)(void *))
+{
+	int r = pthread_create(thread, NULL, loop, limit);
+
+	if (r)
+		die("pthread_create: %s", strerror(r));
+}
+
+void limit_bare(const struct guest *guest, const struct store *store,
+		uint32_t cpu, uint64_t for_ns, struct run *run)
+{
+	struct limit limit = { guest, store, cpu, for_ns, run, -1, -1 };
+	pthread_t thread;
+
+	*run = (struct run){ 0 };
+	start(&limit, &thread, bare_loop);
+	pthread_join(thread, NULL);
+}
+
+/* A kick of more than 1 is the last. */
+static void *ping_pong_server(void *arg)
+{
+	const struct limit *limit = (const struct limit *)arg;
+	const uint64_t one = 1;
+	uint64_t count, cpu_ns;
+
+	cpu_pin(limit->cpu);
+	cpu_ns = thread_cpu_ns(gettid());
+	for (uint32_t n = 0;; n++) {
+		if (read(limit->kick_fd, &count, sizeof(count)) < 0)
+			die("eventfd: %s", strerror(errno));
+		if (count > 1)
+			break;
+		serve(limit, n);
+		if (write(limit->irq_fd, &one, sizeof(one)) < 0)
+			die("eventfd: %s", strerror(errno));
+	}
+	limit->run->worker_cpu_ns = thread_cpu_ns(gettid()) - cpu_ns;
+	return NULL;
+}
+
+void limit_ping_pong(const struct guest *guest, const struct store *store,
+		     uint32_t cpu, uint64_t for_ns, struct run *run)
+{
+	struct limit limit = { guest, store, cpu, for_ns, run, -1, -1 };
+	struct pollfd irq = { .events = POLLIN };
+	const uint64_t one = 1, last = 2;
+	uint64_t begun, now, count;
+	pthread_t thread;
+
+	*run = (struct run){ 0 };
+	limit.kick_fd = eventfd(0, EFD_CLOEXEC);
+	limit.irq_fd = irq.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (limit.kick_fd < 0 || irq.fd < 0)
+		die("eventfd: %s", strerror(errno));
+	start(&limit, &thread, ping_pong_server);
+	begun = now = now_ns();
+	while (now - begun < for_ns) {
+		const uint64_t sent = now;
+
+		/* As the driver waits: see guest_await(). */
+		if (write(limit.kick_fd, &one, sizeof(one)) < 0 ||
+		    poll(&irq, 1, 10000) != 1 ||
+		    read(irq.fd, &count, sizeof(count)) < 0)
+			die("ping-pong: %s", strerror(errno));
+		now = now_ns();
+		histogram_add(&run->latency, now - sent);
+		run->requests++;
+	}
+	run->elapsed_ns = now - begun;
+	if (write(limit.kick_fd, &last, sizeof(last)) < 0)
+		die("eventfd: %s", strerror(errno));
+	pthread_join(thread, NULL);
+	close(limit.kick_fd);
+	close(irq.fd);
+}

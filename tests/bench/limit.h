@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef BENCH_LIMIT_H
+#define BENCH_LIMIT_H
+
+/*
+ * What no device can beat: the same requests on the same file into the same
+ * memory, from a loop on the worker's CPU (bare), or by a server on the
+ * worker's CPU that an eventfd wakes for each and that answers by another
+ * (ping-pong).
+ */
+
+#include "guest.h"
+#include "store.h"
+
+/* On a thread of its own; worker_cpu_ns is that thread's. */
+void limit_bare(const struct guest *guest, const struct store *store,
+		uint32_t cpu, uint64_t for_ns, struct run *run);
+
+/* From the calling thread, to a server on this CPU, one at a time. */
+void limit_ping_pong(const struct guest *guest, const struct store *store,
+		     uint32_t cpu, uint64_t for_ns, struct run *run);
+
+#endif

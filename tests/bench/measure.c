@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* See measure.h. */
+
+#include <dirent.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "measure.h"
+
+void die(const char *format, ...)
+{
+	va_list args;
+
+	fputs("bench: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(2);
+}
+
+uint64_t thread_cpu_ns(pid_t tid)
+{
+	/* As pthread_getcpuclockid() makes it, for a thread known by its tid. */
+	const clockid_t clock = (clockid_t)(~(unsigned int)tid << 3 | 6u);
+	struct timespec used;
+
+	if (clock_gettime(clock, &used) < 0)
+		die("CPU time of thread %d: %s", tid, strerror(errno));
+	return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
+}
+
+struct cpus cpus_choose(void)
+{
+	struct cpus cpus = { 0 };
+	unsigned int found = 0;
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		die("sched_getaffinity: %s", strerror(errno));
+	for (uint32_t cpu = 0; cpu < CPU_SETSIZE && found < 2; cpu++) {
+		if (!CPU_ISSET(cpu, &set))
+			continue;
+		if (!found++)
+			cpus.driver = cpu;
+		cpus.worker = cpu;
+	}
+	return cpus;
+}
+
+void cpu_pin(uint32_t cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) < 0)
+		die("CPU %u: %s", cpu, strerror(errno));
+}
+
+size_t threads_list(pid_t *tids, size_t n)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	size_t found = 0;
+
+	if (!dir)
+		die("/proc/self/task: %s", strerror(errno));
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		if (found < n)
+			tids[found] = (pid_t)atoi(entry->d_name);
+		found++;
+	}
+	closedir(dir);
+	return found;
+}
+
+struct switches thread_switches(pid_t tid)
+{
+	struct switches switches = { 0 };
+	char line[256], path[64];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	file = fopen(path, "re");
+	if (!file)
+		die("%s: %s", path, strerror(errno));
+	while (fgets(line, sizeof(line), file)) {
+		unsigned long long n;
+
+		if (sscanf(line, "voluntary_ctxt_switches: %llu", &n) == 1)
+			switches.voluntary = n;
+		if (sscanf(line, "nonvoluntary_ctxt_switches: %llu", &n) == 1)
+			switches.involuntary = n;
+	}
+	fclose(file);
+	return switches;
+}
+
+double histogram_at(const struct histogram *histogram, double part)
+{
+	const double wanted = part * (double)histogram->n;
+	uint64_t seen = 0;
+
+	if (!histogram->n)
+		return 0;
+	for (unsigned int i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		seen += histogram->buckets[i];
+		if ((double)seen >= wanted) {
+			const unsigned int shift = i < 128 ? 0 : i / 64 - 1;
+
+			return (double)((uint64_t)(i - shift * 64) << shift);
+		}
+	}
+	return 0;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const double left = *(const double *)a, right = *(const double *)b;
+
+	return (left > right) - (left < right);
+}
+
+double quantile(double *values, size_t n, double part)
+{
+	if (!n)
+		return 0;
+	qsort(values, n, sizeof(*values), compare);
+	return values[(size_t)(part * (double)(n - 1) + 0.5)];
+}
+
+double median(double *values, size_t n)
+{
+	if (!n)
+		return 0;
+	qsort(values, n, sizeof(*values), compare);
+	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* In clock ticks, of all CPUs together, since boot; and our own part. */
+static struct {
+	double all, idle, stolen, own;
+} begun;
+
+static void read_ticks(double *all, double *idle, double *stolen)
+{
+	unsigned long long v[8] = { 0 };
+	FILE *file = fopen("/proc/stat", "re");
+
+	*all = *idle = *stolen = 0;
+	if (!file)
+		return;
+	if (fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0],
+		   &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7]) == 8) {
+		for (size_t i = 0; i < ARRAY_SIZE(v); i++)
+			*all += (double)v[i];
+		*idle = (double)(v[3] + v[4]);
+		*stolen = (double)v[7];
+	}
+	fclose(file);
+}
+
+static double own_ticks(void)
+{
+	struct timespec used;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	return ((double)used.tv_sec + (double)used.tv_nsec / 1e9) *
+	       (double)sysconf(_SC_CLK_TCK);
+}
+
+void noise_begin(struct noise *noise)
+{
+	*noise = (struct noise){ 0 };
+	read_ticks(&begun.all, &begun.idle, &begun.stolen);
+	begun.own = own_ticks();
+}
+
+void noise_end(struct noise *noise)
+{
+	double all, idle, stolen, busy;
+
+	read_ticks(&all, &idle, &stolen);
+	all -= begun.all;
+	if (all <= 0)
+		return;
+	stolen -= begun.stolen;
+	busy = all - (idle - begun.idle) - stolen;
+	noise->stolen = stolen / all;
+	noise->others = (busy - (own_ticks() - begun.own)) / all;
+	if (noise->others < 0)
+		noise->others = 0;
+}

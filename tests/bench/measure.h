@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef BENCH_MEASURE_H
+#define BENCH_MEASURE_H
+
+/* Clocks, threads, processors, and what is made of many figures. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
+#define NSEC_PER_SEC UINT64_C(1000000000)
+#define ROUNDS_MAX 64
+
+/* Exits 2. */
+__attribute__((noreturn, format(printf, 1, 2))) void die(const char *format,
+							 ...);
+
+static inline uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+/* CPU time a thread of this process has used, to the nanosecond. */
+uint64_t thread_cpu_ns(pid_t tid);
+
+/* The two CPUs of a run: the same one twice where there is only one. */
+struct cpus {
+	uint32_t driver;
+	uint32_t worker;
+};
+struct cpus cpus_choose(void);
+void cpu_pin(uint32_t cpu); /* the calling thread */
+
+/* How many threads of this process there are; and which, up to n. */
+size_t threads_list(pid_t *tids, size_t n);
+
+/* Times a thread was put off its CPU: by itself, by others. */
+struct switches {
+	uint64_t voluntary;
+	uint64_t involuntary;
+};
+struct switches thread_switches(pid_t tid);
+
+/*
+ * Latencies, to 1.6 %: 64 buckets for each power of two.
+ */
+#define HISTOGRAM_BUCKETS 2560
+struct histogram {
+	uint64_t n;
+	uint32_t buckets[HISTOGRAM_BUCKETS];
+};
+
+static inline void histogram_add(struct histogram *histogram, uint64_t ns)
+{
+	unsigned int shift = 0, i;
+
+	if (ns >= 128)
+		shift = 57u - (unsigned int)__builtin_clzll(ns);
+	i = shift * 64 + (unsigned int)(ns >> shift);
+	if (i >= HISTOGRAM_BUCKETS)
+		i = HISTOGRAM_BUCKETS - 1;
+	histogram->buckets[i]++;
+	histogram->n++;
+}
+
+/* part: 0.5 is the median. 0 if there is nothing. */
+double histogram_at(const struct histogram *histogram, double part);
+
+/* Of n values, which are left in order. 0 for none. */
+double median(double *values, size_t n);
+double quantile(double *values, size_t n, double part);
+
+/* What else happened on the machine since the first call, in parts of 1. */
+struct noise {
+	double stolen; /* by the hypervisor */
+	double others; /* used by other processes */
+};
+void noise_begin(struct noise *noise);
+void noise_end(struct noise *noise);
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* See report.h. */
+
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "report.h"
+
+static FILE *create(const char *prefix, const char *suffix)
+{
+	char path[4096];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s%s", prefix, suffix);
+	file = fopen(path, "we");
+	if (!file)
+		die("%s: %s", path, strerror(errno));
+	return file;
+}
+
+/* To the terminal and to the file. */
+__attribute__((format(printf, 2, 3))) static void say(struct report *report,
+						      const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	va_start(args, format);
+	vfprintf(report->table, format, args);
+	va_end(args);
+	fflush(stdout);
+}
+
+void report_open(struct report *report, const char *prefix, const char *about,
+		 bool against)
+{
+	*report = (struct report){
+		.json = create(prefix, ".json"),
+		.table = create(prefix, ".txt"),
+		.plot = create(prefix, ".dat"),
+	};
+	fprintf(report->json, "{ \"about\": \"%s\",\n  \"cases\": [", about);
+	say(report, "%s\n\n", about);
+	say(report,
+	    "Worker CPU, time for a request and median latency over those of "
+	    "the limit: the bare\nloop of the same calls, or at depth 1 an "
+	    "eventfd ping-pong with them. Medians of the\nrounds, the best in "
+	    "brackets. drv is the driver's CPU, the other counts the worker's, "
+	    "per\nrequest.\n");
+	if (against)
+		say(report, "x old: worker CPU, time per request, latency over "
+			    "those of the other build.\n");
+	say(report, "\n%-44s %13s %13s %13s", "case", "cpu", "time", "latency");
+	if (against)
+		say(report, " %20s", "x old");
+	say(report, " %8s %6s %6s %6s %6s %7s %5s %5s %5s %5s\n", "kreq/s",
+	    "p50us", "p99us", "p99.9", "cpu ns", "drv ns", "sysc", "kicks",
+	    "irqs", "alloc");
+}
+
+static void say_ratio(struct report *report, bool has, struct ratio ratio)
+{
+	if (has)
+		say(report, "  %5.2f (%4.2f)", ratio.median, ratio.best);
+	else
+		say(report, " %13s", "-");
+}
+
+static void json_figures(FILE *json, const char *name, const struct figures *f)
+{
+	fprintf(json,
+		",\n      \"%s\": { \"requests_per_s\": %.0f, "
+		"\"elapsed_ns\": %.1f, \"worker_cpu_ns\": %.1f, "
+		"\"driver_cpu_ns\": %.1f, \"syscalls\": %.4f, "
+		"\"allocations\": %.4f, \"kicks\": %.4f, \"irqs\": %.4f, "
+		"\"preempted\": %.0f, \"p50_ns\": %.0f, \"p99_ns\": %.0f, "
+		"\"p999_ns\": %.0f }",
+		name, f->requests_per_s, f->elapsed_ns, f->worker_cpu_ns,
+		f->driver_cpu_ns, f->syscalls, f->allocations, f->kicks,
+		f->irqs, f->preempted, f->p50_ns, f->p99_ns, f->p999_ns);
+}
+
+static void json_ratio(FILE *json, const char *name, struct ratio ratio)
+{
+	fprintf(json, ",\n      \"%s\": { \"median\": %.4f, \"best\": %.4f }",
+		name, ratio.median, ratio.best);
+}
+
+static void json_case(FILE *json, const struct result *result)
+{
+	fprintf(json, "{ \"name\": \"%s\"", result->what->name);
+	if (result->has_limit) {
+		json_ratio(json, "cpu_ratio", result->cpu);
+		json_ratio(json, "elapsed_ratio", result->elapsed);
+	}
+	if (result->has_latency)
+		json_ratio(json, "latency_ratio", result->latency);
+	if (result->has_against) {
+		json_ratio(json, "against_cpu_ratio", result->against_cpu);
+		json_ratio(json, "against_elapsed_ratio",
+			   result->against_elapsed);
+		json_ratio(json, "against_latency_ratio",
+			   result->against_latency);
+	}
+	json_figures(json, "device", &result->device);
+	if (result->has_against)
+		json_figures(json, "against", &result->against);
+	if (result->has_limit)
+		json_figures(json, result->has_latency ? "ping_pong" : "bare",
+			     &result->limit);
+	fprintf(json, " }");
+}
+
+static const char *separator(struct report *report)
+{
+	return report->n++ ? ",\n    " : "\n    ";
+}
+
+void report_case(struct report *report, const struct result *result)
+{
+	const struct figures *f = &result->device;
+
+	say(report, "%-44s", result->what->name);
+	say_ratio(report, result->has_limit, result->cpu);
+	say_ratio(report, result->has_limit, result->elapsed);
+	say_ratio(report, result->has_latency, result->latency);
+	if (result->has_against)
+		say(report, "   %5.3f %5.3f %5.3f", result->against_cpu.median,
+		    result->against_elapsed.median,
+		    result->against_latency.median);
+	say(report,
+	    " %8.1f %6.1f %6.1f %6.1f %6.0f %7.0f %5.2f %5.2f %5.2f %5.2f\n",
+	    f->requests_per_s / 1000, f->p50_ns / 1000, f->p99_ns / 1000,
+	    f->p999_ns / 1000, f->worker_cpu_ns, f->driver_cpu_ns, f->syscalls,
+	    f->kicks, f->irqs, f->allocations);
+	fprintf(report->json, "%s", separator(report));
+	json_case(report->json, result);
+	fprintf(report->plot, "\"%s\" %.1f %.1f\n", result->what->name,
+		result->limit.worker_cpu_ns, f->worker_cpu_ns);
+}
+
+void report_skip(struct report *report, const char *name, const char *why)
+{
+	say(report, "%-44s  skipped: %s\n", name, why);
+	fprintf(report->json, "%s{ \"name\": \"%s\", \"skipped\": \"%s\" }",
+		separator(report), name, why);
+}
+
+void report_close(struct report *report, const struct noise *noise)
+{
+	say(report,
+	    "\nOf the machine's time %.1f %% was stolen by the "
+	    "hypervisor and %.1f %% used by others%s.\n",
+	    noise->stolen * 100, noise->others * 100,
+	    noise->stolen > 0.01 || noise->others > 0.05
+		    ? ": noisy, trust ratios and bests"
+		    : "");
+	fprintf(report->json,
+		"\n  ],\n  \"stolen\": %.4f,\n  \"others\": %.4f\n}\n",
+		noise->stolen, noise->others);
+	fclose(report->json);
+	fclose(report->table);
+	fclose(report->plot);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef BENCH_REPORT_H
+#define BENCH_REPORT_H
+
+/* What people and machines get to read. */
+
+#include <stdio.h>
+
+#include "case.h"
+#include "measure.h"
+
+/* One contender in one case: a median of the rounds for each figure. */
+struct figures {
+	double requests_per_s;
+	double elapsed_ns; /* per request, as all that follow but latencies */
+	double worker_cpu_ns;
+	double driver_cpu_ns;
+	double syscalls;
+	double allocations;
+	double kicks;
+	double irqs;
+	double preempted; /* in a whole round */
+	double p50_ns, p99_ns, p999_ns;
+};
+
+/* One figure over another, of the same round: their median and least. */
+struct ratio {
+	double median;
+	double best;
+};
+
+struct result {
+	const struct bench_case *what;
+	struct figures device, against, limit;
+	bool has_against, has_limit;
+	bool has_latency; /* the limit is the ping-pong, else the bare loop */
+	/* The device's over the limit's. */
+	struct ratio cpu; /* the worker's */
+	struct ratio elapsed; /* time per request */
+	struct ratio latency; /* the median */
+	/* The device's over the other build's. */
+	struct ratio against_cpu, against_elapsed, against_latency;
+};
+
+struct report {
+	FILE *json;
+	FILE *table;
+	FILE *plot; /* data for gnuplot */
+	size_t n;
+};
+
+/* PREFIX.json, PREFIX.txt and PREFIX.dat; the table to stdout as well. */
+void report_open(struct report *report, const char *prefix, const char *about,
+		 bool against);
+void report_case(struct report *report, const struct result *result);
+void report_skip(struct report *report, const char *name, const char *why);
+void report_close(struct report *report, const struct noise *noise);
+
+#endif
