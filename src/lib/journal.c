@@ -275,9 +275,11 @@ int log_ref(void)
 
 	ensure_conds();
 	SCOPED_LOCK(&logger.lock);
-	/* One that was stopping, but is not gone yet, goes on. */
+	/* One that was stopping, but is not gone yet, goes on; tell who waits. */
 	if (!logger.running)
 		r = start_thread();
+	else if (!logger.refs)
+		pthread_cond_broadcast(&logger.done);
 	if (r == 0)
 		logger.refs++;
 	return r;
@@ -285,11 +287,17 @@ int log_ref(void)
 
 void log_unref(uint64_t deadline_ns)
 {
+	bool last;
+
 	SCOPED_NO_CANCEL();
-	SCOPED_LOCK(&logger.lock);
-	if (--logger.refs)
+	pthread_mutex_lock(&logger.lock);
+	last = --logger.refs == 0;
+	pthread_mutex_unlock(&logger.lock);
+	if (!last)
 		return;
+	/* Without the lock, or the thread would wake only to wait for it. */
 	pthread_cond_signal(&logger.more);
+	SCOPED_LOCK(&logger.lock);
 	/* A last reference dropped by a job or a handler: do not wait for us. */
 	if (!pthread_equal(logger.thread, pthread_self()))
 		while (logger.running && !logger.refs)

@@ -182,6 +182,36 @@ START_TEST(a_new_reference_gets_the_thread_that_hangs)
 }
 END_TEST
 
+static void *drop_last(void *arg)
+{
+	pthread_setname_np(pthread_self(), "dropper");
+	log_unref(far_away());
+	latch_set((struct latch *)arg);
+	return NULL;
+}
+
+START_TEST(a_new_reference_frees_who_waits_for_the_end)
+{
+	struct latch done;
+	pthread_t dropper;
+
+	set_up();
+	latch_init(&done);
+	ck_assert_int_eq(log_ref(), 0);
+	hang();
+	ck_assert_int_eq(pthread_create(&dropper, NULL, drop_last, &done), 0);
+	ck_assert(eventually(thread_state(find_thread("dropper")) == 'S'));
+	ck_assert(!latch_is_set(&done));
+	ck_assert_int_eq(log_ref(), 0);
+	ck_assert(latch_wait(&done, WAIT_MS / 2));
+	pthread_join(dropper, NULL);
+	latch_destroy(&done);
+	recorder_go_on(&rec);
+	log_unref(far_away());
+	tear_down();
+}
+END_TEST
+
 START_TEST(a_thread_that_hung_and_ended_is_followed_by_another)
 {
 	set_up();
@@ -732,6 +762,7 @@ int main(int argc, char **argv)
 		without_a_thread_there_is_no_log,
 		the_end_is_bounded_where_the_sink_hangs,
 		a_new_reference_gets_the_thread_that_hangs,
+		a_new_reference_frees_who_waits_for_the_end,
 		a_thread_that_hung_and_ended_is_followed_by_another,
 		threads_come_and_go_and_no_record_is_lost,
 		a_handler_may_drop_the_last_reference,
