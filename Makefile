@@ -259,6 +259,12 @@ check-symbols: $(SHARED) $(STATIC)	## compare the exported symbols with the map
 	@diff -u $(BUILD)/symbols.map $(BUILD)/symbols.static
 	@echo "$$(wc -l <$(BUILD)/symbols.map) symbols, as in the map"
 
+abi-check: $(SHARED)	## see that programs built for the committed ABI still run
+	@tests/abi/abi.sh check $(SHARED)
+
+abi-baseline: $(SHARED)	## commit to the ABI as it is now
+	@tests/abi/abi.sh baseline $(SHARED)
+
 demo: $(BUILD)/ktvblk-demo	## build and run the tour (DEMO_ARGS=...)
 	@LD_LIBRARY_PATH=$(BUILD) $(BUILD)/ktvblk-demo $(DEMO_ARGS)
 
@@ -327,10 +333,10 @@ help:	## this list
 
 FORCE:
 .PHONY: all bench check check-asan check-tsan check-valgrind check-headers \
-	check-symbols check-journal check-wedge guest-parts check-guest check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci deps-guest format format-check \
+	check-symbols abi-check abi-baseline check-journal check-wedge guest-parts check-guest check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci deps-guest format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
-	$(GUEST_OBJ) $(BENCH_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
+	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
