@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * What a program has compiled into it when it includes ktvblk.h, and so may
+ * never change under libktvblk.so.1. A struct that begins with its size, or
+ * goes with one, may grow at its end: then this test grows with it.
+ */
+
+#include "harness.h"
+#include "ktvblk.h"
+
+/* The layout where long and pointers have 64 bits. */
+#ifdef __LP64__
+#define LAYOUT_TESTS(...) __VA_ARGS__
+#else
+#define LAYOUT_TESTS(...)
+#endif
+
+#define PIN_STRUCT(type, size, align)                                          \
+	do {                                                                   \
+		ck_assert_uint_eq(sizeof(struct type), size);                  \
+		ck_assert_uint_eq(_Alignof(struct type), align);               \
+	} while (0)
+
+#define PIN(type, member, offset, size)                                        \
+	do {                                                                   \
+		ck_assert_uint_eq(offsetof(struct type, member), offset);      \
+		ck_assert_uint_eq(sizeof(((struct type *)NULL)->member),       \
+				  size);                                       \
+	} while (0)
+
+#ifdef __LP64__
+
+START_TEST(layout_of_a_region)
+{
+	PIN_STRUCT(ktvblk_region, 32, 8);
+	PIN(ktvblk_region, guest_addr, 0, 8);
+	PIN(ktvblk_region, host_addr, 8, 8);
+	PIN(ktvblk_region, size, 16, 8);
+	PIN(ktvblk_region, reserved, 24, 8);
+}
+END_TEST
+
+START_TEST(layout_of_the_backend_ops)
+{
+	PIN_STRUCT(ktvblk_backend_ops, 48, 8);
+	PIN(ktvblk_backend_ops, size, 0, 8);
+	PIN(ktvblk_backend_ops, preadv, 8, 8);
+	PIN(ktvblk_backend_ops, pwritev, 16, 8);
+	PIN(ktvblk_backend_ops, flush, 24, 8);
+	PIN(ktvblk_backend_ops, capacity, 32, 8);
+	PIN(ktvblk_backend_ops, release, 40, 8);
+}
+END_TEST
+
+START_TEST(layout_of_a_throttle)
+{
+	PIN_STRUCT(ktvblk_throttle, 64, 8);
+	PIN(ktvblk_throttle, iops, 0, 8);
+	PIN(ktvblk_throttle, bytes_per_sec, 8, 8);
+	PIN(ktvblk_throttle, iops_burst, 16, 8);
+	PIN(ktvblk_throttle, bytes_burst, 24, 8);
+	PIN(ktvblk_throttle, reserved, 32, 32);
+}
+END_TEST
+
+START_TEST(layout_of_a_config)
+{
+	PIN_STRUCT(ktvblk_config, 144, 8);
+	PIN(ktvblk_config, size, 0, 8);
+	PIN(ktvblk_config, backend, 8, 8);
+	PIN(ktvblk_config, name, 16, 8);
+	PIN(ktvblk_config, serial, 24, 8);
+	PIN(ktvblk_config, capacity_bytes, 32, 8);
+	PIN(ktvblk_config, flags, 40, 8);
+	PIN(ktvblk_config, features_masked, 48, 8);
+	PIN(ktvblk_config, throttle, 56, 64);
+	PIN(ktvblk_config, reset_timeout_ms, 120, 4);
+	PIN(ktvblk_config, destroy_timeout_ms, 124, 4);
+	PIN(ktvblk_config, stall_warn_ms, 128, 4);
+	PIN(ktvblk_config, poll_us, 132, 4);
+	PIN(ktvblk_config, queue_size_max, 136, 2);
+	PIN(ktvblk_config, reserved, 138, 6);
+}
+END_TEST
+
+START_TEST(layout_of_an_identity)
+{
+	PIN_STRUCT(ktvblk_identity, 24, 8);
+	PIN(ktvblk_identity, instance_id, 0, 8);
+	PIN(ktvblk_identity, capacity_sectors, 8, 8);
+	PIN(ktvblk_identity, stop_fd, 16, 4);
+	PIN(ktvblk_identity, reserved, 20, 4);
+}
+END_TEST
+
+START_TEST(layout_of_the_counters)
+{
+	PIN_STRUCT(ktvblk_counters, 72, 8);
+	PIN(ktvblk_counters, reads_completed, 0, 8);
+	PIN(ktvblk_counters, writes_completed, 8, 8);
+	PIN(ktvblk_counters, flushes_completed, 16, 8);
+	PIN(ktvblk_counters, bytes_read, 24, 8);
+	PIN(ktvblk_counters, bytes_written, 32, 8);
+	PIN(ktvblk_counters, throttled_count, 40, 8);
+	PIN(ktvblk_counters, io_errors, 48, 8);
+	PIN(ktvblk_counters, currently_throttled, 56, 8);
+	PIN(ktvblk_counters, invalid_avail_idx_count, 64, 8);
+}
+END_TEST
+
+START_TEST(layout_of_a_record)
+{
+	PIN_STRUCT(ktvblk_record, 48, 8);
+	PIN(ktvblk_record, size, 0, 8);
+	PIN(ktvblk_record, message_id, 8, 8);
+	PIN(ktvblk_record, message, 16, 8);
+	PIN(ktvblk_record, fields, 24, 8);
+	PIN(ktvblk_record, n_fields, 32, 8);
+	PIN(ktvblk_record, priority, 40, 4);
+	PIN(ktvblk_record, reserved, 44, 4);
+}
+END_TEST
+
+#endif
+
+START_TEST(values_of_the_states)
+{
+	ck_assert_uint_eq(sizeof(enum ktvblk_state), 4);
+	ck_assert_int_eq(KTVBLK_STATE_IDLE, 0);
+	ck_assert_int_eq(KTVBLK_STATE_RUNNING, 1);
+	ck_assert_int_eq(KTVBLK_STATE_PAUSED, 2);
+	ck_assert_int_eq(KTVBLK_STATE_STALLED, 3);
+	ck_assert_int_eq(KTVBLK_STATE_WEDGED, 4);
+	ck_assert_int_eq(KTVBLK_STATE_NEEDS_RESET, 5);
+	ck_assert_int_eq(KTVBLK_STATE_STOPPING, 6);
+}
+END_TEST
+
+START_TEST(values_of_the_outcomes)
+{
+	ck_assert_uint_eq(sizeof(enum ktvblk_outcome), 4);
+	ck_assert_int_eq(KTVBLK_JOINED, 0);
+	ck_assert_int_eq(KTVBLK_PANICKED, 1);
+	ck_assert_int_eq(KTVBLK_TIMED_OUT, 2);
+	ck_assert_int_eq(KTVBLK_HELPER_SPAWN_FAILED, 3);
+	ck_assert_int_eq(KTVBLK_HELPER_DISCONNECTED, 4);
+}
+END_TEST
+
+START_TEST(values_of_the_constants)
+{
+	ck_assert_uint_eq(KTVBLK_MMIO_SIZE, 4096);
+	ck_assert_uint_eq(KTVBLK_MMIO_QUEUE_NOTIFY, 0x50);
+	ck_assert_uint_eq(KTVBLK_SECTOR_SIZE, 512);
+	ck_assert_uint_eq(KTVBLK_SERIAL_MAX, 20);
+	ck_assert_uint_eq(KTVBLK_NAME_MAX, 255);
+	ck_assert_uint_eq(KTVBLK_QUEUE_SIZE_MAX, 1024);
+	ck_assert_uint_eq(KTVBLK_READ_ONLY, 1);
+	ck_assert_uint_eq(KTVBLK_ZERO_COPY, 2);
+	ck_assert_uint_eq(KTVBLK_NO_POLL, 4);
+}
+END_TEST
+
+TEST_PROGRAM("abi", values_of_the_states, values_of_the_outcomes,
+	     values_of_the_constants,
+	     LAYOUT_TESTS(layout_of_a_region, layout_of_the_backend_ops,
+			  layout_of_a_throttle, layout_of_a_config,
+			  layout_of_an_identity, layout_of_the_counters,
+			  layout_of_a_record))
