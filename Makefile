@@ -132,6 +132,15 @@ $(UNIT): %: %.o $(HELP_OBJ) $(LIB_OBJ) $(TEST_OBJ)
 	$(Q)$(LINK) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
+# Has the shared library by dlopen().
+DLOPEN = $(BUILD)/tests/abi/test-dlopen
+DLOPEN_OBJ = $(addprefix $(BUILD)/,$(patsubst %,tests/abi/%.o,test-dlopen loaded) \
+	$(patsubst %,src/demo/%.o,driver event guest hang image machine say))
+$(BUILD)/tests/abi/%.o: private OUR_CPPFLAGS += -iquote tests/unit -iquote src/demo
+$(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(CHECK_LIBS)
+
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(LIB_OBJ) $(TEST_OBJ)
@@ -196,8 +205,8 @@ $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
 
-check: $(UNIT) $(FUZZ)	## run the unit tests and replay the fuzzers' corpus
-	@tests/run.sh $(UNIT) $(FUZZ)
+check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
+	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
 
 check-asan:	## ... with the address and undefined behaviour sanitizers
 	@CK_TIMEOUT_MULTIPLIER=4 TEST_TIMEOUT=400 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -205,11 +214,11 @@ check-asan:	## ... with the address and undefined behaviour sanitizers
 		-fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 
 # setarch: ThreadSanitizer does not start where addresses are very random; some
-# containers do not let it help.
+# containers do not let it help. The shared library's joins cannot be wrapped.
 check-tsan:	## ... with the thread sanitizer
 	@CK_FORK=no TEST_TIMEOUT=600 \
 	TEST_WRAPPER="$$(setarch -R true 2>/dev/null && echo setarch -R)" \
-	$(MAKE) check BUILD=$(BUILD)/tsan SANITIZE=-fsanitize=thread \
+	$(MAKE) check BUILD=$(BUILD)/tsan SANITIZE=-fsanitize=thread DLOPEN= \
 		TEST_LDFLAGS=-Wl,--wrap=pthread_clockjoin_np \
 		TEST_OBJ=$(BUILD)/tsan/tests/unit/tsan-clockjoin.o
 
