@@ -292,6 +292,9 @@ check-guest: guest-parts	## real guests (GUESTS="ring3 cloud wedge amd64 nested"
 bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=libktvblk.so, BENCH_ARGS=...)
 	@tests/bench/run.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
 
+bench-instructions: $(BENCH_BIN) $(LINKS)	## ... in instructions, by callgrind
+	@tests/bench/instructions.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
+
 check-docs: all	## manual pages, message catalogue, ktvblk-wedged, jails
 	@for t in man catalog wedged jail; do \
 		BUILD=$(BUILD) tests/system/$$t.sh || exit 1; done
@@ -342,7 +345,7 @@ help:	## this list
 		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
 
 FORCE:
-.PHONY: all bench check check-asan check-tsan check-valgrind check-headers \
+.PHONY: all bench bench-instructions check check-asan check-tsan check-valgrind check-headers \
 	check-symbols abi-check abi-baseline check-journal check-wedge guest-parts check-guest check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci deps-guest format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:

@@ -25,6 +25,7 @@ struct bench {
 	unsigned int rounds;
 	uint64_t round_ns;
 	bool full;
+	bool once;
 	const char *directory;
 	const char *prefix;
 	struct cpus cpus;
@@ -233,6 +234,31 @@ static void run_case(const struct bench_case *what, void *userdata)
 			guest_close(&guests[i]);
 }
 
+/*
+ * All requests wait in the ring when the worker starts, so that it serves them
+ * in one drain: the same instructions each time, for valgrind to count.
+ */
+static void run_once(const struct bench_case *what, void *userdata)
+{
+	struct bench *bench = (struct bench *)userdata;
+	const struct store *store = open_store(bench, what->store);
+	struct ktvblk_backend *backend;
+	struct guest guest;
+
+	if (!store)
+		die("%s: %s", what->name, bench->missing[what->store]);
+	backend = store_backend(store, &bench->api);
+	guest_open(&guest, &bench->api, what, backend, bench->cpus.worker);
+	bench->api.backend_unref(backend);
+	guest_prepare(&guest);
+	guest_submit(&guest, what->depth);
+	guest_start(&guest);
+	while (guest.n_free < what->depth)
+		if (!guest_reap(&guest, NULL))
+			guest_await(&guest);
+	guest_close(&guest);
+}
+
 static void load(struct api *api, const char *path)
 {
 	int r;
@@ -254,6 +280,7 @@ __attribute__((noreturn)) static void usage(void)
 	     "  -f, --full            all cases instead of a choice\n"
 	     "  -d, --dir DIR         a real file system for the files\n"
 	     "  -o, --out PREFIX      PREFIX.json, .txt and .dat are written\n"
+	     "  -1, --once            one drain of all requests, measure nothing\n"
 	     "  -n, --list            name the cases and measure nothing\n"
 	     "PATTERN: the cases that match, as 'cache/4k/d*/read/*'; a * stands\n"
 	     "         for what has no / in it");
@@ -274,6 +301,7 @@ static const struct option options[] = {
 	{ "full", no_argument, NULL, 'f' },
 	{ "dir", required_argument, NULL, 'd' },
 	{ "out", required_argument, NULL, 'o' },
+	{ "once", no_argument, NULL, '1' },
 	{ "list", no_argument, NULL, 'n' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
@@ -283,7 +311,7 @@ static void parse(struct bench *bench, int argc, char **argv, bool *ret_list)
 {
 	int option;
 
-	while ((option = getopt_long(argc, argv, "l:a:r:t:fd:o:nh", options,
+	while ((option = getopt_long(argc, argv, "l:a:r:t:fd:o:1nh", options,
 				     NULL)) != -1) {
 		switch (option) {
 		case 'l':
@@ -307,6 +335,9 @@ static void parse(struct bench *bench, int argc, char **argv, bool *ret_list)
 			break;
 		case 'o':
 			bench->prefix = optarg;
+			break;
+		case '1':
+			bench->once = true;
 			break;
 		case 'n':
 			*ret_list = true;
@@ -360,6 +391,10 @@ int main(int argc, char **argv)
 		load(&bench.against, bench.against.path);
 	bench.cpus = cpus_choose();
 	cpu_pin(bench.cpus.driver);
+	if (bench.once) {
+		cases_visit(argv, argc, bench.full, run_once, &bench);
+		return 0;
+	}
 	report_open(&bench.report, bench.prefix, about(&bench),
 		    bench.has_against);
 	noise_begin(&noise);
