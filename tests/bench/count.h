@@ -6,8 +6,8 @@
  * The system calls and heap allocations of each thread. The program stands in
  * front of libc for the functions that the library imports, which costs a call
  * an increment and a jump: little enough for timed runs. What a function of
- * libc does inside (a contended lock) is not seen; tests/bench/check.sh
- * compares with what strace sees.
+ * libc does inside (a contended lock) is not seen: strace -f
+ * shows it.
  */
 
 #include <stdint.h>
