@@ -117,10 +117,7 @@ bool runs_slowly(void)
 	return true;
 #endif
 #endif
-	const char *fork = getenv("CK_FORK");
-
-	return getenv("RUNNING_ON_VALGRIND") ||
-	       (fork && strcmp(fork, "no") == 0);
+	return getenv("TESTS_RUN_SLOWLY");
 }
 
 uint64_t bound_ms(uint64_t ms)
