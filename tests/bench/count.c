@@ -24,11 +24,11 @@
 #define THREADS_MAX 16384
 
 static struct entry {
-	_Atomic uint64_t syscalls;
-	_Atomic uint64_t allocations;
+	uint64_t syscalls;
+	uint64_t allocations;
 	_Atomic pid_t tid;
 } entries[THREADS_MAX];
-static _Atomic unsigned int n_entries;
+static unsigned int n_entries;
 static _Thread_local struct entry *mine;
 
 static struct entry *register_thread(void)
@@ -41,7 +41,7 @@ static struct entry *register_thread(void)
 	return mine;
 }
 
-static inline void bump(_Atomic uint64_t *count)
+static inline void bump(uint64_t *count)
 {
 	__atomic_store_n(count, __atomic_load_n(count, __ATOMIC_RELAXED) + 1,
 			 __ATOMIC_RELAXED);
@@ -63,8 +63,12 @@ struct counts counts_of(pid_t tid)
 	for (unsigned int i = __atomic_load_n(&n_entries, __ATOMIC_RELAXED); i;
 	     i--)
 		if (i <= THREADS_MAX && entries[i - 1].tid == tid)
-			return (struct counts){ entries[i - 1].syscalls,
-						entries[i - 1].allocations };
+			return (struct counts){
+				__atomic_load_n(&entries[i - 1].syscalls,
+						__ATOMIC_RELAXED),
+				__atomic_load_n(&entries[i - 1].allocations,
+						__ATOMIC_RELAXED),
+			};
 	return (struct counts){ 0 };
 }
 
