@@ -332,6 +332,17 @@ START_TEST(a_parked_eventfd_that_is_full_is_told_of_in_a_debug_record)
 }
 END_TEST
 
+/* A worker that sleeps, and whose next kick fails. */
+static void open_with_a_kick_that_fails(struct rig *rig)
+{
+	wedge_open(rig, 1000, 0);
+	ck_assert_int_eq(read_sector(rig), 0);
+	ck_assert(eventually(worker_sleeps(rig)));
+	fault_set(&write_fault,
+		  &(struct fault_when){ .error = EIO,
+					.fd = ktvblk_kick_fd(rig->dev) });
+}
+
 START_TEST(a_worker_that_cannot_be_woken_is_told_of)
 {
 	const struct kept_record *record;
@@ -339,12 +350,7 @@ START_TEST(a_worker_that_cannot_be_woken_is_told_of)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
-	ck_assert(eventually(worker_sleeps(&rig)));
-	fault_set(&write_fault,
-		  &(struct fault_when){ .error = EIO,
-					.fd = ktvblk_kick_fd(rig.dev) });
+	open_with_a_kick_that_fails(&rig);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -1), 0);
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_PAUSE_KICK_FAILED);
 	expect_number(record, "ERRNO", EIO);
@@ -361,12 +367,7 @@ START_TEST(a_pause_that_follows_one_in_vain_wakes_the_worker)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
-	ck_assert(eventually(worker_sleeps(&rig)));
-	fault_set(&write_fault,
-		  &(struct fault_when){ .error = EIO,
-					.fd = ktvblk_kick_fd(rig.dev) });
+	open_with_a_kick_that_fails(&rig);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -1), 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	rig_close(&rig);

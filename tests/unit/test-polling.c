@@ -9,7 +9,6 @@
 #include "harness.h"
 #include "rig.h"
 
-#define MSEC_NS NSEC_PER_MSEC
 /* Far longer than a test takes, so that what ends in it did not wait for it. */
 #define ENDLESS_NS (600 * NSEC_PER_SEC)
 
@@ -80,15 +79,27 @@ static struct polling polling_of(struct rig *rig)
 	return polling;
 }
 
-/* A device whose worker polls without an end. */
-static void start_polling(struct rig *rig, uint64_t features)
+/* Start a worker that polls for so long. */
+static void start_with_window(struct rig *rig, uint64_t window_ns)
+{
+	rig_start(rig);
+	park(rig);
+	rig->dev->session->polling.window_ns = window_ns;
+	ck_assert_int_eq(ktvblk_resume(rig->dev), 1);
+}
+
+static void open_with_window(struct rig *rig, uint64_t features,
+			     uint64_t window_ns)
 {
 	rig_open(rig, &(struct rig_options){ .features = features,
 					     .config.poll_us = 1000 });
-	rig_start(rig);
-	park(rig);
-	rig->dev->session->polling.window_ns = ENDLESS_NS;
-	ck_assert_int_eq(ktvblk_resume(rig->dev), 1);
+	start_with_window(rig, window_ns);
+}
+
+/* A device whose worker polls without an end. */
+static void start_polling(struct rig *rig, uint64_t features)
+{
+	open_with_window(rig, features, ENDLESS_NS);
 }
 
 static void serve_without_kick(struct rig *rig)
@@ -143,10 +154,7 @@ START_TEST(a_poll_delays_neither_pause_nor_reset_nor_destroy)
 	/* Joined: else the device would be wedged. */
 	rig_reset(&rig);
 	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);
-	rig_start(&rig);
-	park(&rig);
-	rig.dev->session->polling.window_ns = ENDLESS_NS;
-	ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
+	start_with_window(&rig, ENDLESS_NS);
 	serve_without_kick(&rig);
 	rig_close(&rig);
 }
@@ -157,12 +165,7 @@ START_TEST(after_the_poll_it_asks_for_kicks_and_sleeps)
 	const uint16_t heads[] = { 0, 3 };
 	struct rig rig;
 
-	rig_open(&rig, &(struct rig_options){ .features = RIG_EVENT_IDX,
-					      .config.poll_us = 1000 });
-	rig_start(&rig);
-	park(&rig);
-	rig.dev->session->polling.window_ns = MSEC_NS;
-	ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
+	open_with_window(&rig, RIG_EVENT_IDX, NSEC_PER_MSEC);
 	for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
 		rig_chain(&rig, heads[i], VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail_all(&rig, heads, ARRAY_SIZE(heads));
