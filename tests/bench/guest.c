@@ -240,12 +240,6 @@ void guest_start(struct guest *guest)
 		die("%s: no worker", guest->what->name);
 }
 
-void guest_reset(struct guest *guest)
-{
-	reg_write(guest, VIRTIO_MMIO_STATUS, 0);
-	guest->worker = 0;
-}
-
 static void kick(struct guest *guest)
 {
 	const uint64_t one = 1;
@@ -400,7 +394,7 @@ void guest_run(struct guest *guest, uint64_t for_ns, struct run *run)
 {
 	const pid_t self = gettid();
 	const struct counts counts = counts_of(guest->worker);
-	const struct switches switches = thread_switches(guest->worker);
+	const uint64_t preempted = thread_preemptions(guest->worker);
 	const uint64_t kicks = guest->kicks, irqs = guest->irqs;
 	const uint64_t worker_ns = thread_cpu_ns(guest->worker);
 	const uint64_t driver_ns = thread_cpu_ns(self);
@@ -426,8 +420,7 @@ void guest_run(struct guest *guest, uint64_t for_ns, struct run *run)
 	counts_now = counts_of(guest->worker);
 	run->syscalls = counts_now.syscalls - counts.syscalls;
 	run->allocations = counts_now.allocations - counts.allocations;
-	run->preempted = thread_switches(guest->worker).involuntary -
-			 switches.involuntary;
+	run->preempted = thread_preemptions(guest->worker) - preempted;
 	run->kicks = guest->kicks - kicks;
 	run->irqs = guest->irqs - irqs;
 }

@@ -63,10 +63,9 @@ void guest_open(struct guest *guest, const struct api *api,
 		uint32_t worker_cpu);
 void guest_close(struct guest *guest);
 
-/* Negotiate and set up the queue, up to DRIVER_OK if start is true. */
+/* Negotiate and set up the queue; then DRIVER_OK, which starts the worker. */
 void guest_prepare(struct guest *guest);
 void guest_start(struct guest *guest);
-void guest_reset(struct guest *guest);
 
 /* The data of the slots, for who does the same work without a device. */
 unsigned char *guest_data(const struct guest *guest, unsigned int slot);

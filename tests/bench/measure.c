@@ -83,9 +83,9 @@ size_t threads_list(pid_t *tids, size_t n)
 	return found;
 }
 
-struct switches thread_switches(pid_t tid)
+uint64_t thread_preemptions(pid_t tid)
 {
-	struct switches switches = { 0 };
+	unsigned long long n = 0;
 	char line[256], path[64];
 	FILE *file;
 
@@ -93,16 +93,11 @@ struct switches thread_switches(pid_t tid)
 	file = fopen(path, "re");
 	if (!file)
 		die("%s: %s", path, strerror(errno));
-	while (fgets(line, sizeof(line), file)) {
-		unsigned long long n;
-
-		if (sscanf(line, "voluntary_ctxt_switches: %llu", &n) == 1)
-			switches.voluntary = n;
-		if (sscanf(line, "nonvoluntary_ctxt_switches: %llu", &n) == 1)
-			switches.involuntary = n;
-	}
+	while (fgets(line, sizeof(line), file) &&
+	       sscanf(line, "nonvoluntary_ctxt_switches: %llu", &n) != 1)
+		;
 	fclose(file);
-	return switches;
+	return n;
 }
 
 double histogram_at(const struct histogram *histogram, double part)
@@ -128,14 +123,6 @@ static int compare(const void *a, const void *b)
 	const double left = *(const double *)a, right = *(const double *)b;
 
 	return (left > right) - (left < right);
-}
-
-double quantile(double *values, size_t n, double part)
-{
-	if (!n)
-		return 0;
-	qsort(values, n, sizeof(*values), compare);
-	return values[(size_t)(part * (double)(n - 1) + 0.5)];
 }
 
 double median(double *values, size_t n)

@@ -10,21 +10,13 @@
 #include <sys/types.h>
 #include <time.h>
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
-#define NSEC_PER_SEC UINT64_C(1000000000)
+#include "util.h"
+
 #define ROUNDS_MAX 64
 
 /* Exits 2. */
 __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format,
 							 ...);
-
-static inline uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
-}
 
 /* CPU time a thread of this process has used, to the nanosecond. */
 uint64_t thread_cpu_ns(pid_t tid);
@@ -40,12 +32,8 @@ void cpu_pin(uint32_t cpu); /* the calling thread */
 /* How many threads of this process there are; and which, up to n. */
 size_t threads_list(pid_t *tids, size_t n);
 
-/* Times a thread was put off its CPU: by itself, by others. */
-struct switches {
-	uint64_t voluntary;
-	uint64_t involuntary;
-};
-struct switches thread_switches(pid_t tid);
+/* Times others put a thread off its CPU. */
+uint64_t thread_preemptions(pid_t tid);
 
 /*
  * Latencies, to 1.6 %: 64 buckets for each power of two.
@@ -74,7 +62,6 @@ double histogram_at(const struct histogram *histogram, double part);
 
 /* Of n values, which are left in order. 0 for none. */
 double median(double *values, size_t n);
-double quantile(double *values, size_t n, double part);
 
 /* What else happened on the machine since the first call, in parts of 1. */
 struct noise {
