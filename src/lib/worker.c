@@ -93,7 +93,7 @@ static void place(struct session *session)
 	snprintf(name, sizeof(name), "ktvblk-%llu",
 		 (unsigned long long)session->id.disk->instance_id % 100000000);
 	pthread_setname_np(pthread_self(), name);
-	if (can_poll(session))
+	if (session->disk.poll_us && can_poll(session))
 		polling_init(&session->polling, session->disk.poll_us);
 	if (!session->has_cpus)
 		return;
