@@ -32,11 +32,6 @@ struct ktvblk_stats *ktvblk_stats_unref(struct ktvblk_stats *stats)
 	return NULL;
 }
 
-void gauge_raise(_Atomic uint64_t *gauge)
-{
-	atomic_fetch_add_explicit(gauge, 1, memory_order_relaxed);
-}
-
 void gauge_drop(_Atomic uint64_t *gauge)
 {
 	uint64_t n = atomic_load_explicit(gauge, memory_order_relaxed);

@@ -3,9 +3,8 @@
 #define KTVBLK_COUNTERS_H
 
 /*
- * The counters of a device. The worker writes, and there is one at a time: a
- * session's waits until that of the session before it is gone. Anybody reads;
- * all accesses are relaxed, no order between two counters is promised.
+ * The counters of a device. The worker writes, anybody reads; all accesses are
+ * relaxed, no order between two counters is promised.
  */
 
 #include <stdatomic.h>
@@ -28,13 +27,9 @@ struct ktvblk_stats {
 
 struct ktvblk_stats *stats_new(void);
 
-/* With one writer no increment can be lost between the two. */
 static inline void count_add(_Atomic uint64_t *counter, uint64_t n)
 {
-	atomic_store_explicit(
-		counter,
-		atomic_load_explicit(counter, memory_order_relaxed) + n,
-		memory_order_relaxed);
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
 static inline void count_read(struct ktvblk_stats *stats, uint64_t bytes)
@@ -59,8 +54,7 @@ static inline void count_io_error(struct ktvblk_stats *stats)
 	count_add(&stats->io_errors, 1);
 }
 
-/* A gauge has two writers: teardown drops it too. It does not go below 0. */
-void gauge_raise(_Atomic uint64_t *gauge);
+/* The gauge does not go below 0. */
 void gauge_drop(_Atomic uint64_t *gauge);
 
 #endif

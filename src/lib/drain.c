@@ -137,7 +137,7 @@ static bool throttled(struct session *session, uint64_t now,
 		return false;
 	count_add(&session->stats->throttled_count, 1);
 	if (!atomic_exchange(&session->throttled, true))
-		gauge_raise(&session->stats->currently_throttled);
+		count_add(&session->stats->currently_throttled, 1);
 	virtqueue_unpop(&session->vq);
 	log_event(&session->id, THROTTLE_STALLED, request->head, verdict.ops_ok,
 		  verdict.bytes_ok, verdict.wait_ns);
