@@ -123,7 +123,7 @@ static struct figures medians(const struct figures *rounds, size_t n)
 			memcpy(one, &rounds[i], sizeof(one));
 			values[i] = one[f];
 		}
-		medians[f] = median(values, n);
+		medians[f] = quantile(values, n, 0.5);
 	}
 	memcpy(&result, medians, sizeof(result));
 	return result;
@@ -141,8 +141,10 @@ static struct ratio ratio_of(const struct figures *over,
 		memcpy(&b, (const char *)&under[i] + member, sizeof(b));
 		values[i] = b > 0 ? a / b : 0;
 	}
-	ratio.median = median(values, n);
+	ratio.median = quantile(values, n, 0.5);
 	ratio.best = values[0];
+	ratio.low = quantile(values, n, 0.25);
+	ratio.high = quantile(values, n, 0.75);
 	return ratio;
 }
 

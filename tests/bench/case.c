@@ -31,6 +31,7 @@ static const char *const quick[] = {
 	"cache/4k/d4/read/fenced",
 	"cache/4k/d32/read/*",
 	"cache/4k/d32/read/*/spin",
+	"cache/4k/d32/read/*/late-irq",
 	"cache/4k/d32/read/fenced/no-event-idx",
 	"cache/4k/d32/read/fenced/no-indirect",
 	"cache/4k/d32/write/*/spin",
@@ -56,13 +57,13 @@ static bool is_quick(const char *name)
 	return false;
 }
 
-/* Polling and spinning at 4 KiB only: they do not change what a request is. */
+/* Who waits how, at 4 KiB only: it does not change what a request is. */
 static bool is_full(const struct bench_case *c)
 {
-	if (!c->no_poll && !c->spin)
-		return true;
-	return c->bytes == 4096 && c->no_poll != c->spin && !c->no_event_idx &&
-	       !c->no_indirect;
+	const int n = c->no_poll + c->spin + c->late_irq;
+
+	return !n || (n == 1 && c->bytes == 4096 && !c->no_event_idx &&
+		      !c->no_indirect);
 }
 
 static bool is_selected(const struct bench_case *c, char *const *patterns,
@@ -82,23 +83,25 @@ static void set_options(struct bench_case *c, unsigned int bits)
 	c->no_indirect = bits & 4;
 	c->no_poll = bits & 8;
 	c->spin = bits & 16;
+	c->late_irq = bits & 32;
 }
 
 static void set_name(struct bench_case *c, const char *size)
 {
-	snprintf(c->name, sizeof(c->name), "%s/%s/d%u/%s/%s%s%s%s%s",
+	snprintf(c->name, sizeof(c->name), "%s/%s/d%u/%s/%s%s%s%s%s%s",
 		 stores[c->store], size, c->depth, mixes[c->mix],
 		 c->zero_copy ? "zerocopy" : "fenced",
 		 c->no_event_idx ? "/no-event-idx" : "",
 		 c->no_indirect ? "/no-indirect" : "",
-		 c->no_poll ? "/no-poll" : "", c->spin ? "/spin" : "");
+		 c->no_poll ? "/no-poll" : "", c->spin ? "/spin" : "",
+		 c->late_irq ? "/late-irq" : "");
 }
 
 void cases_visit(char *const *patterns, int n_patterns, bool full,
 		 void (*visit)(const struct bench_case *c, void *userdata),
 		 void *userdata)
 {
-	const size_t options = 1 << 5;
+	const size_t options = 1 << 6;
 	const size_t n = STORE_KINDS * ARRAY_SIZE(sizes) * ARRAY_SIZE(depths) *
 			 MIXES * options;
 

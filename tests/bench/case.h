@@ -40,6 +40,7 @@ struct bench_case {
 	bool no_indirect;
 	bool no_poll; /* KTVBLK_NO_POLL */
 	bool spin; /* a driver that looks at the ring and never sleeps */
+	bool late_irq; /* one that is woken when three quarters are done */
 };
 
 enum op { OP_READ, OP_WRITE, OP_FLUSH };

@@ -76,7 +76,7 @@ void guest_submit(struct guest *guest, unsigned int n);
 /* Take what is done; how many. latency may be NULL. */
 unsigned int guest_reap(struct guest *guest, struct histogram *latency);
 
-/* Sleep for the interrupt, unless there is something to take. */
+/* Sleep for the interrupt, unless it is due already. */
 void guest_await(struct guest *guest);
 
 /* Keep what->depth requests in flight for so long, and then none. */

@@ -125,12 +125,20 @@ static int compare(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-double median(double *values, size_t n)
+double quantile(double *values, size_t n, double part)
 {
+	double at;
+	size_t i;
+
 	if (!n)
 		return 0;
 	qsort(values, n, sizeof(*values), compare);
-	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+	at = part * (double)(n - 1);
+	i = (size_t)at;
+	if (i + 1 < n)
+		return values[i] +
+		       (at - (double)i) * (values[i + 1] - values[i]);
+	return values[i];
 }
 
 /* In clock ticks, of all CPUs together, since boot; and our own part. */

@@ -60,8 +60,11 @@ static inline void histogram_add(struct histogram *histogram, uint64_t ns)
 /* part: 0.5 is the median. 0 if there is nothing. */
 double histogram_at(const struct histogram *histogram, double part);
 
-/* Of n values, which are left in order. 0 for none. */
-double median(double *values, size_t n);
+/*
+ * Of n values, which are left in order; between two of them where part falls
+ * there. 0 for none.
+ */
+double quantile(double *values, size_t n, double part);
 
 /* What else happened on the machine since the first call, in parts of 1. */
 struct noise {

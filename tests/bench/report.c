@@ -52,11 +52,12 @@ void report_open(struct report *report, const char *prefix, const char *about,
 	    "brackets. drv is the driver's CPU, the other counts the worker's, "
 	    "per\nrequest.\n");
 	if (against)
-		say(report, "x old: worker CPU, time per request, latency over "
-			    "those of the other build.\n");
+		say(report,
+		    "x old: the same over those of the other build, with "
+		    "quartiles of the rounds.\n");
 	say(report, "\n%-44s %13s %13s %13s", "case", "cpu", "time", "latency");
 	if (against)
-		say(report, " %20s", "x old");
+		say(report, " %20s %20s %6s", "x old: cpu", "time", "p50");
 	say(report, " %8s %6s %6s %6s %6s %7s %5s %5s %5s %5s\n", "kreq/s",
 	    "p50us", "p99us", "p99.9", "cpu ns", "drv ns", "sysc", "kicks",
 	    "irqs", "alloc");
@@ -68,6 +69,16 @@ static void say_ratio(struct report *report, bool has, struct ratio ratio)
 		say(report, "  %5.2f (%4.2f)", ratio.median, ratio.best);
 	else
 		say(report, " %13s", "-");
+}
+
+static void say_against(struct report *report, const struct result *result)
+{
+	const struct ratio *cpu = &result->against_cpu;
+	const struct ratio *elapsed = &result->against_elapsed;
+
+	say(report, "  %5.3f (%4.2f - %4.2f)  %5.3f (%4.2f - %4.2f)  %5.3f",
+	    cpu->median, cpu->low, cpu->high, elapsed->median, elapsed->low,
+	    elapsed->high, result->against_latency.median);
 }
 
 static void json_figures(FILE *json, const char *name, const struct figures *f)
@@ -86,8 +97,10 @@ static void json_figures(FILE *json, const char *name, const struct figures *f)
 
 static void json_ratio(FILE *json, const char *name, struct ratio ratio)
 {
-	fprintf(json, ",\n      \"%s\": { \"median\": %.4f, \"best\": %.4f }",
-		name, ratio.median, ratio.best);
+	fprintf(json,
+		",\n      \"%s\": { \"median\": %.4f, \"low\": %.4f, "
+		"\"high\": %.4f, \"best\": %.4f }",
+		name, ratio.median, ratio.low, ratio.high, ratio.best);
 }
 
 static void json_case(FILE *json, const struct result *result)
@@ -129,9 +142,7 @@ void report_case(struct report *report, const struct result *result)
 	say_ratio(report, result->has_limit, result->elapsed);
 	say_ratio(report, result->has_latency, result->latency);
 	if (result->has_against)
-		say(report, "   %5.3f %5.3f %5.3f", result->against_cpu.median,
-		    result->against_elapsed.median,
-		    result->against_latency.median);
+		say_against(report, result);
 	say(report,
 	    " %8.1f %6.1f %6.1f %6.1f %6.0f %7.0f %5.2f %5.2f %5.2f %5.2f\n",
 	    f->requests_per_s / 1000, f->p50_ns / 1000, f->p99_ns / 1000,

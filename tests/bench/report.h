@@ -23,10 +23,10 @@ struct figures {
 	double p50_ns, p99_ns, p999_ns;
 };
 
-/* One figure over another, of the same round: their median and least. */
+/* One figure over another, of the same round. */
 struct ratio {
-	double median;
 	double best;
+	double low, median, high; /* quartiles */
 };
 
 struct result {
