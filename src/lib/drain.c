@@ -194,7 +194,10 @@ static enum drain_end handle_chain(struct session *session,
 	case REQUEST_SERVE:
 		break;
 	}
-	now = now_ns();
+	/* When it began, for the watch, need not be that exact. */
+	now = session->vq.event_idx && !throttle_limits(&session->throttle)
+		      ? tick_ns()
+		      : now_ns();
 	if (throttled(session, now, ret_wait_ns))
 		return DRAIN_STALLED;
 	session_unthrottle(session);

@@ -127,11 +127,12 @@ void throttle_drain(struct throttle *throttle, uint64_t now)
 struct throttle_verdict throttle_take(struct throttle *throttle, uint64_t bytes,
 				      uint64_t now)
 {
-	struct throttle_verdict verdict = {
-		.ops_ok = bucket_can_take(&throttle->ops, 1, now),
-		.bytes_ok = bucket_can_take(&throttle->bytes, bytes, now),
-	};
+	struct throttle_verdict verdict = { .ops_ok = true, .bytes_ok = true };
 
+	if (!throttle_limits(throttle))
+		return verdict;
+	verdict.ops_ok = bucket_can_take(&throttle->ops, 1, now);
+	verdict.bytes_ok = bucket_can_take(&throttle->bytes, bytes, now);
 	if (verdict.ops_ok && verdict.bytes_ok) {
 		bucket_take(&throttle->ops, 1, now);
 		bucket_take(&throttle->bytes, bytes, now);

@@ -45,6 +45,12 @@ void throttle_init(struct throttle *throttle,
 /* Nothing left, nothing owed: for when the balance is not to be had. */
 void throttle_drain(struct throttle *throttle, uint64_t now_ns);
 
+/* Is there any limit? Without one, time does not matter below. */
+static inline bool throttle_limits(const struct throttle *throttle)
+{
+	return throttle->ops.rate || throttle->bytes.rate;
+}
+
 struct throttle_verdict {
 	bool ops_ok;
 	bool bytes_ok;
