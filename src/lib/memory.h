@@ -68,6 +68,21 @@ static inline void *mem_at(const struct ktvblk_mem *mem, uint64_t addr,
 	return have == len ? p : NULL;
 }
 
+/* The front of something in guest memory that lies in one piece there. */
+struct piece {
+	unsigned char *host;
+	uint64_t bytes; /* 0: none */
+};
+
+static inline struct piece piece_at(const struct ktvblk_mem *mem, uint64_t addr,
+				    uint64_t len)
+{
+	struct piece piece;
+
+	piece.host = (unsigned char *)mem_span(mem, addr, len, &piece.bytes);
+	return piece;
+}
+
 /* Is all of it guest memory? It may lie in several regions. */
 bool mem_covers(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
 
@@ -82,20 +97,29 @@ bool mem_zero(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
 bool mem_read_bytes_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
 			 uint64_t len);
 
-/* The same, quick for a descriptor or a request's header. */
-static inline bool mem_read_once(const struct ktvblk_mem *mem, uint64_t addr,
-				 void *to, uint64_t len)
+/* 16 bytes, each read once; false: they are not aligned for that. */
+static inline bool load_once(const void *at, void *to)
 {
+	const uint64_t *from = (const uint64_t *)at;
 	uint64_t words[2];
-	const uint64_t *from;
 
-	if (len != sizeof(words) || addr % sizeof(words[0]) ||
-	    !(from = (const uint64_t *)mem_at(mem, addr, sizeof(words))))
-		return mem_read_bytes_once(mem, addr, to, len);
+	if ((uintptr_t)at % sizeof(words[0]))
+		return false;
 	words[0] = __atomic_load_n(&from[0], __ATOMIC_RELAXED);
 	words[1] = __atomic_load_n(&from[1], __ATOMIC_RELAXED);
 	memcpy(to, words, sizeof(words));
 	return true;
+}
+
+/* The same, quick for a descriptor or a request's header. */
+static inline bool mem_read_once(const struct ktvblk_mem *mem, uint64_t addr,
+				 void *to, uint64_t len)
+{
+	const void *from;
+
+	return (len == 16 && (from = mem_at(mem, addr, len)) &&
+		load_once(from, to)) ||
+	       mem_read_bytes_once(mem, addr, to, len);
 }
 
 #endif

@@ -137,6 +137,8 @@ static void latch(struct session *session, const struct session_start *start)
 		.event_idx = start->features >> VIRTIO_RING_F_EVENT_IDX & 1,
 		.indirect = start->features >> VIRTIO_RING_F_INDIRECT_DESC & 1,
 	};
+	if (start->mem)
+		virtqueue_map(&session->vq);
 	session->has_cpus = start->cpus != NULL;
 	if (start->cpus)
 		session->cpus = *start->cpus;

@@ -45,22 +45,45 @@ static uint64_t avail_event(const struct virtqueue *vq)
 	return RING_ENTRIES + sizeof(struct vring_used_elem) * vq->ring.size;
 }
 
+void virtqueue_map(struct virtqueue *vq)
+{
+	vq->desc = piece_at(vq->mem, vq->ring.desc_addr,
+			    sizeof(struct vring_desc) * vq->ring.size);
+	vq->avail = piece_at(vq->mem, vq->ring.avail_addr,
+			     used_event(vq) + sizeof(uint16_t));
+	vq->used = piece_at(vq->mem, vq->ring.used_addr,
+			    avail_event(vq) + sizeof(uint16_t));
+}
+
 /* A field of a ring, or NULL; the guest chose the ring's address. */
-static void *field(const struct virtqueue *vq, uint64_t ring, uint64_t offset,
-		   size_t size)
+static void *field(const struct virtqueue *vq, const struct piece *piece,
+		   uint64_t ring, uint64_t offset, size_t size)
 {
 	uint64_t addr;
 
+	if (offset + size <= piece->bytes)
+		return piece->host + offset;
 	return __builtin_add_overflow(ring, offset, &addr)
 		       ? NULL
 		       : mem_at(vq->mem, addr, size);
 }
 
-static bool load16(const struct virtqueue *vq, uint64_t ring, uint64_t offset,
-		   uint16_t *ret)
+static _Atomic uint16_t *avail16(const struct virtqueue *vq, uint64_t offset)
 {
-	const _Atomic uint16_t *at =
-		(_Atomic uint16_t *)field(vq, ring, offset, sizeof(*at));
+	return (_Atomic uint16_t *)field(vq, &vq->avail, vq->ring.avail_addr,
+					 offset, sizeof(uint16_t));
+}
+
+static void *used_field(const struct virtqueue *vq, uint64_t offset,
+			size_t size)
+{
+	return field(vq, &vq->used, vq->ring.used_addr, offset, size);
+}
+
+static bool load_avail(const struct virtqueue *vq, uint64_t offset,
+		       uint16_t *ret)
+{
+	const _Atomic uint16_t *at = avail16(vq, offset);
 
 	if (!at)
 		return false;
@@ -68,11 +91,11 @@ static bool load16(const struct virtqueue *vq, uint64_t ring, uint64_t offset,
 	return true;
 }
 
-static bool store16(const struct virtqueue *vq, uint64_t ring, uint64_t offset,
-		    uint16_t value)
+static bool store_used(const struct virtqueue *vq, uint64_t offset,
+		       uint16_t value)
 {
 	_Atomic uint16_t *at =
-		(_Atomic uint16_t *)field(vq, ring, offset, sizeof(*at));
+		(_Atomic uint16_t *)used_field(vq, offset, sizeof(*at));
 
 	if (!at)
 		return false;
@@ -86,16 +109,14 @@ enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 	uint16_t idx;
 
 	/* Acquire: the entry and the chain were written before the index. */
-	if (!vq->ring.avail_addr ||
-	    !load16(vq, vq->ring.avail_addr, RING_IDX, &idx))
+	if (!vq->ring.avail_addr || !load_avail(vq, RING_IDX, &idx))
 		return POP_NO_ACCESS;
 	*ret_avail_idx = idx;
 	if ((uint16_t)(idx - vq->next_avail) > vq->ring.size)
 		return POP_BAD_INDEX;
 	if (idx == vq->next_avail)
 		return POP_EMPTY;
-	if (!load16(vq, vq->ring.avail_addr, avail_entry(vq, vq->next_avail),
-		    ret_head))
+	if (!load_avail(vq, avail_entry(vq, vq->next_avail), ret_head))
 		return POP_NO_ACCESS;
 	vq->next_avail++;
 	return POP_HEAD;
@@ -109,6 +130,7 @@ void virtqueue_unpop(struct virtqueue *vq)
 /* Where the walk is: in the ring's own table, or in one indirect table. */
 struct walk {
 	uint64_t table;
+	struct piece piece; /* what of it can be read without asking */
 	uint32_t n_entries;
 	uint32_t index;
 	uint32_t steps;
@@ -129,10 +151,24 @@ static const char *enter_indirect(const struct virtqueue *vq, struct walk *walk,
 		return "indirect table of a bad length";
 	*walk = (struct walk){
 		.table = addr,
+		.piece = piece_at(vq->mem, addr, len),
 		.n_entries = len / (uint32_t)sizeof(struct vring_desc),
 		.indirect = true,
 	};
 	return NULL;
+}
+
+static bool read_desc(const struct virtqueue *vq, const struct walk *walk,
+		      struct vring_desc *desc)
+{
+	const uint64_t offset = walk->index * sizeof(*desc);
+	uint64_t addr;
+
+	if (offset + sizeof(*desc) <= walk->piece.bytes &&
+	    load_once(walk->piece.host + offset, desc))
+		return true;
+	return !__builtin_add_overflow(walk->table, offset, &addr) &&
+	       mem_read_once(vq->mem, addr, desc, sizeof(*desc));
 }
 
 enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
@@ -140,6 +176,7 @@ enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
 				       const char **ret_reason)
 {
 	struct walk walk = { .table = vq->ring.desc_addr,
+			     .piece = vq->desc,
 			     .n_entries = vq->ring.size,
 			     .index = head };
 	uint32_t total = 0;
@@ -159,9 +196,7 @@ enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
 		if (walk.steps++ == walk.n_entries)
 			return CHAIN_MALFORMED;
 		*ret_reason = "descriptor not in guest memory";
-		if (__builtin_add_overflow(walk.table,
-					   walk.index * sizeof(desc), &addr) ||
-		    !mem_read_once(vq->mem, addr, &desc, sizeof(desc)))
+		if (!read_desc(vq, &walk, &desc))
 			return CHAIN_MALFORMED;
 		addr = le64toh(desc.addr);
 		len = le32toh(desc.len);
@@ -195,11 +230,10 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 {
 	const uint64_t entry = used_entry(vq, vq->next_used);
 	/* 4-aligned each, so an entry may lie across two regions. */
-	uint32_t *elem_id = (uint32_t *)field(vq, vq->ring.used_addr, entry, 4);
-	uint32_t *elem_len =
-		(uint32_t *)field(vq, vq->ring.used_addr, entry + 4, 4);
-	_Atomic uint16_t *idx = (_Atomic uint16_t *)field(
-		vq, vq->ring.used_addr, RING_IDX, sizeof(*idx));
+	uint32_t *elem_id = (uint32_t *)used_field(vq, entry, 4);
+	uint32_t *elem_len = (uint32_t *)used_field(vq, entry + 4, 4);
+	_Atomic uint16_t *idx =
+		(_Atomic uint16_t *)used_field(vq, RING_IDX, sizeof(*idx));
 
 	/* All before any is written: the cursors must not part. */
 	if (!elem_id || !elem_len || !idx)
@@ -215,15 +249,15 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 
 bool virtqueue_disable_notify(struct virtqueue *vq)
 {
-	return vq->event_idx || store16(vq, vq->ring.used_addr, RING_FLAGS,
-					VRING_USED_F_NO_NOTIFY);
+	return vq->event_idx ||
+	       store_used(vq, RING_FLAGS, VRING_USED_F_NO_NOTIFY);
 }
 
 bool virtqueue_has_more(const struct virtqueue *vq, bool *ret_more)
 {
 	uint16_t idx;
 
-	if (!load16(vq, vq->ring.avail_addr, RING_IDX, &idx))
+	if (!load_avail(vq, RING_IDX, &idx))
 		return false;
 	*ret_more = idx != vq->next_avail;
 	return true;
@@ -232,10 +266,9 @@ bool virtqueue_has_more(const struct virtqueue *vq, bool *ret_more)
 bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
 {
 	if (vq->event_idx) {
-		if (!store16(vq, vq->ring.used_addr, avail_event(vq),
-			     vq->next_avail))
+		if (!store_used(vq, avail_event(vq), vq->next_avail))
 			return false;
-	} else if (!store16(vq, vq->ring.used_addr, RING_FLAGS, 0)) {
+	} else if (!store_used(vq, RING_FLAGS, 0)) {
 		return false;
 	}
 	return virtqueue_has_more(vq, ret_more);
@@ -251,7 +284,7 @@ bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs)
 		*ret_needs = true;
 		return true;
 	}
-	if (!load16(vq, vq->ring.avail_addr, used_event(vq), &event))
+	if (!load_avail(vq, used_event(vq), &event))
 		return false;
 	*ret_needs = (uint16_t)(vq->next_used - event - 1) < added;
 	return true;

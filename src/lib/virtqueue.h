@@ -28,6 +28,7 @@ struct virtqueue {
 	struct queue_config ring;
 	bool event_idx;
 	bool indirect;
+	struct piece desc, avail, used; /* by virtqueue_map() */
 	uint16_t next_avail;
 	uint16_t next_used;
 	uint16_t num_added; /* used entries since the last look at used_event */
@@ -56,6 +57,9 @@ enum chain_result {
 	CHAIN_TOO_LONG,
 	CHAIN_MALFORMED,
 };
+
+/* Look the rings up, once mem and ring are set; without it all is slower. */
+void virtqueue_map(struct virtqueue *vq);
 
 /* Take the next head; *ret_avail_idx is what POP_BAD_INDEX complains of. */
 enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,

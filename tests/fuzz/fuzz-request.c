@@ -120,6 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.ring = { .size = QUEUE_SIZE, .ready = true },
 		.indirect = how & 1,
 	};
+	virtqueue_map(&vq);
 	id = (struct identity){ .disk = disk_id, .stop_fd = -1 };
 	put_tables(&input);
 	request.head = how >> 2;

@@ -48,6 +48,7 @@ static void open_fixture(struct fixture *f, uint16_t size)
 		.ring = { .size = size, .ready = true, .desc_addr = TABLE },
 		.indirect = true,
 	};
+	virtqueue_map(&f->vq);
 }
 
 static void close_fixture(struct fixture *f)
@@ -258,6 +259,7 @@ START_TEST(a_descriptor_outside_memory_is_malformed)
 	put_row(&f, TABLE, 8);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		f.vq.ring.desc_addr = bad[i];
+		virtqueue_map(&f.vq);
 		ck_assert_malformed(&f, 0, "descriptor not in guest memory");
 		ck_assert_malformed(&f, 1, "descriptor not in guest memory");
 	}
@@ -271,6 +273,7 @@ START_TEST(a_chain_that_leaves_memory_halfway_is_malformed)
 
 	open_fixture(&f, 8);
 	f.vq.ring.desc_addr = RAM_BYTES - 32;
+	virtqueue_map(&f.vq);
 	put(&f, RAM_BYTES - 32, 0, 0x1000, 16, NEXT, 1);
 	put(&f, RAM_BYTES - 32, 1, 0x1000, 1, NEXT | WRITE, 2);
 	ck_assert_malformed(&f, 0, "descriptor not in guest memory");
@@ -446,6 +449,7 @@ START_TEST(tables_may_lie_anywhere_and_over_a_region_border)
 		for (unsigned int i = 0; i < 3; i++)
 			ck_assert_uint_eq(f.chain.descs[i].addr, 0x8000 + i);
 		f.vq.ring.desc_addr = at;
+		virtqueue_map(&f.vq);
 		ck_assert_int_eq(read_at(&f, 0), CHAIN_WHOLE);
 		ck_assert_uint_eq(f.chain.n_descs, 3);
 		close_fixture(&f);
