@@ -60,26 +60,24 @@ static void interrupt(struct session *session, struct pending *pending)
 	session_raise(session, VIRTIO_MMIO_INT_VRING);
 }
 
-/* After a completion: interrupt now, or remember it. */
-static void completed(struct session *session, struct pending *pending)
+/* Interrupt for what was completed, if the driver wants to hear of it. */
+static void check(struct session *session, struct pending *pending)
 {
 	bool needs = true;
 
-	if (session->vq.event_idx) {
-		if (!virtqueue_needs_irq(&session->vq, &needs))
-			log_event(&session->id, NOTIFY_CHECK_FAILED);
-		pending->any = true;
-		if (needs)
-			interrupt(session, pending);
-	} else if (!pending->any) {
-		pending->any = true;
-		pending->since_ns = now_ns();
-	}
+	if (!session->vq.num_added)
+		return;
+	if (!virtqueue_needs_irq(&session->vq, &needs))
+		log_event(&session->id, NOTIFY_CHECK_FAILED);
+	if (needs)
+		interrupt(session, pending);
 }
 
 /* At the end of a drain nothing stays unsaid. */
 static void settle(struct session *session, struct pending *pending)
 {
+	if (session->vq.event_idx)
+		check(session, pending);
 	if (!pending->any)
 		return;
 	if (!session->vq.event_idx)
@@ -109,7 +107,9 @@ static void complete(struct session *session, struct pending *pending,
 		count_io_error(session->stats);
 		return;
 	}
-	completed(session, pending);
+	if (!pending->any && !session->vq.event_idx)
+		pending->since_ns = now_ns();
+	pending->any = true;
 }
 
 static void trace_done(const struct session *session, uint8_t status,
@@ -157,9 +157,11 @@ static bool serve(struct session *session, struct pending *pending,
 	};
 	struct io_result result;
 
-	if (!session->vq.event_idx && pending->any &&
-	    now - pending->since_ns >= IRQ_HOLD_NS)
+	if (session->vq.event_idx)
+		check(session, pending);
+	else if (pending->any && now - pending->since_ns >= IRQ_HOLD_NS)
 		interrupt(session, pending);
+	virtqueue_prefetch(&session->vq);
 	if (watch_begin(session->watch, &request))
 		log_watch_requests();
 	result = io_serve(session);

@@ -30,6 +30,7 @@ struct virtqueue {
 	bool indirect;
 	struct piece desc, avail, used; /* by virtqueue_map() */
 	uint16_t next_avail;
+	uint16_t n_avail; /* chains known to be there, from next_avail on */
 	uint16_t next_used;
 	uint16_t num_added; /* used entries since the last look at used_event */
 };
@@ -75,6 +76,9 @@ void virtqueue_unpop(struct virtqueue *vq);
 enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
 				       uint16_t head, struct chain *chain,
 				       const char **ret_reason);
+
+/* The next chain will be wanted soon. */
+void virtqueue_prefetch(const struct virtqueue *vq);
 
 bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len);
 

@@ -198,6 +198,54 @@ START_TEST(unpop_at_zero_wraps_and_gives_the_same_head_again)
 }
 END_TEST
 
+/* What was promised is taken; it is the next promise that is looked at. */
+START_TEST(an_index_that_jumps_is_seen_when_all_known_is_taken)
+{
+	uint16_t head, idx;
+	struct ring ring;
+
+	ring_open(&ring, 8);
+	put_avail(&ring, 0, 3);
+	put_avail(&ring, 1, 4);
+	put_avail_idx(&ring, 2);
+	ck_assert_pop(&ring, POP_HEAD, 3);
+	put_avail_idx(&ring, 100);
+	ck_assert_pop(&ring, POP_HEAD, 4);
+	virtqueue_unpop(&ring.vq);
+	ck_assert_pop(&ring, POP_HEAD, 4);
+	ck_assert_int_eq(virtqueue_pop(&ring.vq, &head, &idx), POP_BAD_INDEX);
+	ck_assert_uint_eq(ring.vq.next_avail, 2);
+	/* Back to where it was: nothing is known from the bad one. */
+	put_avail_idx(&ring, 2);
+	ck_assert_pop(&ring, POP_EMPTY, 0);
+	ring_close(&ring);
+}
+END_TEST
+
+/* Whatever the next heads and descriptors say, it is only a hint. */
+START_TEST(prefetch_takes_nothing_and_believes_nothing)
+{
+	struct ring ring;
+
+	for (unsigned int n = 0; n <= 2; n++) {
+		ring_open(&ring, 8);
+		ring.vq.ring.desc_addr = 0x1000;
+		virtqueue_map(&ring.vq);
+		put_avail(&ring, 0, (uint16_t)(n == 1 ? 8 : 0));
+		put_avail(&ring, 1, 0xffff);
+		memset(ring.ram + 0x1000, n == 2 ? 0xff : 0, 16);
+		put_avail_idx(&ring, 2);
+		virtqueue_prefetch(&ring.vq);
+		ck_assert_pop(&ring, POP_HEAD, n == 1 ? 8 : 0);
+		virtqueue_prefetch(&ring.vq);
+		ck_assert_pop(&ring, POP_HEAD, 0xffff);
+		virtqueue_prefetch(&ring.vq);
+		ck_assert_pop(&ring, POP_EMPTY, 0);
+		ring_close(&ring);
+	}
+}
+END_TEST
+
 START_TEST(pop_refuses_an_avail_address_of_zero)
 {
 	struct ring ring;
@@ -474,6 +522,8 @@ END_TEST
 TEST_PROGRAM("virtqueue", pop_of_an_empty_ring_is_empty,
 	     pop_takes_heads_in_their_order, pop_wraps_at_65536,
 	     pop_refuses_an_index_beyond_the_size,
+	     an_index_that_jumps_is_seen_when_all_known_is_taken,
+	     prefetch_takes_nothing_and_believes_nothing,
 	     pop_refuses_an_index_that_went_back,
 	     unpop_at_zero_wraps_and_gives_the_same_head_again,
 	     pop_refuses_an_avail_address_of_zero,
