@@ -45,7 +45,9 @@ WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 OUR_CPPFLAGS = -D_GNU_SOURCE -Iinclude
 OUR_CFLAGS   = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) $(SANITIZE)
 COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS)
-LINK    = $(CC) -pthread $(SANITIZE) $(CFLAGS) $(LDFLAGS)
+LINK     = $(CC) -pthread $(SANITIZE) $(CFLAGS) $(LDFLAGS)
+# Position independent whatever the compiler's default: -fPIC objects serve both.
+LINK_PIE = $(LINK) -fPIE -pie
 
 # nodelete: a thread stuck in storage must not have its code unmapped.
 SHARED_LDFLAGS = -shared -Wl,-soname,$(SONAME) \
@@ -118,18 +120,18 @@ $(PC): src/lib/libktvblk.pc.in FORCE
 
 $(BUILD)/ktvblk-demo: $(DEMO_OBJ) $(LINKS)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $(DEMO_OBJ) -L$(BUILD) -lktvblk
+	$(Q)$(LINK_PIE) -o $@ $(DEMO_OBJ) -L$(BUILD) -lktvblk
 
 $(BUILD)/ktvblk-wedged: $(TOOL_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $(TOOL_OBJ) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) -o $@ $(TOOL_OBJ) $(SYSTEMD_LIBS)
 
 # Unit tests see the library's own objects. A comment "/* wrap: write */" in
 # one sends the library's calls of write to its __wrap_write.
 wrapped = $(shell sed -n 's|.*/\* wrap: \(.*\) \*/.*|\1|p' $(1))
 $(UNIT): %: %.o $(HELP_OBJ) $(LIB_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
 # Has the shared library by dlopen().
@@ -139,13 +141,13 @@ DLOPEN_OBJ = $(addprefix $(BUILD)/,$(patsubst %,tests/abi/%.o,test-dlopen loaded
 $(BUILD)/tests/abi/%.o: private OUR_CPPFLAGS += -iquote tests/unit -iquote src/demo
 $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $(filter %.o,$^) $(CHECK_LIBS)
+	$(Q)$(LINK_PIE) -o $@ $(filter %.o,$^) $(CHECK_LIBS)
 
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(LIB_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK) $(TEST_LDFLAGS) -o $@ $^ $(SYSTEMD_LIBS) \
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $^ $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
 # Tests with a real journal and real storage. They run as programs of their own
@@ -156,14 +158,14 @@ $(SYSTEM_OBJ): private OUR_CPPFLAGS += -iquote tests/unit
 $(SYS)/slowfs.o: private OUR_CPPFLAGS += -DFUSE_USE_VERSION=312 $(FUSE_CFLAGS)
 $(SYS)/slowfs: $(call system,slowfs.c slowfs-shared.c)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $^ $(FUSE_LIBS)
+	$(Q)$(LINK_PIE) -o $@ $^ $(FUSE_LIBS)
 $(SYS)/wedge: $(call system,wedge.c wedge-more.c wedge-race.c way.c disk.c \
 	slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(LIB_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
+	$(Q)$(LINK_PIE) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
 # Real guests, x86-64 only: an overlay for stock QEMU, and a small VMM.
@@ -178,7 +180,7 @@ $(GUEST)/overlay.so: $(addprefix $(GUEST)/,overlay.o control.o) \
 $(GUEST)/ring3: $(addprefix $(GUEST)/,ring3.o control.o) \
 		$(BUILD)/src/demo/vmm-disk.o $(LINKS)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
+	$(Q)$(LINK_PIE) -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
 
 # Freestanding, and none of the flags of the hosted programs.
 $(GUEST)/ring3-guest: $(addprefix tests/guest/,ring3-guest.c ring3-start.S ring3.h) Makefile
@@ -193,17 +195,17 @@ $(GUEST)/ring3-guest: $(addprefix tests/guest/,ring3-guest.c ring3-start.S ring3
 
 $(GUEST)/tsc-khz: $(GUEST)/tsc-khz.o
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $^
+	$(Q)$(LINK_PIE) -o $@ $^
 
 # Stands in front of libc, to count: see tests/bench/count.h.
 BENCH_BIN = $(BUILD)/tests/bench/bench
 $(BENCH_BIN): $(BENCH_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -rdynamic -o $@ $^
+	$(Q)$(LINK_PIE) -rdynamic -o $@ $^
 
 $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(call say,LD,$@)
-	$(Q)$(LINK) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
+	$(Q)$(LINK_PIE) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
 
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
 	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
