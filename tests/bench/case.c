@@ -57,13 +57,19 @@ static bool is_quick(const char *name)
 	return false;
 }
 
-/* Who waits how, at 4 KiB only: it does not change what a request is. */
+/*
+ * All storage, sizes, depths, mixes and ways of copying; what the driver
+ * negotiates and who waits how for 4 KiB reads only, one at a time, as neither
+ * changes what a request moves.
+ */
 static bool is_full(const struct bench_case *c)
 {
-	const int n = c->no_poll + c->spin + c->late_irq;
+	const int negotiated = c->no_event_idx + c->no_indirect;
+	const int waits = c->no_poll + c->spin + c->late_irq;
 
-	return !n || (n == 1 && c->bytes == 4096 && !c->no_event_idx &&
-		      !c->no_indirect);
+	return !(negotiated + waits) ||
+	       (c->bytes == 4096 && c->mix == MIX_READ &&
+		(!negotiated || !waits) && waits < 2);
 }
 
 static bool is_selected(const struct bench_case *c, char *const *patterns,

@@ -3,7 +3,7 @@
 #
 # run.sh BENCH LIBRARY DIRECTORY [ARGUMENT...]: measure, and draw what came out.
 #
-#   BENCH=full     all cases instead of a choice
+#   BENCH=full     all cases instead of a choice, in shorter rounds: 10 minutes
 #   BENCH_AGAINST  another build of the library, measured in turn with it
 #   BENCH_DIR      where to put the files; a real file system (DIRECTORY)
 
@@ -11,7 +11,7 @@ set -e
 bench=$1 library=$2 out=$3
 shift 3
 mkdir -p "$out"
-[ "$BENCH" != full ] || set -- --full "$@"
+[ "$BENCH" != full ] || set -- --full --ms 50 "$@"
 [ -z "$BENCH_AGAINST" ] || set -- --against "$(realpath "$BENCH_AGAINST")" "$@"
 "$bench" --library "$(realpath "$library")" --dir "${BENCH_DIR:-$out}" \
 	--out "$out/bench" "$@"
