@@ -295,7 +295,16 @@ bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=
 	@tests/bench/run.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
 
 bench-instructions: $(BENCH_BIN) $(LINKS)	## ... in instructions, by callgrind
-	@tests/bench/instructions.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
+	@tests/bench/instructions.sh show $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
+
+bench-check: $(BENCH_BIN) $(LINKS)	## ... what of that must hold on any machine
+	@mkdir -p $(BUILD)/bench
+	@rc=0; $(BENCH_BIN) --check --library $(SHARED) --out $(BUILD)/bench/check || rc=1; \
+	tests/bench/instructions.sh check $(BENCH_BIN) $(SHARED) $(BUILD)/bench || rc=1; \
+	exit $$rc
+
+bench-baseline: $(BENCH_BIN) $(LINKS)	## commit to the instructions as they are now
+	@tests/bench/instructions.sh baseline $(BENCH_BIN) $(SHARED) $(BUILD)/bench
 
 check-docs: all	## manual pages, message catalogue, ktvblk-wedged, jails
 	@for t in man catalog wedged jail; do \
@@ -347,7 +356,7 @@ help:	## this list
 		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
 
 FORCE:
-.PHONY: all bench bench-instructions check check-asan check-tsan check-valgrind check-headers \
+.PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers \
 	check-symbols abi-check abi-baseline check-journal check-wedge guest-parts check-guest check-docs check-demo coverage fuzz run-fuzz demo install uninstall deps deps-ci deps-guest format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/utsname.h>
 
+#include "check.h"
 #include "guest.h"
 #include "limit.h"
 #include "report.h"
@@ -26,6 +27,8 @@ struct bench {
 	uint64_t round_ns;
 	bool full;
 	bool once;
+	bool is_check;
+	struct check check;
 	const char *directory;
 	const char *prefix;
 	struct cpus cpus;
@@ -204,6 +207,8 @@ static void run_rounds(struct bench *bench, const struct bench_case *what,
 	}
 	result = conclude(bench, what, rounds);
 	report_case(&bench->report, &result);
+	if (bench->is_check)
+		check_result(&bench->check, &result);
 }
 
 static void run_case(const struct bench_case *what, void *userdata)
@@ -283,6 +288,7 @@ __attribute__((noreturn)) static void usage(void)
 	     "  -d, --dir DIR         a real file system for the files\n"
 	     "  -o, --out PREFIX      PREFIX.json, .txt and .dat are written\n"
 	     "  -1, --once            one drain of all requests, measure nothing\n"
+	     "  -c, --check           see that what must hold does: check.h\n"
 	     "  -n, --list            name the cases and measure nothing\n"
 	     "PATTERN: the cases that match, as 'cache/4k/d*/read/*'; a * stands\n"
 	     "         for what has no / in it");
@@ -304,6 +310,7 @@ static const struct option options[] = {
 	{ "dir", required_argument, NULL, 'd' },
 	{ "out", required_argument, NULL, 'o' },
 	{ "once", no_argument, NULL, '1' },
+	{ "check", no_argument, NULL, 'c' },
 	{ "list", no_argument, NULL, 'n' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
@@ -313,7 +320,7 @@ static void parse(struct bench *bench, int argc, char **argv, bool *ret_list)
 {
 	int option;
 
-	while ((option = getopt_long(argc, argv, "l:a:r:t:fd:o:1nh", options,
+	while ((option = getopt_long(argc, argv, "l:a:r:t:fd:o:1cnh", options,
 				     NULL)) != -1) {
 		switch (option) {
 		case 'l':
@@ -340,6 +347,9 @@ static void parse(struct bench *bench, int argc, char **argv, bool *ret_list)
 			break;
 		case '1':
 			bench->once = true;
+			break;
+		case 'c':
+			bench->is_check = true;
 			break;
 		case 'n':
 			*ret_list = true;
@@ -369,6 +379,42 @@ static const char *about(const struct bench *bench)
 	return text;
 }
 
+static void measure(struct bench *bench, const char *const *patterns, int n)
+{
+	struct noise noise;
+
+	report_open(&bench->report, bench->prefix, about(bench),
+		    bench->has_against, bench->is_check);
+	noise_begin(&noise);
+	cases_visit(patterns, n, bench->full, run_case, bench);
+	noise_end(&noise);
+	if (!bench->report.n)
+		die("no such case");
+	report_close(&bench->report, &noise);
+	for (size_t i = 0; i < STORE_KINDS; i++)
+		if (bench->opened[i])
+			store_close(&bench->stores[i]);
+}
+
+static bool run_check(struct bench *bench)
+{
+	struct check *check = &bench->check;
+	int n;
+
+	check->api = &bench->api;
+	check->cpus = &bench->cpus;
+	check_counts(check);
+	if (bench->cpus.driver == bench->cpus.worker) {
+		puts("skipped: times, on one CPU");
+		check->skipped++;
+	} else {
+		const char *const *patterns = check_patterns(&n);
+
+		measure(bench, patterns, n);
+	}
+	return check_end(check);
+}
+
 int main(int argc, char **argv)
 {
 	static struct bench bench = {
@@ -378,14 +424,14 @@ int main(int argc, char **argv)
 		.directory = ".",
 		.prefix = "bench",
 	};
-	struct noise noise;
+	const char *const *patterns;
 	bool list = false;
 
 	parse(&bench, argc, argv, &list);
-	argv += optind;
+	patterns = (const char *const *)argv + optind;
 	argc -= optind;
 	if (list) {
-		cases_visit(argv, argc, bench.full, list_case, NULL);
+		cases_visit(patterns, argc, bench.full, list_case, NULL);
 		return 0;
 	}
 	load(&bench.api, bench.api.path);
@@ -394,19 +440,11 @@ int main(int argc, char **argv)
 	bench.cpus = cpus_choose();
 	cpu_pin(bench.cpus.driver);
 	if (bench.once) {
-		cases_visit(argv, argc, bench.full, run_once, &bench);
+		cases_visit(patterns, argc, bench.full, run_once, &bench);
 		return 0;
 	}
-	report_open(&bench.report, bench.prefix, about(&bench),
-		    bench.has_against);
-	noise_begin(&noise);
-	cases_visit(argv, argc, bench.full, run_case, &bench);
-	noise_end(&noise);
-	if (!bench.report.n)
-		die("no such case");
-	report_close(&bench.report, &noise);
-	for (size_t i = 0; i < STORE_KINDS; i++)
-		if (bench.opened[i])
-			store_close(&bench.stores[i]);
+	if (bench.is_check)
+		return run_check(&bench) ? 0 : 1;
+	measure(&bench, patterns, argc);
 	return 0;
 }

@@ -72,7 +72,7 @@ static bool is_full(const struct bench_case *c)
 		(!negotiated || !waits) && waits < 2);
 }
 
-static bool is_selected(const struct bench_case *c, char *const *patterns,
+static bool is_selected(const struct bench_case *c, const char *const *patterns,
 			int n, bool full)
 {
 	for (int i = 0; i < n; i++)
@@ -103,7 +103,7 @@ static void set_name(struct bench_case *c, const char *size)
 		 c->late_irq ? "/late-irq" : "");
 }
 
-void cases_visit(char *const *patterns, int n_patterns, bool full,
+void cases_visit(const char *const *patterns, int n_patterns, bool full,
 		 void (*visit)(const struct bench_case *c, void *userdata),
 		 void *userdata)
 {

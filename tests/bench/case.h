@@ -40,6 +40,7 @@ struct bench_case {
 	bool no_indirect;
 	bool no_poll; /* KTVBLK_NO_POLL */
 	bool spin; /* a driver that looks at the ring and never sleeps */
+	uint32_t stall_warn_ms; /* of the device; 0: the default */
 	bool late_irq; /* one that is woken when three quarters are done */
 };
 
@@ -73,7 +74,7 @@ static inline uint64_t case_offset(const struct bench_case *c, uint32_t n)
  * Call visit() for each case of the selection: those that match one of the
  * patterns (see fnmatch) of all there are, or the short list if there is none.
  */
-void cases_visit(char *const *patterns, int n_patterns, bool full,
+void cases_visit(const char *const *patterns, int n_patterns, bool full,
 		 void (*visit)(const struct bench_case *c, void *userdata),
 		 void *userdata);
 

@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -26,6 +27,8 @@
 static struct entry {
 	uint64_t syscalls;
 	uint64_t allocations;
+	uint64_t threads;
+	uint32_t waits;
 	_Atomic pid_t tid;
 } entries[THREADS_MAX];
 static unsigned int n_entries;
@@ -47,28 +50,40 @@ static inline void bump(uint64_t *count)
 			 __ATOMIC_RELAXED);
 }
 
+static inline struct entry *own(void)
+{
+	return mine ? mine : register_thread();
+}
+
 static inline void count_syscall(void)
 {
-	bump(&(mine ? mine : register_thread())->syscalls);
+	bump(&own()->syscalls);
 }
 
 static inline void count_allocation(void)
 {
-	bump(&(mine ? mine : register_thread())->allocations);
+	bump(&own()->allocations);
 }
 
 struct counts counts_of(pid_t tid)
 {
 	/* The last one: the kernel gives a number to another thread later. */
 	for (unsigned int i = __atomic_load_n(&n_entries, __ATOMIC_RELAXED); i;
-	     i--)
-		if (i <= THREADS_MAX && entries[i - 1].tid == tid)
-			return (struct counts){
-				__atomic_load_n(&entries[i - 1].syscalls,
-						__ATOMIC_RELAXED),
-				__atomic_load_n(&entries[i - 1].allocations,
-						__ATOMIC_RELAXED),
-			};
+	     i--) {
+		const struct entry *e = &entries[i - 1];
+		struct counts counts;
+
+		if (i > THREADS_MAX || e->tid != tid)
+			continue;
+		/* Acquire: who waits has counted all that came before. */
+		counts.waits = __atomic_load_n(&e->waits, __ATOMIC_ACQUIRE);
+		counts.syscalls =
+			__atomic_load_n(&e->syscalls, __ATOMIC_RELAXED);
+		counts.allocations =
+			__atomic_load_n(&e->allocations, __ATOMIC_RELAXED);
+		counts.threads = __atomic_load_n(&e->threads, __ATOMIC_RELAXED);
+		return counts;
+	}
 	return (struct counts){ 0 };
 }
 
@@ -95,14 +110,35 @@ WRAP(ssize_t, preadv, (int fd, const struct iovec *iov, int n, off_t at),
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at))
 WRAP(int, fdatasync, (int fd), (fd))
-WRAP(int, epoll_wait, (int fd, struct epoll_event *events, int n, int ms),
-     (fd, events, n, ms))
 WRAP(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms))
 WRAP(int, timerfd_settime,
      (int fd, int flags, const struct itimerspec *when, struct itimerspec *old),
      (fd, flags, when, old))
 WRAP(int, madvise, (void *addr, size_t n, int advice), (addr, n, advice))
 WRAP(int, sched_yield, (void), ())
+
+static __typeof__(&epoll_wait) real_epoll_wait;
+
+VISIBLE int epoll_wait(int fd, struct epoll_event *events, int n, int ms)
+{
+	struct entry *entry = own();
+	int r;
+
+	bump(&entry->syscalls);
+	__atomic_store_n(&entry->waits, 1, __ATOMIC_RELEASE);
+	r = real_epoll_wait(fd, events, n, ms);
+	__atomic_store_n(&entry->waits, 0, __ATOMIC_RELAXED);
+	return r;
+}
+
+static __typeof__(&pthread_create) real_pthread_create;
+
+VISIBLE int pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+			   void *(*start)(void *), void *arg)
+{
+	bump(&own()->threads);
+	return real_pthread_create(thread, attr, start, arg);
+}
 
 static long (*real_syscall)(long number, ...);
 
@@ -137,6 +173,7 @@ __attribute__((constructor)) static void resolve(void)
 	RESOLVE(pwritev);
 	RESOLVE(fdatasync);
 	RESOLVE(epoll_wait);
+	RESOLVE(pthread_create);
 	RESOLVE(poll);
 	RESOLVE(timerfd_settime);
 	RESOLVE(madvise);

@@ -10,12 +10,15 @@
  * shows it.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 struct counts {
 	uint64_t syscalls;
 	uint64_t allocations;
+	uint64_t threads; /* that it started */
+	bool waits; /* in epoll_wait(), or about to */
 };
 
 /* Of a thread that lives or lived; zeros for one that did nothing. */

@@ -8,6 +8,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -97,6 +98,7 @@ void guest_open(struct guest *guest, const struct api *api,
 	config.capacity_bytes = DISK_BYTES;
 	config.flags = (what->zero_copy ? KTVBLK_ZERO_COPY : 0) |
 		       (what->no_poll ? KTVBLK_NO_POLL : 0);
+	config.stall_warn_ms = what->stall_warn_ms;
 	config.queue_size_max = QUEUE_SIZE_MAX;
 	r = api->new (&config, &guest->dev);
 	if (r < 0)
@@ -369,25 +371,30 @@ static void ask_for_irq(struct guest *guest, bool on, uint16_t behind)
 				 __ATOMIC_RELAXED);
 }
 
-void guest_await(struct guest *guest)
+static void take_irq(struct guest *guest)
 {
 	struct pollfd irq = { .fd = guest->irq_fd, .events = POLLIN };
+	uint64_t count;
+
+	if (poll(&irq, 1, 10000) != 1 ||
+	    read(irq.fd, &count, sizeof(count)) != sizeof(count))
+		die("%s: no interrupt in 10 s", guest->what->name);
+	guest->irqs += count;
+	reg_write(guest, VIRTIO_MMIO_INTERRUPT_ACK,
+		  reg_read(guest, VIRTIO_MMIO_INTERRUPT_STATUS));
+}
+
+void guest_await(struct guest *guest)
+{
 	const unsigned int in_flight = guest->what->depth - guest->n_free;
 	const uint16_t behind =
 		guest->what->late_irq ? (uint16_t)(in_flight * 3 / 4) : 0;
-	uint64_t count;
 
 	ask_for_irq(guest, true, behind);
 	/* Section 2.7.14: then look again. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (n_done(guest) <= behind) {
-		if (poll(&irq, 1, 10000) != 1 ||
-		    read(irq.fd, &count, sizeof(count)) != sizeof(count))
-			die("%s: no interrupt in 10 s", guest->what->name);
-		guest->irqs += count;
-		reg_write(guest, VIRTIO_MMIO_INTERRUPT_ACK,
-			  reg_read(guest, VIRTIO_MMIO_INTERRUPT_STATUS));
-	}
+	if (n_done(guest) <= behind)
+		take_irq(guest);
 	ask_for_irq(guest, false, 0);
 }
 
@@ -400,11 +407,44 @@ static void take_late_irqs(struct guest *guest)
 		guest->irqs += count;
 }
 
+/* Asleep as far as we can see: it does nothing more without an event. */
+static void await_sleep(const struct guest *guest)
+{
+	const uint64_t deadline = now_ns() + 10 * NSEC_PER_SEC;
+
+	while (!counts_of(guest->worker).waits) {
+		if (now_ns() > deadline)
+			die("%s: the worker does not sleep", guest->what->name);
+		sched_yield();
+	}
+}
+
+void guest_batch(struct guest *guest)
+{
+	const unsigned int depth = guest->what->depth;
+
+	await_sleep(guest);
+	ask_for_irq(guest, true, (uint16_t)(depth - 1));
+	guest_submit(guest, depth);
+	do
+		take_irq(guest);
+	while (n_done(guest) < depth);
+	guest_reap(guest, NULL);
+	await_sleep(guest);
+	take_late_irqs(guest);
+}
+
+/* Times others put the worker off its CPU. */
+static uint64_t preemptions(const struct guest *guest)
+{
+	return thread_status(guest->worker, "nonvoluntary_ctxt_switches");
+}
+
 void guest_run(struct guest *guest, uint64_t for_ns, struct run *run)
 {
 	const pid_t self = gettid();
 	const struct counts counts = counts_of(guest->worker);
-	const uint64_t preempted = thread_preemptions(guest->worker);
+	const uint64_t preempted = preemptions(guest);
 	const uint64_t kicks = guest->kicks, irqs = guest->irqs;
 	const uint64_t worker_ns = thread_cpu_ns(guest->worker);
 	const uint64_t driver_ns = thread_cpu_ns(self);
@@ -430,7 +470,7 @@ void guest_run(struct guest *guest, uint64_t for_ns, struct run *run)
 	counts_now = counts_of(guest->worker);
 	run->syscalls = counts_now.syscalls - counts.syscalls;
 	run->allocations = counts_now.allocations - counts.allocations;
-	run->preempted = thread_preemptions(guest->worker) - preempted;
+	run->preempted = preemptions(guest) - preempted;
 	run->kicks = guest->kicks - kicks;
 	run->irqs = guest->irqs - irqs;
 }

@@ -79,6 +79,13 @@ unsigned int guest_reap(struct guest *guest, struct histogram *latency);
 /* Sleep for the interrupt, unless it is due already. */
 void guest_await(struct guest *guest);
 
+/*
+ * Fill all slots, with the worker asleep before and after, and take all that
+ * comes back. The interrupt is asked for before: for the last completion, or
+ * without EVENT_IDX for any.
+ */
+void guest_batch(struct guest *guest);
+
 /* Keep what->depth requests in flight for so long, and then none. */
 void guest_run(struct guest *guest, uint64_t for_ns, struct run *run);
 

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -83,21 +84,59 @@ size_t threads_list(pid_t *tids, size_t n)
 	return found;
 }
 
-uint64_t thread_preemptions(pid_t tid)
+uint64_t thread_status(pid_t tid, const char *key)
 {
-	unsigned long long n = 0;
+	const size_t n = strlen(key);
+	unsigned long long value = 0;
 	char line[256], path[64];
+	bool found = false;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
 	file = fopen(path, "re");
 	if (!file)
 		die("%s: %s", path, strerror(errno));
-	while (fgets(line, sizeof(line), file) &&
-	       sscanf(line, "nonvoluntary_ctxt_switches: %llu", &n) != 1)
-		;
+	while (!found && fgets(line, sizeof(line), file))
+		found = strncmp(line, key, n) == 0 && line[n] == ':' &&
+			sscanf(line + n + 1, "%llu", &value) == 1;
 	fclose(file);
-	return n;
+	if (!found)
+		die("%s: no %s", path, key);
+	return value;
+}
+
+/* Of all threads but the calling one. */
+static uint64_t switches(void)
+{
+	pid_t tids[1024];
+	const size_t n = threads_list(tids, ARRAY_SIZE(tids));
+	uint64_t all = 0;
+
+	if (n > ARRAY_SIZE(tids))
+		die("too many threads");
+	for (size_t i = 0; i < n; i++)
+		if (tids[i] != gettid())
+			all += thread_status(tids[i],
+					     "voluntary_ctxt_switches") +
+			       thread_status(tids[i],
+					     "nonvoluntary_ctxt_switches");
+	return all;
+}
+
+uint64_t idle_switches(unsigned int quiet_ms, unsigned int for_ms)
+{
+	const uint64_t deadline = now_ns() + 30 * NSEC_PER_SEC;
+	uint64_t before, now = switches();
+
+	do {
+		if (now_ns() > deadline)
+			return now;
+		before = now;
+		poll(NULL, 0, (int)quiet_ms);
+		now = switches();
+	} while (now != before);
+	poll(NULL, 0, (int)for_ms);
+	return switches() - before;
 }
 
 double histogram_at(const struct histogram *histogram, double part)

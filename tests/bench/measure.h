@@ -32,8 +32,15 @@ void cpu_pin(uint32_t cpu); /* the calling thread */
 /* How many threads of this process there are; and which, up to n. */
 size_t threads_list(pid_t *tids, size_t n);
 
-/* Times others put a thread off its CPU. */
-uint64_t thread_preemptions(pid_t tid);
+/* A number in /proc/self/task/TID/status. */
+uint64_t thread_status(pid_t tid, const char *key);
+
+/*
+ * How often a thread of this process, but the calling one, gets a CPU or loses
+ * it in for_ms, once that has not been for quiet_ms. If it never is so quiet,
+ * how often it was altogether.
+ */
+uint64_t idle_switches(unsigned int quiet_ms, unsigned int for_ms);
 
 /*
  * Latencies, to 1.6 %: 64 buckets for each power of two.

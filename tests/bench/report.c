@@ -26,9 +26,11 @@ __attribute__((format(printf, 2, 3))) static void say(struct report *report,
 {
 	va_list args;
 
-	va_start(args, format);
-	vprintf(format, args);
-	va_end(args);
+	if (!report->quiet) {
+		va_start(args, format);
+		vprintf(format, args);
+		va_end(args);
+	}
 	va_start(args, format);
 	vfprintf(report->table, format, args);
 	va_end(args);
@@ -36,12 +38,13 @@ __attribute__((format(printf, 2, 3))) static void say(struct report *report,
 }
 
 void report_open(struct report *report, const char *prefix, const char *about,
-		 bool against)
+		 bool against, bool quiet)
 {
 	*report = (struct report){
 		.json = create(prefix, ".json"),
 		.table = create(prefix, ".txt"),
 		.plot = create(prefix, ".dat"),
+		.quiet = quiet,
 	};
 	fprintf(report->json, "{ \"about\": \"%s\",\n  \"cases\": [", about);
 	say(report, "%s\n\n", about);

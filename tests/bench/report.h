@@ -46,12 +46,13 @@ struct report {
 	FILE *json;
 	FILE *table;
 	FILE *plot; /* data for gnuplot */
+	bool quiet;
 	size_t n;
 };
 
-/* PREFIX.json, PREFIX.txt and PREFIX.dat; the table to stdout as well. */
+/* PREFIX.json, PREFIX.txt and PREFIX.dat; if not quiet, the table to stdout. */
 void report_open(struct report *report, const char *prefix, const char *about,
-		 bool against);
+		 bool against, bool quiet);
 void report_case(struct report *report, const struct result *result);
 void report_skip(struct report *report, const char *name, const char *why);
 void report_close(struct report *report, const struct noise *noise);
