@@ -201,6 +201,15 @@ static void print_case(const struct system_case *test)
 	printf("\n");
 }
 
+/* Once more, where whoever has only the end of the log finds it. */
+static void print_failed(const struct system_case *cases, size_t n,
+			 char *const *whys)
+{
+	for (size_t i = 0; i < n; i++)
+		if (whys[i])
+			printf("FAIL  %s: %s\n", cases[i].name, whys[i]);
+}
+
 static bool wanted(const struct system_case *test, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++)
@@ -214,6 +223,7 @@ int run_cases(const struct system_case *cases, size_t n, void (*let_go)(void),
 {
 	unsigned int sums[SKIPPED + 1] = { 0 };
 	const uint64_t start_ns = now_ns();
+	char **whys = calloc(n, sizeof(*whys)); /* of those that failed */
 	double worst_ms = -1e9;
 	sigset_t signals;
 	int stop;
@@ -228,7 +238,7 @@ int run_cases(const struct system_case *cases, size_t n, void (*let_go)(void),
 	sigaddset(&signals, SIGHUP);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	stop = signalfd(-1, &signals, SFD_CLOEXEC);
-	if (result == MAP_FAILED || said < 0 || stop < 0) {
+	if (!whys || result == MAP_FAILED || said < 0 || stop < 0) {
 		perror("runner");
 		return 1;
 	}
@@ -240,9 +250,12 @@ int run_cases(const struct system_case *cases, size_t n, void (*let_go)(void),
 			return 1;
 		}
 		print_case(&cases[i]);
+		if (result->verdict == FAILED)
+			whys[i] = strdup(result->why);
 		sums[result->verdict]++;
 		worst_ms = MAX(worst_ms, result->over_ms);
 	}
+	print_failed(cases, n, whys);
 	if (worst_ms > -1e9)
 		printf("longest call: %.1f ms over its budget; ", worst_ms);
 	printf("%.1f s in all\n", (double)(now_ns() - start_ns) / 1e9);

@@ -29,8 +29,8 @@ struct system_case {
 /*
  * Run them; with arguments, only those whose name has one of them in it. After
  * each, and on the way out, let_go() frees whatever still holds its process:
- * it must not wait. Prints a line for each and the sums; the exit status, 77
- * where all were skipped.
+ * it must not wait. Prints a line for each, those that failed once more, and the
+ * sums; the exit status, 77 where all were skipped.
  */
 int run_cases(const struct system_case *cases, size_t n, void (*let_go)(void),
 	      int argc, char **argv);
