@@ -2,7 +2,6 @@
 
 /* Single cases: see the table at the end. */
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -12,7 +11,7 @@
 
 #include "harness.h"
 #include "way.h"
-#include "wedge.h"
+#include "wedge-cases.h"
 
 #define EIGHT 8u
 #define STALL_MS 50u
@@ -98,17 +97,6 @@ static void close_hangs(const void *started)
 	disk_free(&disk);
 }
 
-static bool is_in_call(pid_t tid, long nr)
-{
-	char path[64], text[32] = "";
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)tid);
-	__attribute__((cleanup(closep))) int fd =
-		open(path, O_RDONLY | O_CLOEXEC);
-	return fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 &&
-	       strtol(text, NULL, 10) == nr;
-}
-
 static void read_hangs_and_close(const void *arg)
 {
 	struct slowfs *slow = way_slowfs();
@@ -127,7 +115,7 @@ static void read_hangs_and_close(const void *arg)
 	/* The read ends, and the worker goes on into close(). */
 	worker = find_thread("ktvblk-0");
 	slowfs_hold(slow, SLOW_CLOSE);
-	ck_assert(eventually(is_in_call(worker, SYS_close)));
+	ck_assert(eventually(thread_in_call(worker, SYS_close)));
 	ck_assert(slowfs_wait_held(slow, 1));
 	ck_assert(disk_released(&disk, 0, 0));
 	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED), 0);

@@ -16,7 +16,7 @@
 
 #include "harness.h"
 #include "way.h"
-#include "wedge.h"
+#include "wedge-cases.h"
 
 #define ROUNDS 1000
 #define RESETS 20u /* of one device */

@@ -21,7 +21,7 @@
 
 #include "harness.h"
 #include "way.h"
-#include "wedge.h"
+#include "wedge-cases.h"
 
 enum verb { RESET, DESTROY, RESTART, VERB_COUNT };
 

@@ -147,6 +147,14 @@ char thread_state(pid_t tid)
 	return paren && paren[1] == ' ' ? paren[2] : '?';
 }
 
+bool thread_in_call(pid_t tid, long nr)
+{
+	char text[256], *end;
+
+	read_thread_file(tid, "syscall", text, sizeof(text));
+	return strtol(text, &end, 10) == nr && end != text;
+}
+
 uint64_t thread_status(pid_t tid, const char *key)
 {
 	const size_t len = strlen(key);

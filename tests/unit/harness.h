@@ -80,6 +80,8 @@ unsigned int count_threads(const char *prefix);
 pid_t find_thread(const char *prefix);
 /* Its state as in ps, '?' where there is no such thread. */
 char thread_state(pid_t tid);
+/* Is it in this system call? */
+bool thread_in_call(pid_t tid, long nr);
 /* A number of its status file; 0 if there is none. */
 uint64_t thread_status(pid_t tid, const char *key);
 
