@@ -15,13 +15,19 @@
 #include "device.h"
 #include "harness.h"
 #include "journal-events.h"
+#include "wedge.h"
 #include "worker.h"
 
-/* No descriptor can be had. */
+/*
+ * No descriptor can be had. By the log thread neither: one record goes before,
+ * so that libsystemd has its socket.
+ */
 static void without_fds(struct rig *rig, void (*run)(struct rig *rig))
 {
 	struct rlimit limit, none;
 
+	log_event(&rig->dev->session->id, PAUSE_NO_WORKER);
+	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	none = (struct rlimit){ 0, limit.rlim_max };
 	setrlimit(RLIMIT_NOFILE, &none);
@@ -38,6 +44,8 @@ static void make_unwritable(int fd)
 	ck_assert_int_eq(dup2(null, fd), fd);
 	close(null);
 }
+
+static struct latch kicked;
 
 static void destroy(struct rig *rig)
 {
@@ -57,9 +65,11 @@ static void worker_quits(struct storage *storage, enum storage_op op)
 	pthread_exit(NULL);
 }
 
+/* Not before the kick is through, which needs the device. */
 static void worker_destroys(struct storage *storage, enum storage_op op)
 {
 	(void)op;
+	ck_assert(latch_wait(&kicked, WAIT_MS));
 	destroy((struct rig *)storage->hook_data);
 }
 
@@ -86,15 +96,22 @@ static void panic(struct rig *rig)
 	wait_needs_reset(rig);
 }
 
-static void panic_reset(struct rig *rig)
+/* It may still be on its way out, and the budget is short. */
+static void panic_and_end(struct rig *rig)
 {
 	panic(rig);
+	ck_assert(eventually(!worker_tid(rig)));
+}
+
+static void panic_reset(struct rig *rig)
+{
+	panic_and_end(rig);
 	rig_reset(rig);
 }
 
 static void panic_destroy(struct rig *rig)
 {
-	panic(rig);
+	panic_and_end(rig);
 	destroy(rig);
 }
 
@@ -133,9 +150,11 @@ static void reset_no_join(struct rig *rig)
 
 static void destroy_itself(struct rig *rig)
 {
+	latch_init(&kicked);
 	rig->storage->hook = worker_destroys;
 	rig->storage->hook_data = rig;
 	start_and_submit(rig, IN, 7, 512);
+	latch_set(&kicked);
 }
 
 static void reclaim(struct rig *rig)
@@ -170,6 +189,14 @@ static void misplace(struct rig *rig)
 	const uint32_t cpu = 5000;
 
 	ck_assert_int_eq(ktvblk_set_worker_cpus(rig->dev, &cpu, 1), 0);
+}
+
+/* Seen once it sleeps, however long that took. */
+static void stall(struct rig *rig)
+{
+	faults.no_scan = true;
+	hang(rig);
+	faults.no_scan = false;
 }
 
 static void resume(struct rig *rig)
@@ -225,11 +252,13 @@ static void fail_timer_read(struct rig *rig)
 
 static void throttled(struct rig *rig)
 {
+	const uint16_t heads[] = { 0, 4 };
+
 	rig_start(rig);
 	rig_chain(rig, 0, IN, 0, 512);
 	rig_chain(rig, 4, IN, 0, 512);
-	rig_avail(rig, 0);
-	make_available(rig, 4);
+	rig_avail_all(rig, heads, ARRAY_SIZE(heads));
+	rig_kick(rig);
 }
 
 static void fail_timer_set(struct rig *rig)
@@ -388,7 +417,7 @@ const struct provoked device_events[] = {
 	EV(PLACEMENT_FAILED, misplace, "KTVBLK_CPU=5000|ERRNO=22"),
 	EV(WAITING_FOR_ORPHAN, restart, ""),
 	EV(WORKER_PANICKED, panic, PANIC),
-	EV(REQUEST_STALLED, hang, READ_7 "|KTVBLK_AGE_MS=*" STUCK,
+	EV(REQUEST_STALLED, stall, READ_7 "|KTVBLK_AGE_MS=*" STUCK,
 	   .options = { .config = { .stall_warn_ms = 20 } }),
 	EV(REQUEST_RESUMED, resume, READ_7 "|KTVBLK_AGE_MS=*",
 	   .options = { .config = { .stall_warn_ms = 20 } }),

@@ -34,6 +34,7 @@ struct faults {
 	_Atomic bool read_fails; /* read of 8 bytes: EIO */
 	_Atomic bool timer_fails; /* timerfd_settime: EINVAL */
 	_Atomic bool no_tokens; /* throttle_take: none, but in no time */
+	_Atomic bool no_scan; /* watch_scan: nothing, but look again at once */
 };
 
 extern struct faults faults;
@@ -54,7 +55,7 @@ void make_available(struct rig *rig, uint16_t head);
 void submit(struct rig *rig, uint32_t type, uint64_t sector, uint32_t len);
 void start_and_submit(struct rig *rig, uint32_t type, uint64_t sector,
 		      uint32_t len);
-/* Start a worker that hangs in a read of sector 7. */
+/* Start a worker that hangs in a read of sector 7, and sleeps there. */
 void hang(struct rig *rig);
 /* Start, and have the avail index jump. */
 void poison(struct rig *rig);

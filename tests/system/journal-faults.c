@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* System calls of the library, and one function, that fail when told to. */
+/* System calls of the library, and two functions, that fail when told to. */
 
 #include <errno.h>
 #include <sys/epoll.h>
@@ -8,6 +8,8 @@
 
 #include "journal-events.h"
 #include "throttle.h"
+#include "util.h"
+#include "watch.h"
 
 struct faults faults;
 
@@ -31,6 +33,10 @@ struct throttle_verdict __real_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
+struct watch *__real_watch_scan(uint64_t now, uint64_t *ret_again_ns,
+				struct watch_request *ret_request);
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
+				struct watch_request *ret_request);
 
 static int fails_with(int error)
 {
@@ -91,4 +97,13 @@ struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 	if (atomic_exchange(&faults.no_tokens, false))
 		return (struct throttle_verdict){ .ops_ok = true };
 	return __real_throttle_take(throttle, bytes, now);
+}
+
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
+				struct watch_request *ret_request)
+{
+	if (!faults.no_scan)
+		return __real_watch_scan(now, ret_again_ns, ret_request);
+	*ret_again_ns = now + NSEC_PER_MSEC;
+	return NULL;
 }

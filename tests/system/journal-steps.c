@@ -4,6 +4,7 @@
 
 #include "harness.h"
 #include "journal-events.h"
+#include "wedge.h"
 
 /* An eventfd that takes no more. */
 void fill_eventfd(int fd)
@@ -37,12 +38,13 @@ void start_and_submit(struct rig *rig, uint32_t type, uint64_t sector,
 	submit(rig, type, sector, len);
 }
 
-/* A worker that hangs in a read. */
 void hang(struct rig *rig)
 {
 	storage_hold(rig->storage);
 	start_and_submit(rig, IN, 7, 512);
+	/* On its way to sleep; a record is to find it there. */
 	storage_wait_held(rig->storage, 1);
+	ck_assert(eventually(thread_state(worker_tid(rig)) == 'S'));
 }
 
 void set_status(struct rig *rig, uint32_t value)

@@ -9,7 +9,7 @@
 
 /* wrap: _ck_assert_failed _mark_point */
 /* wrap: pthread_create pthread_clockjoin_np epoll_wait read timerfd_settime */
-/* wrap: throttle_take */
+/* wrap: throttle_take watch_scan */
 
 #include <stdio.h>
 #include <string.h>
