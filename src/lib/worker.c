@@ -68,7 +68,7 @@ struct wake worker_dispatch(const struct epoll_event *events, int n,
 struct worker {
 	struct session *session;
 	bool blocked; /* the timer will bring the next drain */
-	int timeout_ms; /* in the timer's place if it cannot be set; or -1 */
+	uint64_t retry_ns; /* in the timer's place, which cannot be set; or 0 */
 };
 
 /*
@@ -160,7 +160,19 @@ static void sleep_until(struct worker *worker, uint64_t wait_ns)
 	if (timerfd_settime(session->timer_fd, 0, &when, NULL) == 0)
 		return;
 	log_event(&session->id, TIMER_SET_FAILED, U64(errno));
-	worker->timeout_ms = (int)(wait_ns / NSEC_PER_MSEC) + 1;
+	worker->retry_ns = now_ns() + wait_ns;
+}
+
+static int timeout_ms(const struct worker *worker)
+{
+	uint64_t now;
+
+	if (!worker->retry_ns)
+		return -1;
+	now = now_ns();
+	return worker->retry_ns <= now
+		       ? 0
+		       : (int)((worker->retry_ns - now) / NSEC_PER_MSEC) + 1;
 }
 
 /* False: the session is over. *ret_again: there is more to drain at once. */
@@ -170,6 +182,7 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 	struct retry retry = { .action = RETRY_NOW };
 
 	worker->blocked = false;
+	worker->retry_ns = 0;
 	*ret_again = false;
 	if (!session->mem) {
 		if (!session->mem_unset_told)
@@ -224,7 +237,7 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	session_leave(session);
 	since_ns = polling_now(&session->polling);
 	n = epoll_wait(session->epoll_fd, events, TOKEN_COUNT,
-		       worker->timeout_ms);
+		       timeout_ms(worker));
 	saved = errno;
 	if (!session_enter(session))
 		return false;
@@ -237,12 +250,11 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	if (wake.stop)
 		return false;
 	drain_fds(session, wake);
-	if (n == 0)
-		wake.timer = true; /* the timeout stood in for it */
-	if (wake.timer) {
+	/* By the clock: kicks would put a timeout off for ever. */
+	if (worker->retry_ns && now_ns() >= worker->retry_ns)
+		wake.timer = true;
+	if (wake.timer)
 		worker->blocked = false;
-		worker->timeout_ms = -1;
-	}
 	*ret_drain = wake.timer || (wake.kick && !worker->blocked);
 	if (*ret_drain && !wake.timer)
 		polling_adapt(&session->polling,
@@ -252,7 +264,7 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 
 static void run(struct session *session)
 {
-	struct worker worker = { .session = session, .timeout_ms = -1 };
+	struct worker worker = { .session = session };
 	bool want_drain = true;
 
 	while (!stopping(session)) {

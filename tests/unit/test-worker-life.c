@@ -277,6 +277,24 @@ START_TEST(a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one)
 }
 END_TEST
 
+START_TEST(kicks_do_not_put_off_what_a_timer_that_cannot_be_set_would_bring)
+{
+	const uint64_t until = now_ns() + WAIT_MS * NSEC_PER_MSEC;
+	struct rig rig;
+
+	fault_set(&timerfd_settime_fault,
+		  &(struct fault_when){ .error = EINVAL, .times = 1000 });
+	open_throttled(&rig, 5);
+	while (rig_used_idx(&rig) != 6 && now_ns() < until) {
+		rig_kick(&rig);
+		poll(NULL, 0, 1);
+	}
+	ck_assert_uint_eq(rig_used_idx(&rig), 6);
+	fault_clear(&timerfd_settime_fault);
+	rig_close(&rig);
+}
+END_TEST
+
 /*
  * What fails around it
  */
@@ -560,6 +578,7 @@ TEST_PROGRAM("worker-life", the_worker_lives_from_driver_ok_to_reset_or_destroy,
 	     a_kick_of_another_queue_is_none,
 	     kicks_are_swallowed_while_throttled_and_the_timer_retries,
 	     a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one,
+	     kicks_do_not_put_off_what_a_timer_that_cannot_be_set_would_bring,
 	     a_kick_that_cannot_be_read_is_recorded_and_served,
 	     a_timer_that_cannot_be_read_is_recorded_and_served,
 	     an_interrupt_that_cannot_be_written_is_recorded_and_its_bit_set,
