@@ -208,6 +208,7 @@ $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(Q)$(LINK_PIE) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
 
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
+	@tests/unit/calls.sh $(NM) $(LIB_OBJ)
 	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
 
 check-asan:	## ... with the address and undefined behaviour sanitizers

@@ -63,10 +63,12 @@ __attribute__((unused)) static bool fault_hits(struct fault *fault, int fd)
 
 	atomic_fetch_add(&fault->calls, 1);
 	left = atomic_load(&fault->left);
-	if (!left || (when->fd && when->fd != fd) ||
-	    (when->here && !pthread_equal(fault->setter, pthread_self())))
-		return false;
-	atomic_fetch_sub(&fault->left, 1);
+	do {
+		if (!left || (when->fd && when->fd != fd) ||
+		    (when->here &&
+		     !pthread_equal(fault->setter, pthread_self())))
+			return false;
+	} while (!atomic_compare_exchange_weak(&fault->left, &left, left - 1));
 	if (left > (when->times ? when->times : 1))
 		return false;
 	errno = when->error;

@@ -10,13 +10,11 @@
 
 #define NSEC_PER_SEC 1000000000LL
 
-/* Weak: a test may have a __wrap_pthread_clockjoin_np() of its own. */
-__attribute__((weak)) int
-__wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-			    const struct timespec *abstime);
+int tsan_clockjoin(pthread_t thread, void **ret, clockid_t clock,
+		   const struct timespec *abstime);
 
-int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-				const struct timespec *abstime)
+int tsan_clockjoin(pthread_t thread, void **ret, clockid_t clock,
+		   const struct timespec *abstime)
 {
 	struct timespec now, real;
 	long long ns;
@@ -32,4 +30,15 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 	real.tv_sec += ns / NSEC_PER_SEC - (ns % NSEC_PER_SEC < 0);
 	real.tv_nsec = (ns % NSEC_PER_SEC + NSEC_PER_SEC) % NSEC_PER_SEC;
 	return pthread_timedjoin_np(thread, ret, &real);
+}
+
+/* Weak: a test may have a __wrap_pthread_clockjoin_np() of its own. */
+__attribute__((weak)) int
+__wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+			    const struct timespec *abstime);
+
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+				const struct timespec *abstime)
+{
+	return tsan_clockjoin(thread, ret, clock, abstime);
 }

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* See life.h. */
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "backend.h"
+#include "life.h"
+
+/* How long a driver waits before it looks again and kicks again. */
+#define PATIENCE_NS (20 * NSEC_PER_MSEC)
+
+#define NAP_NS_MAX 1000000L
+
+#define expect_documented(call, r, ...)                                        \
+	do {                                                                   \
+		static const int errors_[] = { 0, __VA_ARGS__ };               \
+		bool known_ = false;                                           \
+                                                                               \
+		for (size_t i_ = 0; i_ < ARRAY_SIZE(errors_); i_++)            \
+			known_ |= (r) == -errors_[i_];                         \
+		ck_assert_msg(known_, "%s: %s is not documented", call,        \
+			      strerror(-(r)));                                 \
+	} while (0)
+
+/*
+ * Storage: the library's own for a file, behind a gate.
+ */
+
+static void pass_gate(struct life *life)
+{
+	SCOPED_LOCK(&life->lock);
+	life->held++;
+	pthread_cond_broadcast(&life->changed);
+	while (life->hold)
+		pthread_cond_wait(&life->changed, &life->lock);
+	life->held--;
+}
+
+static ssize_t gated_preadv(void *userdata, const struct iovec *iov, int n_iov,
+			    uint64_t offset)
+{
+	struct life *life = (struct life *)userdata;
+
+	pass_gate(life);
+	return life->file->ops.preadv(life->file->userdata, iov, n_iov, offset);
+}
+
+static ssize_t gated_pwritev(void *userdata, const struct iovec *iov, int n_iov,
+			     uint64_t offset)
+{
+	struct life *life = (struct life *)userdata;
+
+	pass_gate(life);
+	return life->file->ops.pwritev(life->file->userdata, iov, n_iov,
+				       offset);
+}
+
+static int file_flush(void *userdata)
+{
+	const struct life *life = (const struct life *)userdata;
+
+	return life->file->ops.flush(life->file->userdata);
+}
+
+static int file_capacity(void *userdata, uint64_t *ret_bytes)
+{
+	const struct life *life = (const struct life *)userdata;
+
+	return life->file->ops.capacity(life->file->userdata, ret_bytes);
+}
+
+static void file_release(void *userdata)
+{
+	struct life *life = (struct life *)userdata;
+
+	ktvblk_backend_unref(life->file);
+	life->released++;
+}
+
+static int open_storage(struct life *life, struct ktvblk_backend **ret_backend)
+{
+	const struct ktvblk_backend_ops ops = {
+		.size = sizeof(ops),
+		.preadv = gated_preadv,
+		.pwritev = gated_pwritev,
+		.flush = file_flush,
+		.capacity = file_capacity,
+		.release = file_release,
+	};
+	int r = ktvblk_backend_new_fd(life->fd, NULL, NULL, &life->file);
+
+	/* EIO and EOVERFLOW: what fstat() may answer. */
+	expect_documented("ktvblk_backend_new_fd", r, EBADF, EMFILE, ENFILE,
+			  ENOMEM, EIO, EOVERFLOW);
+	if (r < 0)
+		return r;
+	r = ktvblk_backend_new(&ops, life, ret_backend);
+	expect_documented("ktvblk_backend_new", r, ENOMEM);
+	if (r < 0)
+		ktvblk_backend_unref(life->file);
+	return r;
+}
+
+/*
+ * The device
+ */
+
+void life_open(struct life *life, uint64_t flags, uint32_t budget_ms)
+{
+	*life = (struct life){ .flags = flags, .budget_ms = budget_ms };
+	pthread_mutex_init(&life->lock, NULL);
+	cond_init(&life->changed);
+	life->rig.options.queue_size = 16;
+	life->rig.ram = mmap(NULL, RIG_RAM_BYTES, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ck_assert_ptr_ne(life->rig.ram, MAP_FAILED);
+	life->rig.regions[0] =
+		(struct ktvblk_region){ .host_addr = life->rig.ram,
+					.size = RIG_RAM_BYTES };
+	life->rig.n_regions = 1;
+	life->model = calloc(1, LIFE_DISK_BYTES);
+	ck_assert_ptr_nonnull(life->model);
+	life->fd = memfd_create("life", MFD_CLOEXEC);
+	ck_assert_int_ge(life->fd, 0);
+	ck_assert_int_eq(ftruncate(life->fd, LIFE_DISK_BYTES), 0);
+}
+
+static void ram_release(void *userdata)
+{
+	struct life *life = (struct life *)userdata;
+
+	__atomic_add_fetch(&life->rig.ram_released, 1, __ATOMIC_SEQ_CST);
+}
+
+int life_create(struct life *life)
+{
+	struct ktvblk_config config = {
+		.size = sizeof(config),
+		.name = "life",
+		.flags = life->flags,
+		.throttle = { .bytes_per_sec = LIFE_BURST_BYTES },
+		.reset_timeout_ms = life->budget_ms,
+		.destroy_timeout_ms = life->budget_ms,
+	};
+	static const uint32_t cpus[] = { 0, 1, 2, 3 };
+	int r;
+
+	life->released = life->rig.ram_released = 0;
+	r = open_storage(life, &config.backend);
+	if (r < 0)
+		return r;
+	r = ktvblk_mem_new(life->rig.regions, 1, ram_release, life,
+			   &life->rig.mem);
+	expect_documented("ktvblk_mem_new", r, ENOMEM);
+	if (r == 0) {
+		/* EIO, ENOTTY: what capacity() may answer. */
+		r = ktvblk_new(&config, &life->rig.dev);
+		expect_documented("ktvblk_new", r, ENOMEM, EMFILE, ENFILE,
+				  EAGAIN, EIO, ENOTTY, EOVERFLOW);
+		if (r == 0) {
+			ck_assert_int_eq(ktvblk_set_memory(life->rig.dev,
+							   life->rig.mem),
+					 0);
+			ck_assert_int_eq(
+				ktvblk_set_worker_cpus(life->rig.dev, cpus,
+						       ARRAY_SIZE(cpus)),
+				0);
+		}
+		ktvblk_mem_unref(life->rig.mem);
+	}
+	ktvblk_backend_unref(config.backend);
+	return r;
+}
+
+static bool needs_reset(struct life *life)
+{
+	return rig_status(&life->rig) & VIRTIO_CONFIG_S_NEEDS_RESET;
+}
+
+bool life_start(struct life *life)
+{
+	rig_prepare(&life->rig);
+	rig_write(&life->rig, VIRTIO_MMIO_STATUS, S_OK);
+	return !needs_reset(life);
+}
+
+static void took(struct life *life, uint64_t since_ns)
+{
+	life->longest_ns = MAX(life->longest_ns, now_ns() - since_ns);
+}
+
+bool life_reset(struct life *life)
+{
+	const uint64_t start = now_ns();
+
+	rig_reset(&life->rig);
+	took(life, start);
+	if (needs_reset(life))
+		return false;
+	ck_assert_uint_eq(rig_status(&life->rig), 0);
+	return true;
+}
+
+/* Until it holds, with kicks; false: NEEDS_RESET instead. */
+static bool await(struct life *life, bool (*holds)(struct life *life))
+{
+	struct timespec nap = { .tv_nsec = 20000 };
+	const uint64_t start = now_ns();
+	uint64_t kicked = start;
+
+	while (!holds(life)) {
+		const uint64_t now = now_ns();
+
+		if (needs_reset(life))
+			return holds(life);
+		ck_assert_msg(now - start < WAIT_MS * NSEC_PER_MSEC,
+			      "a request is lost");
+		if (now - kicked > PATIENCE_NS) {
+			rig_kick(&life->rig);
+			kicked = now;
+		}
+		nanosleep(&nap, NULL);
+		nap.tv_nsec = MIN(nap.tv_nsec * 2, NAP_NS_MAX);
+	}
+	return true;
+}
+
+static bool is_used(struct life *life)
+{
+	return rig_used_idx(&life->rig) == life->rig.avail_idx;
+}
+
+static void submit(struct life *life, uint32_t type, uint64_t sector,
+		   uint32_t len)
+{
+	unsigned char *data = (unsigned char *)rig_at(&life->rig, RIG_DATA);
+
+	if (type == VIRTIO_BLK_T_OUT)
+		for (uint32_t i = 0; i < len; i++)
+			data[i] = (unsigned char)((i + life->seed) * 31 >> 3);
+	else
+		memset(data, SENTINEL, len);
+	life->seed += 7;
+	rig_chain(&life->rig, 0, type, sector, len);
+	rig_avail(&life->rig, 0);
+	rig_kick(&life->rig);
+}
+
+int life_request(struct life *life, uint32_t type, uint64_t sector,
+		 uint32_t len)
+{
+	const void *data = rig_at(&life->rig, RIG_DATA);
+	unsigned char *model = life->model + sector * KTVBLK_SECTOR_SIZE;
+
+	submit(life, type, sector, len);
+	if (!await(life, is_used))
+		return LIFE_NEEDS_RESET;
+	if (*rig_chain_status(&life->rig, 0) != VIRTIO_BLK_S_OK) {
+		ck_assert_uint_eq(*rig_chain_status(&life->rig, 0),
+				  VIRTIO_BLK_S_IOERR);
+	} else if (type == VIRTIO_BLK_T_OUT) {
+		memcpy(model, data, len);
+	} else if (type == VIRTIO_BLK_T_IN) {
+		ck_assert_msg(memcmp(data, model, len) == 0,
+			      "a read brought other bytes than were written");
+	}
+	return *rig_chain_status(&life->rig, 0);
+}
+
+static bool is_held(struct life *life)
+{
+	SCOPED_LOCK(&life->lock);
+	return life->held > 0;
+}
+
+static void set_hold(struct life *life, bool hold)
+{
+	SCOPED_LOCK(&life->lock);
+	life->hold = hold;
+	pthread_cond_broadcast(&life->changed);
+}
+
+bool life_wedge(struct life *life)
+{
+	set_hold(life, true);
+	submit(life, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
+	if (await(life, is_held))
+		return true;
+	set_hold(life, false);
+	return false;
+}
+
+void life_let_go(struct life *life)
+{
+	set_hold(life, false);
+}
+
+enum ktvblk_outcome life_destroy(struct life *life)
+{
+	const uint64_t start = now_ns();
+	const enum ktvblk_outcome outcome = ktvblk_destroy(life->rig.dev);
+
+	took(life, start);
+	life->rig.dev = NULL;
+	return outcome;
+}
+
+void life_wait_released(struct life *life)
+{
+	ck_assert(eventually(
+		life->released &&
+		__atomic_load_n(&life->rig.ram_released, __ATOMIC_SEQ_CST)));
+}
+
+void life_check_disk(struct life *life)
+{
+	unsigned char *bytes =
+		mmap(NULL, LIFE_DISK_BYTES, PROT_READ, MAP_SHARED, life->fd, 0);
+
+	ck_assert_ptr_ne(bytes, MAP_FAILED);
+	ck_assert_int_eq(memcmp(bytes, life->model, LIFE_DISK_BYTES), 0);
+	munmap(bytes, LIFE_DISK_BYTES);
+}
+
+void life_close(struct life *life)
+{
+	close(life->fd);
+	free(life->model);
+	munmap(life->rig.ram, RIG_RAM_BYTES);
+	pthread_cond_destroy(&life->changed);
+	pthread_mutex_destroy(&life->lock);
+}

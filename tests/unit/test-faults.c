@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Every call of the library's that can fail, failing: a whole life of a device
+ * and one of a device that wedges are gone through again and again, with the
+ * first call of a function failing, then the second, and so on until there are
+ * no more. Each time all must end well: errors are those of the header, what
+ * failed works when tried again, and nothing is left. calls.sh sees that none
+ * is forgotten here.
+ */
+
+/* wrap: malloc calloc free mmap munmap eventfd epoll_create1 epoll_ctl */
+/* wrap: epoll_wait timerfd_create timerfd_settime open read write close */
+/* wrap: fcntl fstat ioctl preadv pread pwritev fdatasync syscall */
+/* wrap: pthread_create pthread_clockjoin_np pthread_getaffinity_np */
+/* wrap: pthread_setaffinity_np pthread_setname_np pthread_attr_setstack */
+/* wrap: pthread_cond_wait pthread_cond_timedwait sd_journal_sendv */
+/* wrap: _mark_point */
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/futex.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+
+#include "faults.h"
+#include "life.h"
+#include "wedge.h"
+
+WRAP_EVENTFD
+WRAP_READ
+WRAP_PTHREAD_CREATE
+WRAP(int, epoll_create1, (int flags), (flags), 0, -1)
+WRAP(int, epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event),
+     (epfd, op, fd, event), 0, -1)
+WRAP(int, epoll_wait,
+     (int fd, struct epoll_event *events, int max, int timeout),
+     (fd, events, max, timeout), 0, -1)
+WRAP(int, timerfd_create, (int clock, int flags), (clock, flags), 0, -1)
+WRAP(int, timerfd_settime,
+     (int fd, int flags, const struct itimerspec *value,
+      struct itimerspec *old),
+     (fd, flags, value, old), 0, -1)
+WRAP(ssize_t, pread, (int fd, void *to, size_t n, off_t at), (fd, to, n, at), 0,
+     -1)
+WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
+     (fd, iov, n, at), 0, -1)
+WRAP(int, fdatasync, (int fd), (fd), 0, -1)
+WRAP(int, pthread_getaffinity_np,
+     (pthread_t thread, size_t size, cpu_set_t *set), (thread, size, set), 0,
+     pthread_getaffinity_np_fault.when.error)
+WRAP(int, pthread_setaffinity_np,
+     (pthread_t thread, size_t size, const cpu_set_t *set), (thread, size, set),
+     0, pthread_setaffinity_np_fault.when.error)
+WRAP(int, pthread_setname_np, (pthread_t thread, const char *name),
+     (thread, name), 0, pthread_setname_np_fault.when.error)
+WRAP(int, pthread_attr_setstack, (pthread_attr_t * attr, void *at, size_t size),
+     (attr, at, size), 0, pthread_attr_setstack_fault.when.error)
+
+/* These may come back for no reason, with 0. */
+WRAP(int, pthread_cond_wait, (pthread_cond_t * cond, pthread_mutex_t *lock),
+     (cond, lock), 0, 0)
+WRAP(int, pthread_cond_timedwait,
+     (pthread_cond_t * cond, pthread_mutex_t *lock, const struct timespec *ts),
+     (cond, lock, ts), 0, 0)
+
+/* What the test framework does at each assertion that holds: it allocates. */
+void __wrap__mark_point(const char *file, int line);
+
+void __wrap__mark_point(const char *file, int line)
+{
+	(void)file, (void)line;
+}
+
+/*
+ * Those that are counted, or that fail in a way of their own.
+ */
+
+static struct fault malloc_fault, calloc_fault, mmap_fault, munmap_fault,
+	open_fault, write_fault, close_fault, fcntl_fault, fstat_fault,
+	ioctl_fault, preadv_fault, syscall_fault, sd_journal_sendv_fault,
+	pthread_clockjoin_np_fault;
+
+/* What is had just now. */
+static _Atomic int allocated, mapped;
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void __real_free(void *memory);
+void __wrap_free(void *memory);
+
+static void *count_allocated(void *memory)
+{
+	allocated += memory != NULL;
+	return memory;
+}
+
+void *__wrap_malloc(size_t size)
+{
+	if (fault_hits(&malloc_fault, 0))
+		return NULL;
+	return count_allocated(__real_malloc(size));
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	if (fault_hits(&calloc_fault, 0))
+		return NULL;
+	return count_allocated(__real_calloc(n, size));
+}
+
+void __wrap_free(void *memory)
+{
+	allocated -= memory != NULL;
+	__real_free(memory);
+}
+
+void *__real_mmap(void *at, size_t size, int prot, int flags, int fd, off_t o);
+void *__wrap_mmap(void *at, size_t size, int prot, int flags, int fd, off_t o);
+int __real_munmap(void *at, size_t size);
+int __wrap_munmap(void *at, size_t size);
+
+void *__wrap_mmap(void *at, size_t size, int prot, int flags, int fd, off_t o)
+{
+	if (fault_hits(&mmap_fault, 0))
+		return MAP_FAILED;
+	mapped++;
+	return __real_mmap(at, size, prot, flags, fd, o);
+}
+
+/* Nobody can do anything about it: the test gives it back. */
+int __wrap_munmap(void *at, size_t size)
+{
+	mapped--;
+	__real_munmap(at, size);
+	return fault_hits(&munmap_fault, 0) ? -1 : 0;
+}
+
+/* Linux has closed it whatever it says. */
+int __real_close(int fd);
+int __wrap_close(int fd);
+
+int __wrap_close(int fd)
+{
+	__real_close(fd);
+	return fault_hits(&close_fault, fd) ? -1 : 0;
+}
+
+ssize_t __real_write(int fd, const void *from, size_t n);
+ssize_t __wrap_write(int fd, const void *from, size_t n);
+
+/* EAGAIN is never without reason: the counter is full, thus readable. */
+ssize_t __wrap_write(int fd, const void *from, size_t n)
+{
+	const uint64_t most = UINT64_MAX - 1;
+	uint64_t count;
+
+	if (fault_hits(&write_fault, fd)) {
+		if (errno != EAGAIN)
+			return -1;
+		__real_read(fd, &count, sizeof(count));
+		__real_write(fd, &most, sizeof(most));
+	}
+	return __real_write(fd, from, n);
+}
+
+ssize_t __real_preadv(int fd, const struct iovec *iov, int n, off_t at);
+ssize_t __wrap_preadv(int fd, const struct iovec *iov, int n, off_t at);
+
+/* Short where it can be, so that pread() has work to do. */
+ssize_t __wrap_preadv(int fd, const struct iovec *iov, int n, off_t at)
+{
+	const struct iovec half = { .iov_base = iov->iov_base,
+				    .iov_len = iov->iov_len / 2 };
+
+	if (fault_hits(&preadv_fault, fd))
+		return -1;
+	return half.iov_len ? __real_preadv(fd, &half, 1, at)
+			    : __real_preadv(fd, iov, n, at);
+}
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+
+int __wrap_open(const char *path, int flags, ...)
+{
+	return fault_hits(&open_fault, 0) ? -1 : __real_open(path, flags);
+}
+
+int __real_fcntl(int fd, int op, ...);
+int __wrap_fcntl(int fd, int op, ...);
+
+int __wrap_fcntl(int fd, int op, ...)
+{
+	va_list args;
+	int arg;
+
+	va_start(args, op);
+	arg = op == F_GETFL ? 0 : va_arg(args, int);
+	va_end(args);
+	return fault_hits(&fcntl_fault, fd) ? -1 : __real_fcntl(fd, op, arg);
+}
+
+/* The file passes for a block device, so that its size is asked for too. */
+int __real_fstat(int fd, struct stat *st);
+int __wrap_fstat(int fd, struct stat *st);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+
+int __wrap_fstat(int fd, struct stat *st)
+{
+	const int r = fault_hits(&fstat_fault, fd) ? -1 : __real_fstat(fd, st);
+
+	if (r == 0)
+		st->st_mode = S_IFBLK | 0600;
+	return r;
+}
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+
+	ck_assert_uint_eq(request, BLKGETSIZE64);
+	if (fault_hits(&ioctl_fault, fd))
+		return -1;
+	va_start(args, request);
+	*va_arg(args, uint64_t *) = LIFE_DISK_BYTES;
+	va_end(args);
+	return 0;
+}
+
+long __real_syscall(long nr, ...);
+long __wrap_syscall(long nr, ...);
+
+/* A wait on a futex may end for any reason; a wake cannot fail. */
+long __wrap_syscall(long nr, ...)
+{
+	va_list args;
+	long arg[6];
+
+	va_start(args, nr);
+	for (size_t i = 0; i < ARRAY_SIZE(arg); i++)
+		arg[i] = va_arg(args, long);
+	va_end(args);
+	ck_assert_int_eq(nr, SYS_futex);
+	if ((int)arg[1] == FUTEX_WAIT_BITSET_PRIVATE &&
+	    fault_hits(&syscall_fault, 0))
+		return -1;
+	return __real_syscall(nr, arg[0], arg[1], arg[2], arg[3], arg[4],
+			      arg[5]);
+}
+
+int __real_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+				const struct timespec *ts);
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+				const struct timespec *ts);
+/* In the thread sanitizer's build: see tsan-clockjoin.c. */
+__attribute__((weak)) int tsan_clockjoin(pthread_t thread, void **ret,
+					 clockid_t clock,
+					 const struct timespec *ts);
+
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
+				const struct timespec *ts)
+{
+	if (fault_hits(&pthread_clockjoin_np_fault, 0))
+		return pthread_clockjoin_np_fault.when.error;
+	return (tsan_clockjoin ? tsan_clockjoin : __real_pthread_clockjoin_np)(
+		thread, ret, clock, ts);
+}
+
+int __wrap_sd_journal_sendv(const struct iovec *iov, int n);
+
+int __wrap_sd_journal_sendv(const struct iovec *iov, int n)
+{
+	(void)iov, (void)n;
+	return fault_hits(&sd_journal_sendv_fault, 0)
+		       ? -sd_journal_sendv_fault.when.error
+		       : 0;
+}
+
+/*
+ * The lives
+ */
+
+static int parked_fd;
+
+/* Steps that failed; one fault can fail more than one only by a hair. */
+static unsigned int failed;
+#define FAILED_MOST 2
+
+static bool did_fail(bool it_did)
+{
+	failed += it_did;
+	ck_assert_msg(failed <= FAILED_MOST, "%u steps failed", failed);
+	return it_did;
+}
+
+static void create(struct life *life)
+{
+	while (did_fail(life_create(life) < 0))
+		;
+}
+
+static void start(struct life *life)
+{
+	while (did_fail(!life_start(life)))
+		while (did_fail(!life_reset(life)))
+			;
+}
+
+static void restart(struct life *life)
+{
+	while (did_fail(!life_reset(life)))
+		;
+	start(life);
+}
+
+static void request(struct life *life, uint32_t type, uint64_t sector,
+		    uint32_t len)
+{
+	int r;
+
+	while (did_fail((r = life_request(life, type, sector, len)) != 0))
+		if (r == LIFE_NEEDS_RESET)
+			restart(life);
+}
+
+/* Its kick may have been lost: then it is asked for again. */
+static bool soon_paused(struct life *life)
+{
+	const uint64_t until = now_ns() + 50 * NSEC_PER_MSEC;
+
+	while (!ktvblk_is_paused(life->rig.dev))
+		if (now_ns() > until)
+			return false;
+		else
+			poll(NULL, 0, 1);
+	return true;
+}
+
+static void pause_and_resume(struct life *life)
+{
+	struct ktvblk_dev *dev = life->rig.dev;
+	int r;
+
+	while (did_fail((r = ktvblk_pause(dev, 50)) < 0))
+		ck_assert_int_eq(r, -ETIMEDOUT);
+	ck_assert_int_eq(ktvblk_resume(dev), 1);
+	do {
+		while (did_fail((r = ktvblk_pause_begin(dev, parked_fd)) < 0))
+			ck_assert(r == -EMFILE || r == -EBADF);
+	} while (did_fail(!soon_paused(life)));
+	ck_assert_int_eq(ktvblk_resume(dev), 1);
+}
+
+static void count_record(const struct ktvblk_record *record, void *userdata)
+{
+	ck_assert_uint_eq(strlen(record->message_id), 32);
+	++*(_Atomic unsigned int *)userdata;
+}
+
+static void live(struct life *life)
+{
+	_Atomic unsigned int records = 0;
+	enum ktvblk_outcome outcome;
+
+	create(life);
+	start(life);
+	request(life, VIRTIO_BLK_T_OUT, 0, 4096);
+	request(life, VIRTIO_BLK_T_IN, 4, 4096);
+	request(life, VIRTIO_BLK_T_FLUSH, 0, 0);
+	pause_and_resume(life);
+	while (did_fail(ktvblk_set_log_handler(count_record, NULL, &records)))
+		;
+	/* The next one waits for the timer. */
+	request(life, VIRTIO_BLK_T_OUT, 2, LIFE_BURST_BYTES + 512);
+	request(life, VIRTIO_BLK_T_IN, 8, 512);
+	restart(life);
+	request(life, VIRTIO_BLK_T_IN, 0, 8192);
+	outcome = life_destroy(life);
+	if (outcome != KTVBLK_JOINED) {
+		did_fail(true);
+		ck_assert_int_eq(outcome, KTVBLK_HELPER_DISCONNECTED);
+	}
+	life_wait_released(life);
+	ck_assert_int_eq(ktvblk_set_log_handler(NULL, NULL, NULL), 0);
+}
+
+static void wedge_life(struct life *life)
+{
+	while (!life_wedge(life)) {
+		did_fail(true);
+		restart(life);
+	}
+}
+
+/* Wedged and reset; wedged and destroyed; destroyed without a worker. */
+static void live_badly(struct life *life)
+{
+	create(life);
+	start(life);
+	wedge_life(life);
+	while (did_fail(!life_reset(life)))
+		;
+	start(life);
+	ck_assert_int_eq(ktvblk_get_state(life->rig.dev), KTVBLK_STATE_WEDGED);
+	life_let_go(life);
+	/* Only once the one before has gone. */
+	request(life, VIRTIO_BLK_T_FLUSH, 0, 0);
+	request(life, VIRTIO_BLK_T_OUT, 3, 1024);
+	wedge_life(life);
+	ck_assert_int_ne(life_destroy(life), KTVBLK_JOINED);
+	life_let_go(life);
+	life_wait_released(life);
+	create(life);
+	life_destroy(life);
+	life_wait_released(life);
+}
+
+/*
+ * The faults
+ */
+
+/*
+ * With each error where the library tells them apart; else with one error at
+ * the first call, with the next one at the second, and so on.
+ */
+static const struct call {
+	const char *name;
+	struct fault *fault;
+	bool each;
+	int errors[3];
+} calls[] = {
+#define CALL(name, each, ...)                                                  \
+	{                                                                      \
+#name, &name##_fault, each,                                    \
+		{                                                              \
+			__VA_ARGS__                                            \
+		}                                                              \
+	}
+	CALL(malloc, false, ENOMEM),
+	CALL(calloc, false, ENOMEM),
+	CALL(mmap, false, ENOMEM),
+	CALL(munmap, false, ENOMEM),
+	CALL(eventfd, false, EMFILE, ENFILE, ENOMEM),
+	CALL(epoll_create1, false, EMFILE, ENFILE, ENOMEM),
+	CALL(epoll_ctl, false, ENOSPC, ENOMEM),
+	CALL(epoll_wait, true, EINTR, EBADF),
+	CALL(timerfd_create, false, EMFILE, ENFILE, ENOMEM),
+	CALL(timerfd_settime, false, EINVAL),
+	CALL(open, false, EMFILE, ENFILE, EACCES),
+	CALL(read, false, EIO, EINTR),
+	CALL(write, true, EAGAIN, EIO),
+	CALL(close, false, EIO, EINTR),
+	CALL(fcntl, true, EMFILE, EBADF),
+	CALL(fstat, false, EIO, EOVERFLOW),
+	CALL(ioctl, false, EIO, ENOTTY),
+	CALL(preadv, true, EINTR, EIO),
+	CALL(pread, true, EINTR, EIO),
+	CALL(pwritev, true, EINTR, ENOSPC),
+	CALL(fdatasync, true, EIO, ENOSPC),
+	CALL(syscall, false, EINTR, EAGAIN),
+	CALL(pthread_create, false, EAGAIN),
+	CALL(pthread_clockjoin_np, false, EINVAL),
+	CALL(pthread_getaffinity_np, false, EINVAL),
+	CALL(pthread_setaffinity_np, false, EINVAL, EPERM),
+	CALL(pthread_setname_np, false, EPERM),
+	CALL(pthread_attr_setstack, false, EINVAL),
+	CALL(pthread_cond_wait, false, 0),
+	CALL(pthread_cond_timedwait, false, 0),
+	CALL(sd_journal_sendv, false, EAGAIN, ECONNREFUSED, EMFILE),
+};
+
+struct left {
+	unsigned int fds, threads;
+	int allocated, mapped;
+};
+
+static struct left left_now(void)
+{
+	return (struct left){ count_fds(), count_threads(""), allocated,
+			      mapped };
+}
+
+/* With this fault, once; false: there was no such call any more. */
+static bool live_once(const struct left *before, const struct call *call,
+		      int error, unsigned int n, bool badly)
+{
+	const uint64_t flags = n % 2 ? KTVBLK_ZERO_COPY : 0;
+	struct life life;
+	bool over;
+
+	failed = 0;
+	life_open(&life, flags, badly ? 5 : 1000);
+	if (call)
+		fault_set(call->fault,
+			  &(struct fault_when){ .error = error, .skip = n });
+	(badly ? live_badly : live)(&life);
+	over = !call || fault_over(call->fault);
+	if (call)
+		fault_clear(call->fault);
+	else
+		ck_assert_uint_eq(failed, 0);
+	/* A thread that is not seen any more has given all back. */
+	ck_assert_msg(eventually(before ? count_threads("") <= before->threads
+					: count_threads("ktvblk") == 0),
+		      "a thread is left");
+	life_check_disk(&life);
+	life_close(&life);
+	if (before) {
+		ck_assert_uint_eq(count_fds(), before->fds);
+		ck_assert_int_eq(allocated, before->allocated);
+		ck_assert_int_eq(mapped, before->mapped);
+	}
+	ck_assert_msg(life.longest_ns < 5 * NSEC_PER_SEC, "%llu ms of %u",
+		      (unsigned long long)(life.longest_ns / NSEC_PER_MSEC),
+		      life.budget_ms);
+	return over;
+}
+
+static size_t count_errors(const struct call *call)
+{
+	size_t n = 1;
+
+	while (n < ARRAY_SIZE(call->errors) && call->errors[n])
+		n++;
+	return n;
+}
+
+/* The first call fails, the second, ...; `from`: with which error. */
+static unsigned int walk(const struct left *before, const struct call *call,
+			 size_t from, bool badly)
+{
+	const unsigned int step = runs_slowly() ? 3 : 1;
+	const size_t n_errors = count_errors(call);
+	unsigned int points = 0;
+
+	for (unsigned int n = 0;; n += step, points++) {
+		const size_t e = call->each ? from : n / step % n_errors;
+		const int error = call->errors[e];
+
+		fprintf(stderr, "%s %s %u%s\n", call->name,
+			error ? strerrorname_np(error) : "0", n,
+			badly ? ", wedging" : "");
+		if (!live_once(before, call, error, n, badly))
+			return points;
+	}
+}
+
+START_TEST(a_device_whose_calls_fail_lives_and_leaves_nothing)
+{
+	const struct call *call = &calls[_i];
+	struct left before;
+	unsigned int points = 0;
+
+	parked_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ck_assert_int_ge(parked_fd, 0);
+	/* The C library's own caches; and without a fault nothing fails. */
+	live_once(NULL, NULL, 0, 0, false);
+	live_once(NULL, NULL, 0, 1, true);
+	before = left_now();
+	for (size_t e = 0; e < (call->each ? count_errors(call) : 1); e++) {
+		points += walk(&before, call, e, false);
+		points += walk(&before, call, e, true);
+	}
+	fprintf(stderr, "%s: failed at %u points\n", call->name, points);
+	ck_assert_msg(points > 0, "%s was not called", call->name);
+	close(parked_fd);
+}
+END_TEST
+
+LOOP_PROGRAM("faults", ARRAY_SIZE(calls),
+	     a_device_whose_calls_fail_lives_and_leaves_nothing)
