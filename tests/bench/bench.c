@@ -224,14 +224,10 @@ static void run_case(const struct bench_case *what, void *userdata)
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(apis); i++) {
-		struct ktvblk_backend *backend;
-
 		if (!takes_part(bench, what, (enum contender)i))
 			continue;
-		backend = store_backend(store, apis[i]);
-		guest_open(&guests[i], apis[i], what, backend,
+		guest_open(&guests[i], apis[i], what, store,
 			   bench->cpus.worker);
-		apis[i]->backend_unref(backend);
 		guest_prepare(&guests[i]);
 		guest_start(&guests[i]);
 	}
@@ -249,14 +245,11 @@ static void run_once(const struct bench_case *what, void *userdata)
 {
 	struct bench *bench = (struct bench *)userdata;
 	const struct store *store = open_store(bench, what->store);
-	struct ktvblk_backend *backend;
 	struct guest guest;
 
 	if (!store)
 		die("%s: %s", what->name, bench->missing[what->store]);
-	backend = store_backend(store, &bench->api);
-	guest_open(&guest, &bench->api, what, backend, bench->cpus.worker);
-	bench->api.backend_unref(backend);
+	guest_open(&guest, &bench->api, what, store, bench->cpus.worker);
 	guest_prepare(&guest);
 	guest_submit(&guest, what->depth);
 	guest_start(&guest);
@@ -291,7 +284,7 @@ __attribute__((noreturn)) static void usage(void)
 	     "  -c, --check           see that what must hold does: check.h\n"
 	     "  -n, --list            name the cases and measure nothing\n"
 	     "PATTERN: the cases that match, as 'cache/4k/d*/read/*'; a * stands\n"
-	     "         for what has no / in it");
+	     "         for what has no / in it; or: life");
 	exit(0);
 }
 
@@ -379,6 +372,24 @@ static const char *about(const struct bench *bench)
 	return text;
 }
 
+static bool is_named(const char *name, const char *const *patterns, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(patterns[i], name) == 0)
+			return true;
+	return n == 0;
+}
+
+static void run_others(struct bench *bench, const char *const *patterns, int n)
+{
+	struct life life;
+
+	if (is_named("life", patterns, n)) {
+		life_measure(&bench->api, &bench->cpus, &life);
+		report_life(&bench->report, &life);
+	}
+}
+
 static void measure(struct bench *bench, const char *const *patterns, int n)
 {
 	struct noise noise;
@@ -387,6 +398,7 @@ static void measure(struct bench *bench, const char *const *patterns, int n)
 		    bench->has_against, bench->is_check);
 	noise_begin(&noise);
 	cases_visit(patterns, n, bench->full, run_case, bench);
+	run_others(bench, patterns, n);
 	noise_end(&noise);
 	if (!bench->report.n)
 		die("no such case");

@@ -111,15 +111,13 @@ static void check_case(const struct bench_case *what, void *userdata)
 {
 	const struct counting *counting = (struct counting *)userdata;
 	struct check *check = counting->check;
-	struct ktvblk_backend *backend =
-		store_backend(&counting->stores[what->store], check->api);
 	struct batch batch;
 	uint64_t fewest_irqs = UINT64_MAX;
 	struct guest guest;
 	bool good = true;
 
-	guest_open(&guest, check->api, what, backend, check->cpus->worker);
-	check->api->backend_unref(backend);
+	guest_open(&guest, check->api, what, &counting->stores[what->store],
+		   check->cpus->worker);
 	guest_prepare(&guest);
 	guest_start(&guest);
 	guest_batch(&guest); /* the first request starts the watch for stalls */
@@ -153,12 +151,8 @@ static void check_idle(const struct counting *counting)
 	static struct run run;
 
 	for (size_t i = 0; i < ARRAY_SIZE(guests); i++) {
-		struct ktvblk_backend *backend = store_backend(
-			&counting->stores[STORE_NULL], check->api);
-
-		guest_open(&guests[i], check->api, &what, backend,
-			   check->cpus->worker);
-		check->api->backend_unref(backend);
+		guest_open(&guests[i], check->api, &what,
+			   &counting->stores[STORE_NULL], check->cpus->worker);
 		guest_prepare(&guests[i]);
 		guest_start(&guests[i]);
 		guest_run(&guests[i], 10 * NSEC_PER_MSEC, &run);

@@ -87,6 +87,15 @@ struct counts counts_of(pid_t tid)
 	return (struct counts){ 0 };
 }
 
+uint64_t threads_started(void)
+{
+	uint64_t n = 0;
+
+	for (unsigned int i = 0; i < THREADS_MAX; i++)
+		n += __atomic_load_n(&entries[i].threads, __ATOMIC_RELAXED);
+	return n;
+}
+
 /*
  * System calls. RESULT name((parameters), (arguments))
  */

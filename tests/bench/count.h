@@ -24,4 +24,7 @@ struct counts {
 /* Of a thread that lives or lived; zeros for one that did nothing. */
 struct counts counts_of(pid_t tid);
 
+/* Threads started by all of them. */
+uint64_t threads_started(void);
+
 #endif

@@ -87,20 +87,21 @@ static void open_memory(struct guest *guest)
 }
 
 void guest_open(struct guest *guest, const struct api *api,
-		const struct bench_case *what, struct ktvblk_backend *backend,
+		const struct bench_case *what, const struct store *store,
 		uint32_t worker_cpu)
 {
 	struct ktvblk_config config = KTVBLK_CONFIG_INIT;
 	int r;
 
 	*guest = (struct guest){ .api = api, .what = what };
-	config.backend = backend;
+	config.backend = store_backend(store, api);
 	config.capacity_bytes = DISK_BYTES;
 	config.flags = (what->zero_copy ? KTVBLK_ZERO_COPY : 0) |
 		       (what->no_poll ? KTVBLK_NO_POLL : 0);
 	config.stall_warn_ms = what->stall_warn_ms;
 	config.queue_size_max = QUEUE_SIZE_MAX;
 	r = api->new (&config, &guest->dev);
+	api->backend_unref(config.backend);
 	if (r < 0)
 		die("%s: %s", what->name, strerror(-r));
 	r = api->set_worker_cpus(guest->dev, &worker_cpu, 1);
@@ -116,14 +117,17 @@ void guest_open(struct guest *guest, const struct api *api,
 	open_memory(guest);
 }
 
-void guest_close(struct guest *guest)
+uint64_t guest_close(struct guest *guest)
 {
+	const uint64_t start = now_ns();
 	const enum ktvblk_outcome outcome = guest->api->destroy(guest->dev);
+	const uint64_t took = now_ns() - start;
 
 	if (outcome != KTVBLK_JOINED)
 		die("%s: destroy says %d", guest->what->name, outcome);
 	munmap(guest->ram, guest->ram_bytes);
 	*guest = (struct guest){ 0 };
+	return took;
 }
 
 /* What does not change from one use of a slot to the next. */
@@ -217,13 +221,25 @@ void guest_prepare(struct guest *guest)
 	set_up_queue(guest);
 }
 
+void guest_go(struct guest *guest)
+{
+	add_status(guest, VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+void guest_reset(struct guest *guest)
+{
+	reg_write(guest, VIRTIO_MMIO_STATUS, 0);
+	if (reg_read(guest, VIRTIO_MMIO_STATUS))
+		die("%s: not reset", guest->what->name);
+}
+
 void guest_start(struct guest *guest)
 {
 	pid_t before[1024], after[1024];
 	const size_t n = threads_list(before, ARRAY_SIZE(before));
 	size_t m;
 
-	add_status(guest, VIRTIO_CONFIG_S_DRIVER_OK);
+	guest_go(guest);
 	/* The one thread that was not there before. */
 	m = threads_list(after, ARRAY_SIZE(after));
 	guest->worker = 0;

@@ -15,6 +15,7 @@
 #include "api.h"
 #include "case.h"
 #include "measure.h"
+#include "store.h"
 
 struct guest {
 	const struct api *api;
@@ -57,15 +58,19 @@ struct run {
 	struct histogram latency;
 };
 
-/* Make the device, up to its reset state. The backend is the caller's. */
+/* Make the device, up to its reset state. */
 void guest_open(struct guest *guest, const struct api *api,
-		const struct bench_case *what, struct ktvblk_backend *backend,
+		const struct bench_case *what, const struct store *store,
 		uint32_t worker_cpu);
-void guest_close(struct guest *guest);
+/* How long ktvblk_destroy() took. */
+uint64_t guest_close(struct guest *guest);
 
 /* Negotiate and set up the queue; then DRIVER_OK, which starts the worker. */
 void guest_prepare(struct guest *guest);
+void guest_go(struct guest *guest);
+/* That, and find the worker's thread. */
 void guest_start(struct guest *guest);
+void guest_reset(struct guest *guest);
 
 /* The data of the slots, for who does the same work without a device. */
 unsigned char *guest_data(const struct guest *guest, unsigned int slot);

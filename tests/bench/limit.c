@@ -106,30 +106,49 @@ static void *ping_pong_server(void *arg)
 	return NULL;
 }
 
+static void open_eventfds(struct limit *limit)
+{
+	limit->kick_fd = eventfd(0, EFD_CLOEXEC);
+	limit->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (limit->kick_fd < 0 || limit->irq_fd < 0)
+		die("eventfd: %s", strerror(errno));
+}
+
+static void close_eventfds(const struct limit *limit)
+{
+	close(limit->kick_fd);
+	close(limit->irq_fd);
+}
+
+/* As the driver waits: see guest_await(). */
+static void await_irq(const struct limit *limit)
+{
+	struct pollfd irq = { .fd = limit->irq_fd, .events = POLLIN };
+	uint64_t count;
+
+	if (poll(&irq, 1, 10000) != 1 ||
+	    read(irq.fd, &count, sizeof(count)) < 0)
+		die("no answer: %s", strerror(errno));
+}
+
 void limit_ping_pong(const struct guest *guest, const struct store *store,
 		     uint32_t cpu, uint64_t for_ns, struct run *run)
 {
 	struct limit limit = { guest, store, cpu, for_ns, run, -1, -1 };
-	struct pollfd irq = { .events = POLLIN };
 	const uint64_t one = 1, last = 2;
-	uint64_t begun, now, count;
+	uint64_t begun, now;
 	pthread_t thread;
 
 	*run = (struct run){ 0 };
-	limit.kick_fd = eventfd(0, EFD_CLOEXEC);
-	limit.irq_fd = irq.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (limit.kick_fd < 0 || irq.fd < 0)
-		die("eventfd: %s", strerror(errno));
+	open_eventfds(&limit);
 	start(&limit, &thread, ping_pong_server);
 	begun = now = now_ns();
 	while (now - begun < for_ns) {
 		const uint64_t sent = now;
 
-		/* As the driver waits: see guest_await(). */
-		if (write(limit.kick_fd, &one, sizeof(one)) < 0 ||
-		    poll(&irq, 1, 10000) != 1 ||
-		    read(irq.fd, &count, sizeof(count)) < 0)
-			die("ping-pong: %s", strerror(errno));
+		if (write(limit.kick_fd, &one, sizeof(one)) < 0)
+			die("eventfd: %s", strerror(errno));
+		await_irq(&limit);
 		now = now_ns();
 		histogram_add(&run->latency, now - sent);
 		run->requests++;
@@ -138,6 +157,36 @@ void limit_ping_pong(const struct guest *guest, const struct store *store,
 	if (write(limit.kick_fd, &last, sizeof(last)) < 0)
 		die("eventfd: %s", strerror(errno));
 	pthread_join(thread, NULL);
-	close(limit.kick_fd);
-	close(irq.fd);
+	close_eventfds(&limit);
+}
+
+static void *answer_and_end(void *arg)
+{
+	const struct limit *limit = (const struct limit *)arg;
+	uint64_t count = 1;
+
+	cpu_pin(limit->cpu);
+	if (write(limit->irq_fd, &count, sizeof(count)) < 0 ||
+	    read(limit->kick_fd, &count, sizeof(count)) < 0)
+		die("eventfd: %s", strerror(errno));
+	return NULL;
+}
+
+void limit_thread(uint32_t cpu, uint64_t *ret_start_ns, uint64_t *ret_end_ns)
+{
+	struct limit limit = { .cpu = cpu };
+	uint64_t begun, count = 1;
+	pthread_t thread;
+
+	open_eventfds(&limit);
+	begun = now_ns();
+	start(&limit, &thread, answer_and_end);
+	await_irq(&limit);
+	*ret_start_ns = now_ns() - begun;
+	begun = now_ns();
+	if (write(limit.kick_fd, &count, sizeof(count)) < 0)
+		die("eventfd: %s", strerror(errno));
+	pthread_join(thread, NULL);
+	*ret_end_ns = now_ns() - begun;
+	close_eventfds(&limit);
 }

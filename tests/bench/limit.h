@@ -20,4 +20,7 @@ void limit_bare(const struct guest *guest, const struct store *store,
 void limit_ping_pong(const struct guest *guest, const struct store *store,
 		     uint32_t cpu, uint64_t for_ns, struct run *run);
 
+/* A thread from its start to an eventfd it writes; from another to its end. */
+void limit_thread(uint32_t cpu, uint64_t *ret_start_ns, uint64_t *ret_end_ns);
+
 #endif

@@ -164,6 +164,42 @@ void report_skip(struct report *report, const char *name, const char *why)
 		separator(report), name, why);
 }
 
+/* Another member of the outermost object. */
+static void json_member(struct report *report, const char *name)
+{
+	if (!report->cases_ended)
+		fprintf(report->json, "\n  ]");
+	report->cases_ended = true;
+	fprintf(report->json, ",\n  \"%s\": ", name);
+}
+
+void report_life(struct report *report, const struct life *life)
+{
+	say(report,
+	    "\nStart and end of a device, %u times, in us; the limit is a bare "
+	    "thread that answers\nor is joined. Threads of a life beside its "
+	    "workers: %.3f.\n\n%-44s %8s %8s %8s %8s\n",
+	    life->n, life->threads, "", "p50", "p99", "limit", "p50 over");
+	report->n++;
+	json_member(report, "life");
+	fprintf(report->json, "{ \"n\": %u, \"threads\": %.3f, \"steps\": [",
+		life->n, life->threads);
+	for (unsigned int i = 0; i < STEPS; i++) {
+		const double p50 = life->steps[i].p50_ns;
+		const double p99 = life->steps[i].p99_ns;
+		const double limit = life->steps[i].limit_ns;
+
+		say(report, "%-44s %8.1f %8.1f %8.1f %8.2f\n",
+		    life->steps[i].name, p50 / 1000, p99 / 1000, limit / 1000,
+		    p50 / limit);
+		fprintf(report->json,
+			"%s\n    { \"name\": \"%s\", \"p50_ns\": %.0f, "
+			"\"p99_ns\": %.0f, \"limit_ns\": %.0f }",
+			i ? "," : "", life->steps[i].name, p50, p99, limit);
+	}
+	fprintf(report->json, "\n  ] }");
+}
+
 void report_close(struct report *report, const struct noise *noise)
 {
 	say(report,
@@ -173,9 +209,10 @@ void report_close(struct report *report, const struct noise *noise)
 	    noise->stolen > 0.01 || noise->others > 0.05
 		    ? ": noisy, trust ratios and bests"
 		    : "");
-	fprintf(report->json,
-		"\n  ],\n  \"stolen\": %.4f,\n  \"others\": %.4f\n}\n",
-		noise->stolen, noise->others);
+	json_member(report, "stolen");
+	fprintf(report->json, "%.4f", noise->stolen);
+	json_member(report, "others");
+	fprintf(report->json, "%.4f\n}\n", noise->others);
 	fclose(report->json);
 	fclose(report->table);
 	fclose(report->plot);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "case.h"
+#include "life.h"
 #include "measure.h"
 
 /* One contender in one case: a median of the rounds for each figure. */
@@ -48,6 +49,7 @@ struct report {
 	FILE *plot; /* data for gnuplot */
 	bool quiet;
 	size_t n;
+	bool cases_ended;
 };
 
 /* PREFIX.json, PREFIX.txt and PREFIX.dat; if not quiet, the table to stdout. */
@@ -55,6 +57,8 @@ void report_open(struct report *report, const char *prefix, const char *about,
 		 bool against, bool quiet);
 void report_case(struct report *report, const struct result *result);
 void report_skip(struct report *report, const char *name, const char *why);
+/* After all cases. */
+void report_life(struct report *report, const struct life *life);
 void report_close(struct report *report, const struct noise *noise);
 
 #endif
