@@ -284,7 +284,7 @@ __attribute__((noreturn)) static void usage(void)
 	     "  -c, --check           see that what must hold does: check.h\n"
 	     "  -n, --list            name the cases and measure nothing\n"
 	     "PATTERN: the cases that match, as 'cache/4k/d*/read/*'; a * stands\n"
-	     "         for what has no / in it; or: life");
+	     "         for what has no / in it; or: life, scale");
 	exit(0);
 }
 
@@ -382,11 +382,16 @@ static bool is_named(const char *name, const char *const *patterns, int n)
 
 static void run_others(struct bench *bench, const char *const *patterns, int n)
 {
+	struct scale scales[SCALES];
 	struct life life;
 
 	if (is_named("life", patterns, n)) {
 		life_measure(&bench->api, &bench->cpus, &life);
 		report_life(&bench->report, &life);
+	}
+	if (is_named("scale", patterns, n)) {
+		scale_measure(&bench->api, &bench->cpus, scales);
+		report_scale(&bench->report, scales);
 	}
 }
 

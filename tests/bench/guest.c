@@ -130,6 +130,24 @@ uint64_t guest_close(struct guest *guest)
 	return took;
 }
 
+uint64_t guest_resident_bytes(const struct guest *guest)
+{
+	unsigned char pages[1024];
+	uint64_t resident = 0;
+
+	for (uint64_t at = 0; at < guest->ram_bytes;
+	     at += sizeof(pages) * 4096) {
+		const uint64_t n = MIN(guest->ram_bytes - at,
+				       (uint64_t)sizeof(pages) * 4096);
+
+		if (mincore(guest->ram + at, n, pages) < 0)
+			die("mincore: %s", strerror(errno));
+		for (uint64_t i = 0; i < n / 4096; i++)
+			resident += (pages[i] & 1) * UINT64_C(4096);
+	}
+	return resident;
+}
+
 /* What does not change from one use of a slot to the next. */
 static void set_up_slot(struct guest *guest, unsigned int slot)
 {

@@ -72,6 +72,9 @@ void guest_go(struct guest *guest);
 void guest_start(struct guest *guest);
 void guest_reset(struct guest *guest);
 
+/* Of its memory. */
+uint64_t guest_resident_bytes(const struct guest *guest);
+
 /* The data of the slots, for who does the same work without a device. */
 unsigned char *guest_data(const struct guest *guest, unsigned int slot);
 

@@ -40,18 +40,21 @@ uint64_t thread_cpu_ns(pid_t tid)
 struct cpus cpus_choose(void)
 {
 	struct cpus cpus = { 0 };
-	unsigned int found = 0;
+	uint32_t cpu = 0;
 	cpu_set_t set;
 
 	if (sched_getaffinity(0, sizeof(set), &set) < 0)
 		die("sched_getaffinity: %s", strerror(errno));
-	for (uint32_t cpu = 0; cpu < CPU_SETSIZE && found < 2; cpu++) {
-		if (!CPU_ISSET(cpu, &set))
-			continue;
-		if (!found++)
-			cpus.driver = cpu;
-		cpus.worker = cpu;
-	}
+	while (!CPU_ISSET(cpu, &set))
+		cpu++;
+	cpus.driver = cpu;
+	if (CPU_COUNT(&set) > 1)
+		CPU_CLR(cpu, &set);
+	for (; cpu < CPU_SETSIZE && cpus.n_others < ARRAY_SIZE(cpus.others);
+	     cpu++)
+		if (CPU_ISSET(cpu, &set))
+			cpus.others[cpus.n_others++] = cpu;
+	cpus.worker = cpus.others[0];
 	return cpus;
 }
 

@@ -21,10 +21,15 @@ __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format,
 /* CPU time a thread of this process has used, to the nanosecond. */
 uint64_t thread_cpu_ns(pid_t tid);
 
-/* The two CPUs of a run: the same one twice where there is only one. */
+/*
+ * The CPUs of a run: the same one everywhere where there is only one. Where
+ * there are many workers they are spread over the others.
+ */
 struct cpus {
 	uint32_t driver;
 	uint32_t worker;
+	uint32_t others[64];
+	uint32_t n_others;
 };
 struct cpus cpus_choose(void);
 void cpu_pin(uint32_t cpu); /* the calling thread */

@@ -200,6 +200,34 @@ void report_life(struct report *report, const struct life *life)
 	fprintf(report->json, "\n  ] }");
 }
 
+void report_scale(struct report *report, const struct scale scales[SCALES])
+{
+	say(report,
+	    "\nDevices in one process. For each when idle: memory in KiB "
+	    "without the guest's, threads.\nFor all: context switches when "
+	    "idle, requests when at work, and those over one device's.\n\n"
+	    "%8s %8s %8s %8s %8s %10s %8s %8s\n",
+	    "devices", "RSS", "anon", "heap", "threads", "switches/s", "kreq/s",
+	    "of one");
+	report->n++;
+	json_member(report, "scale");
+	for (const struct scale *s = scales; s < scales + SCALES; s++) {
+		say(report, "%8u %8.1f %8.1f %8.1f %8.2f %10.2f %8.1f %8.2f\n",
+		    s->n, s->rss_bytes / 1024, s->anonymous_bytes / 1024,
+		    s->heap_bytes / 1024, s->threads, s->switches_per_s,
+		    s->requests_per_s / 1000, s->ratio);
+		fprintf(report->json,
+			"%s\n    { \"devices\": %u, \"rss_bytes\": %.0f, "
+			"\"anonymous_bytes\": %.0f, \"heap_bytes\": %.0f, "
+			"\"threads\": %.2f, \"switches_per_s\": %.2f, "
+			"\"requests_per_s\": %.0f, \"ratio\": %.4f }",
+			s == scales ? "[" : ",", s->n, s->rss_bytes,
+			s->anonymous_bytes, s->heap_bytes, s->threads,
+			s->switches_per_s, s->requests_per_s, s->ratio);
+	}
+	fprintf(report->json, "\n  ]");
+}
+
 void report_close(struct report *report, const struct noise *noise)
 {
 	say(report,

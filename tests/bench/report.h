@@ -8,6 +8,7 @@
 
 #include "case.h"
 #include "life.h"
+#include "scale.h"
 #include "measure.h"
 
 /* One contender in one case: a median of the rounds for each figure. */
@@ -59,6 +60,7 @@ void report_case(struct report *report, const struct result *result);
 void report_skip(struct report *report, const char *name, const char *why);
 /* After all cases. */
 void report_life(struct report *report, const struct life *life);
+void report_scale(struct report *report, const struct scale scales[SCALES]);
 void report_close(struct report *report, const struct noise *noise);
 
 #endif
