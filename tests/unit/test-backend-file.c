@@ -28,6 +28,7 @@
 
 static int fails_with; /* errno; 0: they work */
 static bool is_block;
+static bool is_short; /* preadv: the first segment only */
 
 ssize_t __real_preadv(int fd, const struct iovec *iov, int n, off_t offset);
 ssize_t __wrap_preadv(int fd, const struct iovec *iov, int n, off_t offset);
@@ -47,7 +48,7 @@ static bool fails(void)
 
 ssize_t __wrap_preadv(int fd, const struct iovec *iov, int n, off_t offset)
 {
-	return fails() ? -1 : __real_preadv(fd, iov, n, offset);
+	return fails() ? -1 : __real_preadv(fd, iov, is_short ? 1 : n, offset);
 }
 
 ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int n, off_t offset)
@@ -310,6 +311,26 @@ START_TEST(an_error_behind_good_bytes_is_no_end_of_the_storage)
 }
 END_TEST
 
+/* A signal, for one, ends a read early that has more to come. */
+START_TEST(the_rest_of_a_short_read_is_fetched)
+{
+	unsigned char a[10], b[20], whole[30];
+	struct iovec iov[] = { { a, 10 }, { b, 15 }, { b + 15, 5 } };
+	int fd = test_file();
+	struct ktvblk_backend *backend = backend_of(fd);
+
+	ck_assert_int_eq(pread(fd, whole, 30, 100), 30);
+	is_short = true;
+	ck_assert_int_eq(backend->ops.preadv(backend->userdata, iov, 3, 100),
+			 30);
+	is_short = false;
+	ck_assert_mem_eq(a, whole, 10);
+	ck_assert_mem_eq(b, whole + 10, 20);
+	drop(backend);
+	close(fd);
+}
+END_TEST
+
 START_TEST(offsets_and_counts_the_kernel_cannot_take_are_errors)
 {
 	int fd = test_file();
@@ -550,6 +571,7 @@ END_TEST
 TEST_PROGRAM("backend-file", bytes_are_read_and_written_at_their_offset,
 	     segments_follow_each_other, a_read_over_the_end_is_short,
 	     an_error_behind_good_bytes_is_no_end_of_the_storage,
+	     the_rest_of_a_short_read_is_fetched,
 	     offsets_and_counts_the_kernel_cannot_take_are_errors,
 	     what_the_system_call_says_is_the_answer,
 	     a_read_only_descriptor_makes_a_read_only_disk,

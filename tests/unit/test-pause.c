@@ -310,7 +310,8 @@ START_TEST(one_left_behind_tells_when_it_has_gone)
 }
 END_TEST
 
-START_TEST(a_parked_eventfd_that_is_full_is_told_of_in_a_debug_record)
+/* Idle, the one who pauses tells; else the worker, once it parks. */
+static void check_full_parked_fd(bool idle)
 {
 	const uint64_t full = UINT64_MAX - 1;
 	const int fd = new_eventfd();
@@ -320,8 +321,13 @@ START_TEST(a_parked_eventfd_that_is_full_is_told_of_in_a_debug_record)
 	wedge_record(&rec);
 	ktvblk_set_log_level(LOG_DEBUG);
 	ck_assert_int_eq(write(fd, &full, sizeof(full)), sizeof(full));
-	wedge_open(&rig, 1000, 0);
+	wedge_open_idle(&rig, 1000, 0);
+	if (!idle) {
+		rig_start(&rig);
+		wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	}
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, fd), 0);
+	storage_let_go(rig.storage);
 	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_PARKED_FD_FAILED),
 		      "ERRNO", EAGAIN);
 	ck_assert(eventually(ktvblk_is_paused(rig.dev) == 1));
@@ -329,6 +335,12 @@ START_TEST(a_parked_eventfd_that_is_full_is_told_of_in_a_debug_record)
 	rig_close(&rig);
 	recorder_stop(&rec);
 	close(fd);
+}
+
+START_TEST(a_parked_eventfd_that_is_full_is_told_of_in_a_debug_record)
+{
+	check_full_parked_fd(false);
+	check_full_parked_fd(true);
 }
 END_TEST
 

@@ -6,16 +6,18 @@
  * go.
  */
 
-/* wrap: pthread_create pthread_clockjoin_np */
+/* wrap: pthread_create pthread_clockjoin_np pthread_detach watch_snapshot */
 
 #include <string.h>
 #include <syslog.h>
 
 #include "device.h"
 #include "faults.h"
+#include "watch.h"
 #include "wedge.h"
 
-#define BUDGET 30
+#define BUDGET 30 /* where the worker hangs */
+#define PATIENT WAIT_MS /* where it ends, once it has a processor */
 #define SECTOR 3
 
 WRAP_PTHREAD_CREATE
@@ -47,6 +49,42 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 	return pthread_timedjoin_np(thread, ret, &real);
 }
 
+struct watch_request __real_watch_snapshot(const struct watch *watch);
+struct watch_request __wrap_watch_snapshot(const struct watch *watch);
+int __real_pthread_detach(pthread_t thread);
+int __wrap_pthread_detach(pthread_t thread);
+
+/* Whose worker makes it, just when it is given up, or left to itself. */
+static struct rig *_Atomic makes_it, *_Atomic makes_it_late;
+
+static void make_it(struct rig *_Atomic *whose)
+{
+	struct rig *rig = atomic_exchange(whose, NULL);
+	pid_t tid;
+
+	if (!rig)
+		return;
+	tid = worker_tid(rig);
+	storage_let_go(rig->storage);
+	ck_assert(eventually(thread_state(tid) == '?'));
+}
+
+struct watch_request __wrap_watch_snapshot(const struct watch *watch)
+{
+	const struct watch_request request = __real_watch_snapshot(watch);
+
+	make_it(&makes_it);
+	return request;
+}
+
+int __wrap_pthread_detach(pthread_t thread)
+{
+	const int r = __real_pthread_detach(thread);
+
+	make_it(&makes_it_late);
+	return r;
+}
+
 /* A scene: a recorder, a device, and what it was before all ended. */
 struct scene {
 	struct traces before;
@@ -55,17 +93,31 @@ struct scene {
 	struct ktvblk_identity identity;
 	pid_t worker;
 	enum ktvblk_outcome outcome;
-	struct latch over; /* for what a callback does */
+	struct latch kicked, over; /* for what a callback does */
 	bool destroying;
 };
 
-static void scene_open(struct scene *scene, uint64_t flags)
+/* The budget of the end to come; no other one may run out. */
+static void scene_open(struct scene *scene, uint64_t flags, bool destroying,
+		       uint32_t budget_ms)
 {
+	const struct rig_options options = {
+		.config = { .name = "vda",
+			    .flags = flags,
+			    .reset_timeout_ms = destroying ? PATIENT
+							   : budget_ms,
+			    .destroy_timeout_ms = destroying ? budget_ms
+							     : PATIENT },
+	};
+
 	memset(scene, 0, sizeof(*scene));
 	scene->before = traces_now();
+	scene->destroying = destroying;
+	latch_init(&scene->kicked);
 	latch_init(&scene->over);
 	wedge_record(&scene->rec);
-	wedge_open(&scene->rig, BUDGET, flags);
+	rig_open(&scene->rig, &options);
+	rig_start(&scene->rig);
 	ck_assert_int_eq(rig_request(&scene->rig, VIRTIO_BLK_T_IN, SECTOR, 512),
 			 0);
 	scene->identity = rig_identity(&scene->rig);
@@ -106,6 +158,7 @@ static void scene_close(struct scene *scene)
 	rig_free(&scene->rig);
 	recorder_stop(&scene->rec);
 	traces_expect_gone(&scene->before);
+	latch_destroy(&scene->kicked);
 	latch_destroy(&scene->over);
 }
 
@@ -166,7 +219,7 @@ static void check_joined(bool destroying)
 {
 	struct scene scene;
 
-	scene_open(&scene, 0);
+	scene_open(&scene, 0, destroying, PATIENT);
 	pthread_create_fault.calls = 0;
 	scene_end(&scene, destroying);
 	ck_assert_int_eq(scene.outcome, KTVBLK_JOINED);
@@ -193,6 +246,36 @@ START_TEST(destroy_joined_is_silent_and_makes_no_thread)
 }
 END_TEST
 
+/* The budget is over, and the worker gone before it is left behind. */
+static void check_joined_after_all(bool destroying)
+{
+	struct scene scene;
+
+	scene_open(&scene, 0, destroying, BUDGET);
+	wedge(&scene.rig, VIRTIO_BLK_T_IN, SECTOR);
+	makes_it = &scene.rig;
+	scene_end(&scene, destroying);
+	ck_assert_ptr_null(makes_it);
+	ck_assert_int_eq(scene.outcome, KTVBLK_JOINED);
+	ck_assert_int_eq(recorder_count(&scene.rec, NULL), 0);
+	if (!destroying)
+		scene_go_on(&scene);
+	ck_assert_uint_eq(scene.rig.ram_released, 1);
+	scene_close(&scene);
+}
+
+START_TEST(reset_joins_a_worker_that_makes_it_after_all)
+{
+	check_joined_after_all(false);
+}
+END_TEST
+
+START_TEST(destroy_joins_a_worker_that_makes_it_after_all)
+{
+	check_joined_after_all(true);
+}
+END_TEST
+
 /*
  * Panicked
  */
@@ -210,7 +293,7 @@ static void check_panicked(bool destroying)
 	struct scene scene;
 	struct rig *rig = &scene.rig;
 
-	scene_open(&scene, 0);
+	scene_open(&scene, 0, destroying, PATIENT);
 	rig->storage->hook = exit_thread;
 	rig_irqs(rig);
 	rig_chain(rig, 0, VIRTIO_BLK_T_IN, SECTOR, 512);
@@ -269,7 +352,7 @@ static void check_timed_out(bool destroying, uint32_t type, uint64_t flags,
 	const struct kept_record *record;
 	struct scene scene;
 
-	scene_open(&scene, flags);
+	scene_open(&scene, flags, destroying, BUDGET);
 	wedge(&scene.rig, type, type == VIRTIO_BLK_T_FLUSH ? 0 : SECTOR);
 	scene_end(&scene, destroying);
 	if (destroying)
@@ -324,16 +407,18 @@ END_TEST
  * Helper spawn failed
  */
 
-static void check_spawn_failed(bool destroying)
+static void check_spawn_failed(bool destroying, bool late)
 {
 	const struct kept_record *record;
 	struct scene scene;
 
-	scene_open(&scene, 0);
+	scene_open(&scene, 0, destroying, BUDGET);
 	wedge(&scene.rig, VIRTIO_BLK_T_OUT, SECTOR);
 	fault_set(&pthread_create_fault,
 		  &(struct fault_when){ .error = EAGAIN, .here = true });
+	makes_it_late = late ? &scene.rig : NULL;
 	scene_end(&scene, destroying);
+	ck_assert_ptr_null(makes_it_late);
 	ck_assert(fault_over(&pthread_create_fault));
 	if (destroying)
 		ck_assert_int_eq(scene.outcome, KTVBLK_HELPER_SPAWN_FAILED);
@@ -344,9 +429,11 @@ static void check_spawn_failed(bool destroying)
 		LOG_ERR);
 	expect_left_behind(record, "out", "yes");
 	expect_number(record, "ERRNO", EAGAIN);
-	expect_stuck_in_a_futex(&scene, record);
+	if (!late)
+		expect_stuck_in_a_futex(&scene, record);
 	ck_assert_uint_eq(count_threads("ktvblk-drop"), 0);
-	ck_assert_uint_eq(scene.rig.storage->released, 0);
+	/* At a reset the device has it, too. */
+	ck_assert_uint_eq(scene.rig.storage->released, late && destroying);
 	storage_let_go(scene.rig.storage);
 	expect_reclaimed(&scene);
 	if (!destroying)
@@ -356,13 +443,20 @@ static void check_spawn_failed(bool destroying)
 
 START_TEST(reset_helper_spawn_failed_leaves_the_worker_to_itself)
 {
-	check_spawn_failed(false);
+	check_spawn_failed(false, false);
 }
 END_TEST
 
 START_TEST(destroy_helper_spawn_failed_leaves_the_worker_to_itself)
 {
-	check_spawn_failed(true);
+	check_spawn_failed(true, false);
+}
+END_TEST
+
+START_TEST(a_worker_left_to_itself_that_was_quicker_is_cleaned_up)
+{
+	check_spawn_failed(false, true);
+	check_spawn_failed(true, true);
 }
 END_TEST
 
@@ -376,6 +470,8 @@ static void end_from_callback(struct storage *storage, enum storage_op op)
 
 	(void)op;
 	storage->hook = NULL;
+	/* The kick needs the device, and the worker may not need the kick. */
+	ck_assert(latch_wait(&scene->kicked, WAIT_MS));
 	scene_end(scene, scene->destroying);
 	latch_set(&scene->over);
 }
@@ -386,13 +482,13 @@ static void check_disconnected_by_callback(bool destroying)
 	struct scene scene;
 	struct rig *rig = &scene.rig;
 
-	scene_open(&scene, 0);
-	scene.destroying = destroying;
+	scene_open(&scene, 0, destroying, BUDGET);
 	rig->storage->hook_data = &scene;
 	rig->storage->hook = end_from_callback;
 	rig_chain(rig, 0, VIRTIO_BLK_T_IN, SECTOR, 512);
 	rig_avail(rig, 0);
 	rig_kick(rig);
+	latch_set(&scene.kicked);
 	ck_assert(latch_wait(&scene.over, WAIT_MS));
 	if (destroying)
 		ck_assert_int_eq(scene.outcome, KTVBLK_HELPER_DISCONNECTED);
@@ -429,7 +525,7 @@ static void check_disconnected_by_error(bool destroying)
 	const uint64_t start = now_ns();
 	struct scene scene;
 
-	scene_open(&scene, 0);
+	scene_open(&scene, 0, destroying, BUDGET);
 	wedge(&scene.rig, VIRTIO_BLK_T_IN, SECTOR);
 	fault_set(&join_fault, &(struct fault_when){ .error = EINVAL });
 	scene_end(&scene, destroying);
@@ -464,6 +560,8 @@ END_TEST
 
 TEST_PROGRAM("teardown-outcomes", reset_joined_is_silent_and_makes_no_thread,
 	     destroy_joined_is_silent_and_makes_no_thread,
+	     reset_joins_a_worker_that_makes_it_after_all,
+	     destroy_joins_a_worker_that_makes_it_after_all,
 	     reset_panicked_is_told_at_once_and_at_the_join,
 	     destroy_panicked_is_told_at_once_and_at_the_join,
 	     reset_timed_out_says_what_it_is_stuck_in,
@@ -471,6 +569,7 @@ TEST_PROGRAM("teardown-outcomes", reset_joined_is_silent_and_makes_no_thread,
 	     zero_copy_is_not_fenced_but_where_no_memory_is_in_play,
 	     reset_helper_spawn_failed_leaves_the_worker_to_itself,
 	     destroy_helper_spawn_failed_leaves_the_worker_to_itself,
+	     a_worker_left_to_itself_that_was_quicker_is_cleaned_up,
 	     reset_helper_disconnected_from_the_worker_itself,
 	     destroy_helper_disconnected_from_the_worker_itself,
 	     reset_helper_disconnected_where_the_join_fails,

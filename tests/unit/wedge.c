@@ -49,6 +49,8 @@ void wedge(struct rig *rig, uint32_t type, uint64_t sector)
 	rig_avail(rig, 0);
 	rig_kick(rig);
 	storage_wait_held(rig->storage, 1);
+	/* However long that takes, a record will find it asleep. */
+	ck_assert(eventually(thread_state(worker_tid(rig)) == 'S'));
 }
 
 void wedge_close(struct rig *rig)
