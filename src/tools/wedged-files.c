@@ -61,9 +61,9 @@ static void check_file(struct census *census, const char *path)
 	sd_journal *journal = NULL;
 	int r = sd_journal_open_files(&journal, paths, 0);
 
+	census->n_files++;
 	if (r == -ENOENT) /* rotated away meanwhile */
 		return;
-	census->n_files++;
 	if (r >= 0)
 		r = walk(journal, census->query);
 	sd_journal_close(journal);
@@ -132,7 +132,7 @@ static int check_directory(struct census *census, const char *path, bool top)
 	return 0;
 }
 
-/* -ENOTDIR: there is no such directory, and that has been told. */
+/* -ENOTDIR: the directory asked for cannot be read, and that has been told. */
 static int check_tree(struct census *census, const char *path)
 {
 	const int r = check_directory(census, path, true);
@@ -141,7 +141,7 @@ static int check_tree(struct census *census, const char *path)
 		return 0;
 	complain("%s: %s", path, strerror(-r));
 	census->error = r;
-	return r == -ENOENT || r == -ENOTDIR ? -ENOTDIR : 0;
+	return census->query->directory ? -ENOTDIR : 0;
 }
 
 int files_check(const struct query *query)

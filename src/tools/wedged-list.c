@@ -13,6 +13,7 @@
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "wedged.h"
 
@@ -59,11 +60,19 @@ static void forget(struct list *list, struct device *device)
 	tdelete(&device->record.key, &list->tree, compare);
 }
 
+void device_unwatch(struct device *device)
+{
+	if (device->pidfd >= 0)
+		close(device->pidfd);
+	device->pidfd = -1;
+}
+
 static void drop(struct list *list, struct device *device)
 {
 	if (!device->replaced)
 		forget(list, device);
 	TAILQ_REMOVE(&list->devices, device, link);
+	device_unwatch(device);
 	free(device);
 }
 
@@ -80,6 +89,7 @@ static struct device *add(struct list *list, const struct record *record)
 	if (!device)
 		return NULL;
 	device->record = *record;
+	device->pidfd = -1;
 	if (!tsearch(&device->record.key, &list->tree, compare)) {
 		free(device);
 		return NULL;
@@ -93,6 +103,7 @@ static struct device *replace(struct list *list, struct device *old,
 {
 	if (old) {
 		forget(list, old);
+		device_unwatch(old);
 		old->replaced = true;
 	}
 	return add(list, record);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/types.h>
 #include <systemd/sd-id128.h>
 #include <time.h>
@@ -100,6 +101,21 @@ enum presence process_look(const struct record *record)
 	if ((stat.state == 'Z' || stat.state == 'X') && stat.n_threads <= 1)
 		return PROCESS_GONE;
 	return PROCESS_RUNNING;
+}
+
+int process_open(const struct record *record)
+{
+	int fd;
+
+	if (process_look(record) != PROCESS_RUNNING)
+		return -1;
+	fd = pidfd_open((pid_t)record->key.pid, 0);
+	/* Still the same, so it was in between. */
+	if (fd >= 0 && process_look(record) != PROCESS_RUNNING) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
 }
 
 const char *presence_name(enum presence presence)

@@ -12,34 +12,6 @@
 
 #include "wedged.h"
 
-/* Text for a terminal: what is not to be shown is a '?'. */
-static void clean(char *to, size_t size, const char *from)
-{
-	char *const end = to + size - 1;
-
-	for (;;) {
-		const char *start = from;
-		const int32_t c = utf8_next(&from);
-		size_t n = (size_t)(from - start);
-
-		if (c == 0)
-			break;
-		/* Controls, also those that change the direction. */
-		if (c < 0x20 || (c >= 0x7f && c < 0xa0) ||
-		    (c >= 0x200e && c <= 0x200f) ||
-		    (c >= 0x2028 && c <= 0x202e) ||
-		    (c >= 0x2066 && c <= 0x2069)) {
-			start = "?";
-			n = 1;
-		}
-		if (n > (size_t)(end - to))
-			break;
-		memcpy(to, start, n);
-		to += n;
-	}
-	*to = '\0';
-}
-
 static int n_characters(const char *text)
 {
 	int n = 0;
@@ -105,7 +77,7 @@ static void column_process(const struct record *record, enum presence presence)
 {
 	char command[sizeof(record->command)], text[128];
 
-	clean(command, sizeof(command), record->command);
+	text_clean(command, sizeof(command), record->command);
 	if (record->key.pid == UNKNOWN)
 		snprintf(text, sizeof(text), "-");
 	else
@@ -121,8 +93,8 @@ static void column_stuck(const struct record *record)
 	char wchan[sizeof(record->stuck_wchan)];
 	char text[sizeof(syscall) + sizeof(wchan) + 4];
 
-	clean(syscall, sizeof(syscall), record->stuck_syscall);
-	clean(wchan, sizeof(wchan), record->stuck_wchan);
+	text_clean(syscall, sizeof(syscall), record->stuck_syscall);
+	text_clean(wchan, sizeof(wchan), record->stuck_wchan);
 	/* The kernel says 0 where it does not say. */
 	if (*wchan && strcmp(wchan, "0"))
 		snprintf(text, sizeof(text), "%s (%s)", syscall, wchan);
@@ -144,7 +116,7 @@ static void print_request(const struct record *record)
 		type = "read";
 	else if (!strcmp(type, "out"))
 		type = "write";
-	clean(text, sizeof(text), type);
+	text_clean(text, sizeof(text), type);
 	fputs(text, stdout);
 	if (record->length != UNKNOWN && record->length)
 		printf(" %" PRIu64, record->length);
@@ -173,7 +145,7 @@ static void row(const struct record *record, const char *what,
 {
 	char disk[sizeof(record->disk)], id[24];
 
-	clean(disk, sizeof(disk), record->disk);
+	text_clean(disk, sizeof(disk), record->disk);
 	snprintf(id, sizeof(id), "%" PRIu64, record->key.instance);
 	column(9, what);
 	column_time(record->realtime_us);

@@ -2,6 +2,8 @@
 
 /* Strings of strangers. */
 
+#include <string.h>
+
 #include "wedged.h"
 
 /* How many bytes follow the first one; -1: it is not a first one. */
@@ -50,4 +52,49 @@ int32_t utf8_next(const char **text)
 	}
 	*text += n + 1;
 	return c;
+}
+
+static bool is_printable(int32_t c)
+{
+	static const struct {
+		int32_t first, last;
+	} no[] = {
+		{ INT32_MIN, 0x1f }, /* no UTF-8, controls */
+		{ 0x7f, 0x9f },
+		/* What is not seen, and what changes the direction. */
+		{ 0x61c, 0x61c },
+		{ 0x200b, 0x200f },
+		{ 0x2028, 0x202e },
+		{ 0x2060, 0x206f },
+		{ 0xfeff, 0xfeff },
+		{ 0xe0000, 0xe0fff },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(no); i++)
+		if (c >= no[i].first && c <= no[i].last)
+			return false;
+	return true;
+}
+
+void text_clean(char *to, size_t size, const char *from)
+{
+	char *const end = to + size - 1;
+
+	for (;;) {
+		const char *start = from;
+		const int32_t c = utf8_next(&from);
+		size_t n = (size_t)(from - start);
+
+		if (c == 0)
+			break;
+		if (!is_printable(c)) {
+			start = "?";
+			n = 1;
+		}
+		if (n > (size_t)(end - to))
+			break;
+		memcpy(to, start, n);
+		to += n;
+	}
+	*to = '\0';
 }

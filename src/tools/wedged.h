@@ -6,6 +6,7 @@
  * ktvblk-wedged(1): from records in the journal to the devices that are wedged
  * or stalled now.
  *
+ *   wedged-options.c  what is asked for
  *   wedged-files.c    which journal files cannot be read
  *   wedged-journal.c  records, one after the other
  *   wedged-list.c     what they add up to
@@ -13,6 +14,7 @@
  *   wedged-since.c    points in time
  *   wedged-text.c     strings of strangers
  *   wedged-table.c, wedged-json.c   the answer
+ *   wedged-follow.c   what happens from then on
  */
 
 #include <stdbool.h>
@@ -20,6 +22,8 @@
 #include <stdint.h>
 #include <sys/queue.h>
 #include <systemd/sd-journal.h>
+
+#define PROGRAM "ktvblk-wedged"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define USEC_PER_SEC UINT64_C(1000000)
@@ -85,6 +89,8 @@ struct device {
 	bool stalled;
 	/* Another life has its number: its end was not recorded. */
 	bool replaced;
+	bool told_gone; /* that its process is */
+	int pidfd; /* to see that; -1: none */
 };
 
 struct list {
@@ -102,6 +108,9 @@ void list_free(struct list *list);
 int list_add(struct list *list, const struct record *record,
 	     const char **ret_what);
 
+/* Wait for its process no more. */
+void device_unwatch(struct device *device);
+
 enum presence {
 	PROCESS_UNKNOWN, /* of another machine or container */
 	PROCESS_RUNNING,
@@ -110,6 +119,8 @@ enum presence {
 
 /* Is the process that made the record still there? */
 enum presence process_look(const struct record *record);
+/* A descriptor that can be read once it has ended; -1: none, or not to be had. */
+int process_open(const struct record *record);
 const char *presence_name(enum presence presence);
 
 /* What to read, as the options say. */
@@ -122,6 +133,9 @@ struct query {
 	bool follow;
 	bool running; /* only processes that are not gone */
 };
+
+/* 0; or 1 to end well; or -errno, told on stderr. */
+int options_parse(int argc, char **argv, struct query *query);
 
 /* "2026-01-31 12:00", "-2h", "@1700000000" ...; 0 or -EINVAL. */
 int since_parse(const char *text, uint64_t now_us, uint64_t *ret_us);
@@ -152,6 +166,9 @@ int files_check(const struct query *query);
  */
 int32_t utf8_next(const char **text);
 
+/* Text for a terminal, cut to size: what is not to be shown there is a '?'. */
+void text_clean(char *to, size_t size, const char *from);
+
 /*
  * Print a device, or what has happened to it: `what` is a state, or what
  * list_add() said.
@@ -164,6 +181,26 @@ struct printer {
 
 extern const struct printer table_printer;
 extern const struct printer json_printer;
+
+struct view {
+	const struct query *query;
+	const struct printer *printer;
+	struct list list;
+	bool trouble; /* a record was left out, told once */
+	bool headed;
+};
+
+void view_print(struct view *view, const struct record *record,
+		const char *what, enum presence presence);
+
+/* Take in all records up to the end; with `tell`, print what changes. */
+int view_take(struct view *view, sd_journal *journal, bool tell);
+
+/* Print what changes, until a signal: 0 then, or -errno, told on stderr. */
+int follow(struct view *view, sd_journal *journal);
+
+/* What is on its way to stdout must get there: 0, or -EIO, told on stderr. */
+int flush(void);
 
 /* One line on stderr, as "ktvblk-wedged: ...". */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);

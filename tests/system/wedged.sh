@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # ktvblk-wedged against a real journald: every state a device can have, made by
-# the library, and what a journal can do wrong. $BUILD (build) has the program
+# the library, what strangers write, and options. $BUILD (build) has the program
 # and the shared library.
 
 set -u
@@ -10,91 +10,8 @@ set -u
 . "$(dirname "$0")/check.sh"
 private
 work_in "$PRIVATE/wedged"
-out=$work/out err=$work/err
-show=("$out" "$err")
-# Where a reader without any rights finds it too.
-cp "$BUILD/ktvblk-wedged" "$work/" || exit 1
-build vmm "$here/wedged-vmm.c"
-# shellcheck disable=SC2206 # words
-wedged=(${TEST_WRAPPER-} ./ktvblk-wedged)
-
-# run STATUS ARGUMENT...: ktvblk-wedged ends so; what it says is in out and err.
-run() {
-	local want=$1 rc
-	shift
-	journalctl --sync
-	timeout 60 "${wedged[@]}" "$@" >"$out" 2>"$err"
-	rc=$?
-	[ $rc -eq "$want" ] || { echo "exit status $rc, not $want"; return 1; }
-}
-
-# run, and no word on stderr; or one line there.
-quiet() { run "$@" && [ ! -s "$err" ]; }
-trouble() {
-	run 2 "$@" && [ -s "$err" ] && grep -q '^ktvblk-wedged: ' "$err"
-}
-
-# Each line is JSON, by the grammar of RFC 8259, and an object.
-json_valid() {
-	perl -ne '
-	BEGIN { $json = qr/
-		(?(DEFINE)
-		(?<value> \s* (?: (?&object) | (?&array) | (?&string) |
-			(?&number) | true | false | null ) \s* )
-		(?<object> \{ (?: \s* (?&string) \s* : (?&value)
-			(?: , \s* (?&string) \s* : (?&value) )* | \s* ) \} )
-		(?<array> \[ (?: (?&value) (?: , (?&value) )* | \s* ) \] )
-		(?<string> " (?: [^"\\\x00-\x1f] | \\ ["\\\/bfnrt] |
-			\\ u [0-9a-fA-F]{4} )* " )
-		(?<number> -? (?: 0 | [1-9]\d* ) (?: \.\d+ )?
-			(?: [eE][-+]?\d+ )? )
-		) ^ (?&object) $/x }
-	exit 1 unless utf8::decode($_) && /$json/' "$out"
-}
-
-# json KEY VALUE [LINES]: each of the lines (1) has that member.
-json() {
-	json_valid && [ "$(wc -l <"$out")" -eq "${3:-1}" ] &&
-		[ "$(grep -cF "\"$1\":$2" "$out")" -eq "${3:-1}" ]
-}
-
-# A VMM of our own, asked and answering.
-start_vmm() {
-	coproc VMM { exec ./vmm; }
-	# shellcheck disable=SC2153 # coproc sets it
-	vmm_pid=$VMM_PID
-	ask "new ${1-vda}"
-}
-ask() {
-	echo "$*" >&"${VMM[1]}"
-	read -r -t 20 answer <&"${VMM[0]}" || answer='no answer'
-}
-stop_vmm() {
-	# shellcheck disable=SC1083,SC2093
-	exec {VMM[1]}>&-
-	wait "$vmm_pid" 2>/dev/null
-}
-kill_vmm() {
-	kill -9 "$vmm_pid"
-	wait "$vmm_pid" 2>/dev/null
-}
-id_of() {
-	tr -d '\\\n' <"$top/include/ktvblk-messages.h" |
-		sed "s/.*KTVBLK_MESSAGE_$1[[:space:]]*\"\([0-9a-f]*\)\".*/\1/"
-}
-# forge NAME STOP_FD [FIELD...]: a record of the VMM's process.
-forge() {
-	local name=$1 fd=$2
-	shift 2
-	ask "log MESSAGE=forged MESSAGE_ID=$(id_of "$name") INSTANCE_ID=77" \
-		"STOP_FD=$fd $*"
-}
-# No trace of what was before: the records of later tests stand alone.
-fresh() {
-	sleep 0.01
-	since=@$(($(date +%s) + 1))
-	while [ "@$(date +%s)" != "$since" ]; do sleep 0.05; done
-}
+# shellcheck source-path=SCRIPTDIR source=wedged-helpers.sh
+. "$here/wedged-helpers.sh"
 
 echo '- nothing'
 check 'none' quiet 0
@@ -253,33 +170,6 @@ check 'a zombie is gone' quiet 0 --since="$since" --running
 kill $parent
 exec 9>&-
 
-echo '- boots and machines'
-fresh
-start_vmm elsewhere
-ask hang
-ask destroy
-boot=$(journalctl -n 1 -o cat --output-fields=_BOOT_ID | head -1)
-check 'this boot' quiet 1 --since="$since" --boot
-check 'this boot, by ID' quiet 1 --since="$since" --boot="$boot"
-check 'another boot' quiet 0 --since="$since" \
-	-b00112233445566778899aabbccddeeff
-cat /proc/sys/kernel/random/uuid >boot-id
-mount --bind boot-id /proc/sys/kernel/random/boot_id
-check 'after a reboot' quiet 1 --since="$since" -j
-check 'after a reboot it is gone' json process '"gone"'
-check 'nothing in the new boot' quiet 0 --boot
-umount /proc/sys/kernel/random/boot_id
-cp -r /var/log/journal copy
-check 'a copy' quiet 1 --since="$since" -D copy
-check 'a copy of one machine' quiet 1 --since="$since" -D copy/*
-tr -d - </proc/sys/kernel/random/uuid >machine-id
-mount --bind machine-id /etc/machine-id
-check 'on another machine' quiet 1 --since="$since" -D copy -j
-check 'on another machine: who knows' json process '"unknown"'
-umount /etc/machine-id
-check 'who knows is listed' quiet 1 --since="$since" --running
-kill_vmm
-
 echo '- what strangers write'
 fresh
 start_vmm
@@ -323,56 +213,6 @@ done
 check 'what a time is' grep -q 'YYYY-MM-DD HH:MM:SS' "$err"
 kill_vmm
 
-echo '- follow'
-fresh
-start_vmm follow
-"${wedged[@]}" --follow --json --since="$since" >"$out" 2>"$err" &
-follower=$!
-# await_lines N: it has printed that many.
-await_lines() {
-	for _ in {1..200}; do
-		[ "$(wc -l <"$out")" -ge "$1" ] && return
-		sleep 0.05
-	done
-	return 1
-}
-ask hang
-check 'follow: stalled' await_lines 1
-ask reset
-check 'follow: wedged' await_lines 2
-ask release
-check 'follow: reclaimed' await_lines 3
-check 'follow: in order' [ "$(grep -o '"state":"[a-z]*"' "$out" | xargs)" = \
-	'state:stalled state:wedged state:reclaimed' ]
-check 'follow: JSON' json_valid
-ask hang
-await_lines 4
-ask release
-check 'follow: resumed' await_lines 5
-journalctl --rotate
-ask hang
-check 'follow: over a rotation' await_lines 6
-kill -TERM $follower
-wait $follower
-check 'follow: ends with the answer' [ $? -eq 1 ]
-check 'follow: nothing on stderr' [ ! -s "$err" ]
-timeout -s INT 1 "${wedged[@]}" -f --since="$since" >"$out" 2>"$err"
-check 'follow: what there is first' grep -q '^stalled' "$out"
-ask release
-timeout -s INT 1 "${wedged[@]}" -f --since="$since" >"$out" 2>"$err"
-check 'follow: there is none' [ ! -s "$out" ]
-# The reader leaves, and nothing more happens.
-mkfifo pipe
-timeout 20 "${wedged[@]}" -f --since="$since" 2>"$err" >pipe &
-follower=$!
-exec 9<pipe
-sleep 0.5
-exec 9<&-
-wait $follower
-check 'follow: closed pipe' [ $? -eq 2 ]
-check 'follow: closed pipe, told' grep -q 'standard output' "$err"
-stop_vmm
-
 echo '- options'
 check 'help' quiet 0 --help
 check 'help: on stdout' grep -q '^Usage: ktvblk-wedged' "$out"
@@ -386,61 +226,5 @@ for args in --nope -x --since --directory=/nonexistent '-D /dev/null' extra \
 done
 run 2 --nope
 check 'unknown option: a hint' grep -q "Try 'ktvblk-wedged --help'" "$err"
-
-echo '- journals that cannot be read'
-fresh
-start_vmm
-forge DESTROY_TIMED_OUT 10
-journalctl --sync
-rm -rf copy
-cp -r /var/log/journal copy
-good=$(ls copy/*/system.journal)
-dir=${good%/*}
-mkdir empty
-check 'an empty directory' trouble -D empty
-check 'no journal files' grep -q 'no journal files' "$err"
-for damage in cut empty random; do
-	case $damage in
-	cut) head -c 100000 "$good" ;;
-	empty) : ;;
-	random) head -c 100000 /dev/urandom ;;
-	esac >"$dir/other.journal"
-	check "damaged: $damage" trouble -D copy
-	check "damaged: $damage: which" grep -q 'other.journal: The file is' "$err"
-	check "damaged: $damage: the rest" grep -q '^wedged' "$out"
-done
-rm "$dir/other.journal"
-# All that can be found by its MESSAGE_ID.
-rm "$dir"/*@*
-at=$(grep -abo "MESSAGE_ID=$(id_of DESTROY_TIMED_OUT)" "$good" | head -1)
-head -c 2000 /dev/urandom | dd of="$good" bs=1 seek=$((${at%%:*} - 2000)) \
-	conv=notrunc status=none
-check 'damaged inside' trouble -D copy
-chmod 0 "$good"
-wedged=(setpriv --bounding-set=-all --inh-caps=-all ./ktvblk-wedged)
-check 'not allowed' trouble -D copy
-check 'not allowed: why' grep -q '1 of 1 .*Permission denied.*systemd-journal' \
-	"$err"
-chmod 0 copy
-check 'not allowed to look' trouble -D copy
-chmod 700 copy
-# shellcheck disable=SC2206 # words
-wedged=(${TEST_WRAPPER-} ./ktvblk-wedged)
-check 'all there is' quiet 1 --since="$since"
-"${wedged[@]}" --since="$since" >/dev/full 2>"$err"
-check 'no room for the output' [ $? -eq 2 ]
-check 'no room: told' grep -q 'ktvblk-wedged: standard output: No space' "$err"
-exec 9> >(exec sleep 0)
-wait $!
-"${wedged[@]}" -S "$since" 2>"$err" >&9
-check 'closed pipe' [ $? -eq 2 ]
-check 'closed pipe: told' grep -q 'standard output: Broken pipe' "$err"
-exec 9>&-
-ask "log MESSAGE_ID=$(id_of RESET_TIMED_OUT) STOP_FD=1"
-check 'a record without a device' trouble --since="$since"
-check 'the others are listed' grep -q '^wedged' "$out"
-mount -t tmpfs tmpfs /var/log
-check 'no journal here' trouble
-kill_vmm
 
 sums
