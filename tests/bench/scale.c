@@ -14,7 +14,7 @@
 
 #define DEVICES_MAX (1u << (SCALES - 1))
 #define ROUNDS 5
-#define ROUND_NS (50 * NSEC_PER_MSEC)
+#define ROUND_NS (100 * NSEC_PER_MSEC)
 #define STALL_WARN_MS 500
 
 static const struct bench_case what = {
@@ -65,31 +65,35 @@ static struct use use_now(const struct guest *guests, unsigned int n)
 	return use;
 }
 
-/* Requests per second of the first n devices. */
-static double rate(struct guest *guests, unsigned int n)
+static unsigned int reap_all(struct guest *guests, unsigned int n, bool again)
 {
-	const uint64_t start = now_ns();
-	uint64_t requests = 0, end = start;
-	unsigned int in_flight = 0;
-	bool more = true;
+	unsigned int all = 0;
 
 	for (unsigned int i = 0; i < n; i++) {
-		guest_submit(&guests[i], what.depth);
-		in_flight += what.depth;
-	}
-	while (in_flight) {
-		for (unsigned int i = 0; i < n; i++) {
-			const unsigned int done = guest_reap(&guests[i], NULL);
+		const unsigned int done = guest_reap(&guests[i], NULL);
 
-			requests += done;
-			if (done && more)
-				guest_submit(&guests[i], done);
-			else
-				in_flight -= done;
-		}
-		end = now_ns();
-		more = end - start < ROUND_NS;
+		all += done;
+		if (done && again)
+			guest_submit(&guests[i], done);
 	}
+	return all;
+}
+
+/* Requests per second of n devices. */
+static double rate(struct guest *guests, unsigned int n)
+{
+	unsigned int in_flight = n * what.depth;
+	const uint64_t start = now_ns();
+	uint64_t requests = 0, end;
+
+	for (unsigned int i = 0; i < n; i++)
+		guest_submit(&guests[i], what.depth);
+	do {
+		requests += reap_all(guests, n, true);
+		end = now_ns();
+	} while (end - start < ROUND_NS);
+	while (in_flight)
+		in_flight -= reap_all(guests, n, false);
 	return (double)requests * 1e9 / (double)(end - start);
 }
 
