@@ -209,6 +209,7 @@ $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
 	@tests/unit/calls.sh $(NM) $(LIB_OBJ)
+	@tests/hazards.sh
 	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
 
 check-asan:	## ... with the address and undefined behaviour sanitizers

@@ -8,6 +8,7 @@
 #include "harness.h"
 #include "recorder.h"
 #include "rig.h"
+#include "wedge.h"
 
 #define T_IN VIRTIO_BLK_T_IN
 #define OK VIRTIO_BLK_S_OK
@@ -175,6 +176,26 @@ START_TEST(kicks_of_a_poisoned_queue_do_not_touch_the_used_ring)
 }
 END_TEST
 
+/* The kick is taken out, or the wait for events would not wait. */
+START_TEST(a_poisoned_worker_sleeps_between_kicks)
+{
+	struct fixture f;
+	struct pollfd kick;
+
+	start(&f, 0);
+	rig_set_avail_idx(&f.rig, 1000);
+	wait_poisoned(&f.rig);
+	kick = (struct pollfd){ .fd = ktvblk_kick_fd(f.rig.dev),
+				.events = POLLIN };
+	for (int i = 0; i < 5; i++) {
+		rig_kick(&f.rig);
+		ck_assert(eventually(poll(&kick, 1, 0) == 0 &&
+				     worker_sleeps(&f.rig)));
+	}
+	finish(&f);
+}
+END_TEST
+
 /* The guest is told of what was completed before, too. */
 START_TEST(an_index_that_jumps_in_a_drain_poisons_after_the_request)
 {
@@ -286,6 +307,7 @@ TEST_PROGRAM("poison", hostile_avail_idx_poisons_queue_until_reset,
 	     the_record_of_a_poisoned_index_has_both_indices,
 	     an_index_one_beyond_a_full_queue_poisons_and_a_full_one_does_not,
 	     kicks_of_a_poisoned_queue_do_not_touch_the_used_ring,
+	     a_poisoned_worker_sleeps_between_kicks,
 	     an_index_that_jumps_in_a_drain_poisons_after_the_request,
 	     an_avail_address_of_zero_poisons,
 	     an_avail_ring_outside_memory_poisons,
