@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "harness.h"
 #include "rig.h"
@@ -20,7 +21,9 @@ static void open_memory(struct rig *rig)
 {
 	const struct ktvblk_region whole = { .size = RIG_RAM_BYTES };
 	const struct rig_options *options = &rig->options;
-	uint64_t at = 0;
+	const size_t guard = options->guarded ? (size_t)sysconf(_SC_PAGESIZE)
+					      : 0;
+	uint64_t at = guard;
 
 	rig->ram = mmap(NULL, RIG_RAM_BYTES, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -32,8 +35,11 @@ static void open_memory(struct rig *rig)
 						     : whole;
 		rig->regions[i].host_addr = rig->ram + at;
 		at += rig->regions[i].size;
-		ck_assert_uint_le(at, RIG_RAM_BYTES);
+		ck_assert_uint_le(at + guard, RIG_RAM_BYTES);
+		mprotect(rig->ram + at, guard, PROT_NONE);
+		at += guard;
 	}
+	mprotect(rig->ram, guard, PROT_NONE);
 	ck_assert_int_eq(ktvblk_mem_new(rig->regions, rig->n_regions,
 					ram_release, rig, &rig->mem),
 			 0);

@@ -57,6 +57,7 @@ struct rig_options {
 	/* Other regions than one from 0; host_addr is filled in. */
 	const struct ktvblk_region *regions;
 	size_t n_regions;
+	bool guarded; /* nobody can touch what is before and behind each */
 };
 
 struct rig {
