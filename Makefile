@@ -62,8 +62,8 @@ UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
 VMM_OBJ  := $(call objects,$(wildcard src/demo/vmm*.c))
-GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c ring3.c \
-	tsc-khz.c))
+GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c gate.c \
+	ring3.c tsc-khz.c))
 BENCH_OBJ := $(call objects,$(wildcard tests/bench/*.c))
 HELP_OBJ := $(call objects,$(filter-out tests/unit/test-% %/tsan-clockjoin.c,\
 	$(wildcard tests/unit/*.c)))
@@ -74,6 +74,12 @@ STATIC   := $(BUILD)/libktvblk.a
 PC       := $(BUILD)/libktvblk.pc
 PROGRAMS := $(BUILD)/ktvblk-demo $(BUILD)/ktvblk-wedged
 MAN      := $(wildcard src/man/man?/*)
+# The small VMM is for x86-64 only.
+ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine 2>/dev/null || uname -m)),)
+PROGRAMS += $(BUILD)/ktvblk-vmm
+else
+MAN      := $(filter-out %/ktvblk-vmm.1,$(MAN))
+endif
 CATALOG  := $(wildcard src/catalog/*.catalog)
 UNIT     := $(UNIT_OBJ:.o=)
 FUZZ     := $(FUZZ_OBJ:.o=)
@@ -172,12 +178,12 @@ $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(LIB_OBJ)
 GUEST = $(BUILD)/tests/guest
 $(GUEST)/%.o: private OUR_CPPFLAGS += -iquote src/demo
 
-$(GUEST)/overlay.so: $(addprefix $(GUEST)/,overlay.o control.o) \
+$(GUEST)/overlay.so: $(addprefix $(GUEST)/,overlay.o control.o gate.o) \
 		$(BUILD)/src/demo/vmm-disk.o $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
 
-$(GUEST)/ring3: $(addprefix $(GUEST)/,ring3.o control.o) \
+$(GUEST)/ring3: $(addprefix $(GUEST)/,ring3.o gate.o) \
 		$(BUILD)/src/demo/vmm-disk.o $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
@@ -187,7 +193,7 @@ $(GUEST)/ring3-guest: $(addprefix tests/guest/,ring3-guest.c ring3-start.S ring3
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 -O2 $(WARN) -ffreestanding -nostdlib -static -fno-pic \
-		-no-pie -mno-red-zone -mgeneral-regs-only -fno-stack-protector \
+		-mno-red-zone -mgeneral-regs-only -fno-stack-protector \
 		-fcf-protection=none \
 		-Wl,-Ttext=0x200000,-e,guest_start,--build-id=none -o $@.elf \
 		tests/guest/ring3-start.S tests/guest/ring3-guest.c
@@ -291,8 +297,8 @@ check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
 
 guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
-		$(BUILD)/ktvblk-vmm
-check-guest: guest-parts	## real guests (GUESTS="ring3 cloud wedge amd64 nested")
+		$(BUILD)/ktvblk-vmm $(BUILD)/ktvblk-wedged
+check-guest: guest-parts	## real guests (GUESTS="cloud amd64 nested nested-amd64 ring3")
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
 bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=libktvblk.so, BENCH_ARGS=...)
@@ -311,7 +317,7 @@ bench-baseline: $(BENCH_BIN) $(LINKS)	## commit to the instructions as they are 
 	@tests/bench/instructions.sh baseline $(BENCH_BIN) $(SHARED) $(BUILD)/bench
 
 check-docs: all	## manual pages, message catalogue, ktvblk-wedged, jails
-	@for t in man catalog wedged wedged-follow wedged-journals jail; do \
+	@for t in man catalog wedged wedged-follow wedged-journals jail vmm; do \
 		BUILD=$(BUILD) tests/system/$$t.sh || exit 1; done
 
 check-demo: $(BUILD)/ktvblk-demo	## the tour with each option, user and journal
@@ -325,7 +331,7 @@ install: all	## install below $(DESTDIR)$(PREFIX)
 	$(INSTALL) -m 644 $(PC) $(DESTDIR)$(LIBDIR)/pkgconfig
 	$(INSTALL) $(PROGRAMS) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -d $(addprefix $(DESTDIR)$(MANDIR)/,man1 man3 man7) $(DESTDIR)$(CATALOGDIR)
-	for d in man1 man3 man7; do cp -d src/man/$$d/* $(DESTDIR)$(MANDIR)/$$d; done
+	for m in $(MAN:src/man/%=%); do cp -d src/man/$$m $(DESTDIR)$(MANDIR)/$$m; done
 	$(INSTALL) -m 644 $(CATALOG) $(DESTDIR)$(CATALOGDIR)
 
 uninstall:	## remove what install put there
@@ -341,9 +347,6 @@ deps:	## install the Debian packages to build and check with (as root)
 
 deps-ci:	## ... and those of the CI run
 	@.ci/deps build check ci
-
-deps-guest:	## ... and those of check-guest
-	@.ci/deps build check guest
 
 SOURCES = $$(find src include tests -name '*.[ch]')
 format:	## lay out the sources with clang-format
@@ -361,7 +364,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers \
-	check-symbols abi-check abi-baseline check-journal check-wedge guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall deps deps-ci deps-guest format format-check \
+	check-symbols abi-check abi-baseline check-journal check-wedge guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -10,262 +10,168 @@
 
 #include "vmm.h"
 
+#define HEADER_LEN 36
 #define FADT_LEN 276
-#define FACS_LEN 64
+#define RSDP_LEN 36
+#define DSDT_MAX 1024
 
 /* Where each table is. */
 #define RSDP_ADDR ACPI_ADDR
 #define XSDT_ADDR (ACPI_ADDR + 0x40)
-#define FACS_ADDR (ACPI_ADDR + 0x80)
 #define FADT_ADDR (ACPI_ADDR + 0x100)
 #define MADT_ADDR (ACPI_ADDR + 0x300)
 #define DSDT_ADDR (ACPI_ADDR + 0x400)
 
-/* Bytes in the order they come. */
+/* Numbers and names as bytes. */
+#define LE16(n) (uint8_t)(n), (uint8_t)((n) >> 8)
+#define LE32(n) LE16(n), LE16((uint32_t)(n) >> 16)
+#define LE64(n) LE32(n), LE32((uint64_t)(n) >> 32)
+#define U8(s, i) (uint8_t)(s)[i]
+#define TEXT4(s) U8(s, 0), U8(s, 1), U8(s, 2), U8(s, 3)
+#define PORT(port) 1, 8, 0, 1, LE64(port) /* a byte at an I/O port */
+
+/* AML, the code of the namespace, as far as it is needed. */
+#define DEVICE 0x5b, 0x82
+#define SCOPE 0x10
+#define PACKAGE 0x12
+#define LENGTH(n) 0x40 | ((n)&0xf), (uint8_t)((n) >> 4) /* from here on */
+#define NAME(s) 0x08, TEXT4(s)
+#define STRING 0x0d
+#define DWORD 0x0c
+#define BYTE 0x0a
+#define BUFFER(len) 0x11, (len) + 3, BYTE, len
+#define MEMORY(addr, size) 0x86, LE16(9), 1, LE32(addr), LE32(size)
+#define PORTS(first, count) 0x47, 1, LE16(first), LE16(first), 1, count
+#define EDGE_INTERRUPT(gsi) 0x89, LE16(6), 3, 1, LE32(gsi)
+#define END_TAG 0x79, 0
+
 struct bytes {
-	uint8_t *at;
+	uint8_t at[DSDT_MAX];
 	size_t len;
 };
 
-static void add(struct bytes *bytes, const void *data, size_t len)
+static void add(struct bytes *bytes, const uint8_t *data, size_t len)
 {
 	memcpy(bytes->at + bytes->len, data, len);
 	bytes->len += len;
-}
-
-static void add8(struct bytes *bytes, unsigned int value)
-{
-	bytes->at[bytes->len++] = (uint8_t)value;
-}
-
-static void add16(struct bytes *bytes, uint16_t value)
-{
-	add(bytes, &value, sizeof(value));
-}
-
-static void add32(struct bytes *bytes, uint32_t value)
-{
-	add(bytes, &value, sizeof(value));
-}
-
-static void add64(struct bytes *bytes, uint64_t value)
-{
-	add(bytes, &value, sizeof(value));
-}
-
-static void add_text(struct bytes *bytes, const char *text)
-{
-	add(bytes, text, strlen(text));
 }
 
 static void set_checksum(uint8_t *table, size_t len, size_t where)
 {
 	uint8_t sum = 0;
 
-	table[where] = 0;
 	for (size_t i = 0; i < len; i++)
 		sum = (uint8_t)(sum + table[i]);
-	table[where] = (uint8_t)-sum;
+	table[where] = (uint8_t)(table[where] - sum);
 }
 
-/* A table begins; its length and checksum come at the end. */
-static struct bytes begin(const struct vmm *vmm, uint32_t addr,
-			  const char *signature, uint8_t revision)
+/* clang-format off */
+
+/* Into guest memory; the table has room for its header. */
+static void put(const struct vmm *vmm, uint32_t addr, const char *signature,
+		uint8_t revision, const uint8_t *table, size_t len)
 {
-	struct bytes table = { .at = vmm->ram + addr };
-
-	add_text(&table, signature);
-	add32(&table, 0);
-	add16(&table, revision);
-	add_text(&table, "KTVBLKKTVBLKVM");
-	add32(&table, 1);
-	add_text(&table, "KTVB");
-	add32(&table, 1);
-	return table;
-}
-
-static void end(const struct bytes *table)
-{
-	const uint32_t len = (uint32_t)table->len;
-
-	memcpy(table->at + 4, &len, sizeof(len));
-	set_checksum(table->at, table->len, 9);
-}
-
-/* AML: an object with its length before it, in two bytes that count too. */
-static void add_package(struct bytes *bytes, const struct bytes *content)
-{
-	const size_t len = content->len + 2;
-
-	add8(bytes, 0x40 | (unsigned int)(len & 0xf));
-	add8(bytes, (unsigned int)(len >> 4));
-	add(bytes, content->at, content->len);
-}
-
-static void add_interrupt(struct bytes *bytes, uint32_t gsi)
-{
-	static const uint8_t edge_high_exclusive[] = { 0x89, 6, 0, 0x03, 1 };
-
-	add(bytes, edge_high_exclusive, sizeof(edge_high_exclusive));
-	add32(bytes, gsi);
-}
-
-/* Device (NAME) { _HID, _UID, _CRS }; hid is AML. */
-static void add_device(struct bytes *scope, const char *name,
-		       const struct bytes *hid, unsigned int uid,
-		       struct bytes *resources)
-{
-	uint8_t room[256];
-	struct bytes device = { .at = room };
-
-	add(resources, "\x79\0", 2); /* the end tag */
-	add_text(&device, name);
-	add_text(&device, "\x08_HID");
-	add(&device, hid->at, hid->len);
-	add_text(&device, "\x08_UID\x0a");
-	add8(&device, uid);
-	add_text(&device, "\x08_CRS\x11"); /* a buffer */
-	add8(&device, (unsigned int)resources->len + 3);
-	add8(&device, 0x0a);
-	add8(&device, (unsigned int)resources->len);
-	add(&device, resources->at, resources->len);
-	add_text(scope, "\x5b\x82");
-	add_package(scope, &device);
-}
-
-static void add_disk(struct bytes *scope, unsigned int i)
-{
-	uint8_t hid_room[] = "\x0dLNRO0005"; /* a string, with its NUL */
-	const struct bytes hid = { hid_room, sizeof(hid_room) };
-	const char name[] = { 'V', 'B', 'L', (char)('0' + i), '\0' };
-	uint8_t room[64];
-	struct bytes resources = { .at = room };
-
-	add(&resources, "\x86\x09\0\x01", 4); /* Memory32Fixed, read-write */
-	add32(&resources, (uint32_t)DISK_MMIO + KTVBLK_MMIO_SIZE * i);
-	add32(&resources, KTVBLK_MMIO_SIZE);
-	add_interrupt(&resources, DISK_GSI + i);
-	add_device(scope, name, &hid, i, &resources);
-}
-
-static void add_serial(struct bytes *scope)
-{
-	uint8_t hid_room[] = { 0x0c, 0x41, 0xd0, 0x05, 0x01 }; /* PNP0501 */
-	const struct bytes hid = { hid_room, sizeof(hid_room) };
-	uint8_t room[64];
-	struct bytes resources = { .at = room };
-
-	add(&resources, "\x47\x01", 2); /* IO, 16 bits decoded */
-	add16(&resources, SERIAL_PORT);
-	add16(&resources, SERIAL_PORT);
-	add8(&resources, 1);
-	add8(&resources, SERIAL_PORTS);
-	add_interrupt(&resources, SERIAL_GSI);
-	add_device(scope, "COM1", &hid, 0, &resources);
-}
-
-static void build_dsdt(const struct vmm *vmm)
-{
-	/* Name (_S5, Package { 5, 0, 0, 0 }) */
-	static const uint8_t s5[] = { 0x08, '_',  'S',	'5', '_', 0x12, 0x06,
-				      0x04, 0x0a, 0x05, 0,   0,	  0 };
-	struct bytes dsdt = begin(vmm, DSDT_ADDR, "DSDT", 2);
-	uint8_t room[2048];
-	struct bytes scope = { .at = room };
-
-	add_text(&scope, "\\_SB_");
-	add_serial(&scope);
-	for (unsigned int i = 0; i < vmm->n_disks; i++)
-		add_disk(&scope, i);
-	add(&dsdt, s5, sizeof(s5));
-	add8(&dsdt, 0x10);
-	add_package(&dsdt, &scope);
-	end(&dsdt);
-}
-
-/* A "generic address": a byte at an I/O port. */
-static void set_port(uint8_t *at, uint16_t port)
-{
-	const uint8_t address[12] = {
-		1, 8, 0, 1, (uint8_t)port, (uint8_t)(port >> 8)
+	const uint8_t header[HEADER_LEN] = {
+		TEXT4(signature), LE32(len), revision, 0 /* the checksum */,
+		'K', 'T', 'V', 'B', 'L', 'K',
+		'K', 'T', 'V', 'B', 'L', 'K', 'V', 'M', LE32(1),
+		'K', 'T', 'V', 'B', LE32(1),
 	};
 
-	memcpy(at, address, sizeof(address));
+	memcpy(vmm->ram + addr, table, len);
+	memcpy(vmm->ram + addr, header, sizeof(header));
+	set_checksum(vmm->ram + addr, len, 9);
 }
 
-static void build_fadt(const struct vmm *vmm)
+static void add_disk(struct bytes *aml, unsigned int slot)
 {
-	struct bytes fadt = begin(vmm, FADT_ADDR, "FACP", 6);
-	const uint32_t flags = 1u << 20 | 1u << 10; /* reduced; has reset */
-	const uint64_t dsdt = DSDT_ADDR, facs = FACS_ADDR;
+	const uint8_t device[] = {
+		DEVICE, LENGTH(60), 'V', 'B', 'L', (uint8_t)('0' + slot),
+		NAME("_HID"), STRING, TEXT4("LNRO"), TEXT4("0005"), 0,
+		NAME("_UID"), BYTE, (uint8_t)slot,
+		NAME("_CRS"), BUFFER(23),
+			MEMORY(BUS_ADDR + KTVBLK_MMIO_SIZE * slot,
+			       KTVBLK_MMIO_SIZE),
+			EDGE_INTERRUPT(BUS_GSI + slot),
+			END_TAG,
+	};
 
-	memset(fadt.at + fadt.len, 0, FADT_LEN - fadt.len);
-	fadt.len = FADT_LEN;
-	memcpy(fadt.at + 112, &flags, sizeof(flags));
-	set_port(fadt.at + 116, KEYBOARD_PORT);
-	fadt.at[128] = 0xfe;
-	memcpy(fadt.at + 132, &facs, sizeof(facs));
-	memcpy(fadt.at + 140, &dsdt, sizeof(dsdt));
-	set_port(fadt.at + 244, SLEEP_PORT);
-	set_port(fadt.at + 256, SLEEP_PORT + 1);
-	end(&fadt);
+	_Static_assert(sizeof(device) == 2 + 60, "its LENGTH");
+	add(aml, device, sizeof(device));
 }
 
-static void build_facs(const struct vmm *vmm)
+static void add_serial(struct bytes *aml)
 {
-	struct bytes facs = { .at = vmm->ram + FACS_ADDR };
+	const uint8_t device[] = {
+		DEVICE, LENGTH(44), TEXT4("COM1"),
+		NAME("_HID"), DWORD, 0x41, 0xd0, 0x05, 0x01, /* PNP0501 */
+		NAME("_CRS"), BUFFER(19),
+			PORTS(SERIAL_PORT, SERIAL_PORTS),
+			EDGE_INTERRUPT(SERIAL_GSI),
+			END_TAG,
+	};
 
-	memset(facs.at, 0, FACS_LEN);
-	add_text(&facs, "FACS");
-	add32(&facs, FACS_LEN);
-	facs.at[32] = 2; /* version */
+	_Static_assert(sizeof(device) == 2 + 44, "its LENGTH");
+	add(aml, device, sizeof(device));
 }
 
-static void build_madt(const struct vmm *vmm)
+static void add_scope(struct bytes *aml, const struct bytes *content)
 {
-	static const uint8_t cpu[] = { 0, 8, 0, 0, 1, 0, 0, 0 };
-	static const uint8_t io_apic[] = { 1,	 12,   1, 0, 0, 0,
-					   0xc0, 0xfe, 0, 0, 0, 0 };
-	struct bytes madt = begin(vmm, MADT_ADDR, "APIC", 4);
+	const uint8_t scope[] = {
+		SCOPE, LENGTH(2 + 5 + content->len), '\\', TEXT4("_SB_"),
+	};
 
-	add32(&madt, 0xfee00000); /* the local APIC */
-	add32(&madt, 1);
-	add(&madt, cpu, sizeof(cpu));
-	add(&madt, io_apic, sizeof(io_apic));
-	end(&madt);
+	add(aml, scope, sizeof(scope));
+	add(aml, content->at, content->len);
 }
 
-static void build_xsdt(const struct vmm *vmm)
+static void put_dsdt(const struct vmm *vmm)
 {
-	struct bytes xsdt = begin(vmm, XSDT_ADDR, "XSDT", 1);
+	/* Written to SLEEP_PORT, the 5 means power-off. */
+	const uint8_t s5[] = {
+		NAME("_S5_"), PACKAGE, 7, 4, BYTE, 5, 0, 0, 0,
+	};
+	struct bytes dsdt = { .len = HEADER_LEN }, devices = { .len = 0 };
 
-	add64(&xsdt, FADT_ADDR);
-	add64(&xsdt, MADT_ADDR);
-	end(&xsdt);
-}
-
-static void build_rsdp(const struct vmm *vmm)
-{
-	struct bytes rsdp = { .at = vmm->ram + RSDP_ADDR };
-
-	add_text(&rsdp, "RSD PTR ");
-	add8(&rsdp, 0);
-	add_text(&rsdp, "KTVBLK");
-	add8(&rsdp, 2);
-	add32(&rsdp, 0);
-	add32(&rsdp, 36);
-	add64(&rsdp, XSDT_ADDR);
-	add32(&rsdp, 0);
-	set_checksum(rsdp.at, 20, 8);
-	set_checksum(rsdp.at, 36, 32);
+	add_serial(&devices);
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		if (vmm->disks[i].dev)
+			add_disk(&devices, i);
+	add(&dsdt, s5, sizeof(s5));
+	add_scope(&dsdt, &devices);
+	put(vmm, DSDT_ADDR, "DSDT", 2, dsdt.at, dsdt.len);
 }
 
 void acpi_build(const struct vmm *vmm)
 {
-	build_dsdt(vmm);
-	build_facs(vmm);
-	build_fadt(vmm);
-	build_madt(vmm);
-	build_xsdt(vmm);
-	build_rsdp(vmm);
+	static const uint8_t fadt[FADT_LEN] = {
+		[112] = LE32(1 << 20 | 1 << 10), /* reduced, and can be reset */
+		[116] = PORT(RESET_PORT), RESET_VALUE,
+		[140] = LE64(DSDT_ADDR),
+		[244] = PORT(SLEEP_PORT),
+		[256] = PORT(SLEEP_PORT + 1),
+	};
+	static const uint8_t madt[] = {
+		[HEADER_LEN] = LE32(0xfee00000), LE32(1),
+		0, 8, 0, 0, LE32(1), /* the CPU */
+		1, 12, 1, 0, LE32(0xfec00000), LE32(0), /* the I/O APIC */
+	};
+	static const uint8_t xsdt[] = {
+		[HEADER_LEN] = LE64(FADT_ADDR), LE64(MADT_ADDR),
+	};
+	static const uint8_t rsdp[RSDP_LEN] = {
+		'R', 'S', 'D', ' ', 'P', 'T', 'R', ' ', 0,
+		'K', 'T', 'V', 'B', 'L', 'K', 2,
+		[20] = LE32(RSDP_LEN), LE64(XSDT_ADDR),
+	};
+
+	put_dsdt(vmm);
+	put(vmm, FADT_ADDR, "FACP", 6, fadt, sizeof(fadt));
+	put(vmm, MADT_ADDR, "APIC", 4, madt, sizeof(madt));
+	put(vmm, XSDT_ADDR, "XSDT", 1, xsdt, sizeof(xsdt));
+	memcpy(vmm->ram + RSDP_ADDR, rsdp, sizeof(rsdp));
+	set_checksum(vmm->ram + RSDP_ADDR, 20, 8);
+	set_checksum(vmm->ram + RSDP_ADDR, RSDP_LEN, 32);
 }
+
+/* clang-format on */

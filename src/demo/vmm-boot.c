@@ -27,7 +27,7 @@ static void read_to(const struct vmm *vmm, int fd, off_t offset, uint64_t addr,
 		    uint64_t size, const char *path)
 {
 	if (addr > vmm->ram_size || size > vmm->ram_size - addr)
-		give_up("%s does not fit: give more --memory", path);
+		give_up("%s needs more --memory", path);
 	while (size) {
 		const ssize_t n = pread(fd, vmm->ram + addr, size, offset);
 
@@ -52,19 +52,34 @@ static int open_file(const char *path, uint64_t *ret_size)
 	return fd;
 }
 
+/* The header says where it ends; what is behind that must be zeros. */
+static void read_header(int fd, const char *path, struct setup_header *header)
+{
+	const size_t start = offsetof(struct boot_params, hdr);
+	const size_t jump = start + offsetof(struct setup_header, jump);
+	size_t len;
+
+	if (pread(fd, header, sizeof(*header), (off_t)start) !=
+		    sizeof(*header) ||
+	    memcmp(&header->header, "HdrS", 4) != 0 ||
+	    header->version < 0x20c || !(header->xloadflags & XLF_KERNEL_64))
+		give_up("%s is no 64-bit bzImage", path);
+	len = jump + 2 + (header->jump >> 8) - start;
+	if (len < sizeof(*header))
+		memset((uint8_t *)header + len, 0, sizeof(*header) - len);
+}
+
 static void load_kernel(const struct vmm *vmm, const char *path,
 			struct setup_header *header)
 {
 	uint64_t size, setup_size;
 	const int fd = open_file(path, &size);
 
-	if (pread(fd, header, sizeof(*header),
-		  offsetof(struct boot_params, hdr)) != sizeof(*header) ||
-	    memcmp(&header->header, "HdrS", 4) != 0 ||
-	    header->version < 0x20c || !(header->xloadflags & XLF_KERNEL_64))
-		give_up("%s is no 64-bit bzImage", path);
+	read_header(fd, path, header);
 	setup_size = (header->setup_sects ? header->setup_sects : 4u) + 1u;
 	setup_size *= SETUP_SECT;
+	if (setup_size > size)
+		give_up("%s is no 64-bit bzImage", path);
 	if (KERNEL_ADDR + header->init_size > vmm->ram_size)
 		give_up("%s needs more --memory", path);
 	read_to(vmm, fd, (off_t)setup_size, KERNEL_ADDR, size - setup_size,
@@ -72,20 +87,34 @@ static void load_kernel(const struct vmm *vmm, const char *path,
 	close(fd);
 }
 
-/* To the end of memory, out of the way of the kernel's own unpacking. */
+/* As far up as it may be, out of the way of the kernel's own unpacking. */
 static void load_initrd(const struct vmm *vmm, const char *path,
 			struct setup_header *header)
 {
-	uint64_t size, addr;
+	const uint64_t start = KERNEL_ADDR + header->init_size;
+	uint64_t size, end = header->initrd_addr_max + UINT64_C(1);
 	const int fd = open_file(path, &size);
 
-	if (size > vmm->ram_size / 2)
-		give_up("%s is too large: give more --memory", path);
-	addr = (vmm->ram_size - size) & ~UINT64_C(0xfff);
-	read_to(vmm, fd, 0, addr, size, path);
-	close(fd);
-	header->ramdisk_image = (uint32_t)addr;
+	if (end > vmm->ram_size)
+		end = vmm->ram_size;
+	if (size > end - start)
+		give_up("%s needs more --memory", path);
+	header->ramdisk_image = (uint32_t)(end - size) & ~UINT32_C(0xfff);
 	header->ramdisk_size = (uint32_t)size;
+	read_to(vmm, fd, 0, header->ramdisk_image, size, path);
+	close(fd);
+}
+
+static void set_memory_map(const struct vmm *vmm, struct boot_params *params)
+{
+	const struct boot_e820_entry map[] = {
+		{ 0, LOW_MEMORY_END, 1 },
+		{ ACPI_ADDR, ACPI_END - ACPI_ADDR, 2 },
+		{ HIGH_MEMORY, vmm->ram_size - HIGH_MEMORY, 1 },
+	};
+
+	memcpy(params->e820_table, map, sizeof(map));
+	params->e820_entries = sizeof(map) / sizeof(*map);
 }
 
 void boot_load(const struct vmm *vmm, const char *kernel, const char *initrd,
@@ -97,23 +126,17 @@ void boot_load(const struct vmm *vmm, const char *kernel, const char *initrd,
 
 	load_kernel(vmm, kernel, &header);
 	if (strlen(cmdline) > header.cmdline_size)
-		give_up("the kernel command line is too long");
+		give_up("--append is too long for %s", kernel);
 	if (initrd)
 		load_initrd(vmm, initrd, &header);
 	strcpy((char *)vmm->ram + CMDLINE_ADDR, cmdline);
 	header.type_of_loader = LOADER_UNDEFINED;
 	header.loadflags |= LOADED_HIGH;
 	header.cmd_line_ptr = CMDLINE_ADDR;
+	memset(params, 0, sizeof(*params));
 	params->hdr = header;
 	params->acpi_rsdp_addr = ACPI_ADDR;
-	params->e820_entries = 3;
-	params->e820_table[0] =
-		(struct boot_e820_entry){ 0, LOW_MEMORY_END, 1 };
-	params->e820_table[1] =
-		(struct boot_e820_entry){ ACPI_ADDR, ACPI_END - ACPI_ADDR, 2 };
-	params->e820_table[2] =
-		(struct boot_e820_entry){ HIGH_MEMORY,
-					  vmm->ram_size - HIGH_MEMORY, 1 };
+	set_memory_map(vmm, params);
 }
 
 static void set_cpuid(const struct vmm *vmm)

@@ -4,97 +4,96 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/virtio_ring.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "vmm-disk.h"
 
-enum suboption {
-	OPT_NAME,
-	OPT_SERIAL,
-	OPT_RO,
-	OPT_ZERO_COPY,
-	OPT_IOPS,
-	OPT_BPS,
-	OPT_QUEUE,
-	OPT_MASK,
-	OPT_BUDGET,
-	OPT_STALL,
-	OPT_COUNT
-};
+#define BIT(n) (UINT64_C(1) << (n))
 
-static char *const suboptions[OPT_COUNT + 1] = {
-	[OPT_NAME] = "name",	 [OPT_SERIAL] = "serial",
-	[OPT_RO] = "ro",	 [OPT_ZERO_COPY] = "zero-copy",
-	[OPT_IOPS] = "iops",	 [OPT_BPS] = "bps",
-	[OPT_QUEUE] = "queue",	 [OPT_MASK] = "mask",
-	[OPT_BUDGET] = "budget", [OPT_STALL] = "stall",
-	[OPT_COUNT] = NULL,
-};
-
-/* Where a suboption's value goes: a text, a number, or a yes. */
-static bool store(struct disk_options *options, int option, char *value)
+static bool set_flag(struct ktvblk_config *config, const char *key)
 {
-	uint64_t *const numbers[OPT_COUNT] = {
-		[OPT_IOPS] = &options->iops,
-		[OPT_BPS] = &options->bytes_per_sec,
-		[OPT_QUEUE] = &options->queue_size,
-		[OPT_MASK] = &options->features_masked,
-		[OPT_BUDGET] = &options->budget_ms,
-		[OPT_STALL] = &options->stall_ms,
-	};
-	char *end;
-
-	switch (option) {
-	case OPT_RO:
-		options->read_only = true;
-		return !value;
-	case OPT_ZERO_COPY:
-		options->zero_copy = true;
-		return !value;
-	case OPT_NAME:
-		options->name = value;
-		return value;
-	case OPT_SERIAL:
-		options->serial = value;
-		return value;
-	}
-	if (option < 0 || !value || !*value)
+	if (!strcmp(key, "ro"))
+		config->flags |= KTVBLK_READ_ONLY;
+	else if (!strcmp(key, "zero-copy"))
+		config->flags |= KTVBLK_ZERO_COPY;
+	else if (!strcmp(key, "no-event-idx"))
+		config->features_masked |= BIT(VIRTIO_RING_F_EVENT_IDX);
+	else if (!strcmp(key, "no-indirect"))
+		config->features_masked |= BIT(VIRTIO_RING_F_INDIRECT_DESC);
+	else
 		return false;
-	*numbers[option] = strtoull(value, &end, 0);
-	return *end == '\0';
+	return true;
 }
 
-int disk_parse(char *text, struct disk_options *ret_options,
-	       const char **ret_what)
+static bool set_number(struct ktvblk_config *config, const char *key,
+		       uint64_t value)
 {
-	struct disk_options options = { .path = text };
-	char *rest = strchr(text, ',');
+	if (!strcmp(key, "iops"))
+		config->throttle.iops = value;
+	else if (!strcmp(key, "bps"))
+		config->throttle.bytes_per_sec = value;
+	else if (!strcmp(key, "queue") && value <= UINT16_MAX)
+		config->queue_size_max = (uint16_t)value;
+	else if (!strcmp(key, "budget") && value <= UINT32_MAX)
+		config->reset_timeout_ms = config->destroy_timeout_ms =
+			(uint32_t)value;
+	else if (!strcmp(key, "stall") && value <= UINT32_MAX)
+		config->stall_warn_ms = (uint32_t)value;
+	else
+		return false;
+	return true;
+}
 
-	if (rest)
-		*rest++ = '\0';
+static bool set_value(struct ktvblk_config *config, const char *key,
+		      const char *value)
+{
+	unsigned long long number;
+	char *end;
+
+	if (!strcmp(key, "name"))
+		config->name = value;
+	else if (!strcmp(key, "serial"))
+		config->serial = value;
+	else {
+		errno = 0;
+		number = strtoull(value, &end, 0);
+		return *value >= '0' && *value <= '9' && !*end && !errno &&
+		       set_number(config, key, number);
+	}
+	return true;
+}
+
+int disk_parse(char *text, struct disk *ret_disk, const char **ret_what)
+{
+	struct disk disk = { .config = KTVBLK_CONFIG_INIT };
+	char *key, *value;
+
+	disk.path = disk.config.name = strsep(&text, ",");
 	*ret_what = "no file";
-	if (!*text)
+	if (!*disk.path)
 		return -EINVAL;
-	while (rest && *rest) {
-		char *value = NULL;
-		int option;
-
-		*ret_what = rest;
-		option = getsubopt(&rest, suboptions, &value);
-		if (!store(&options, option, value))
+	while ((key = strsep(&text, ","))) {
+		value = strchr(key, '=');
+		*ret_what = key;
+		if (value)
+			*value++ = '\0';
+		if (!(value ? set_value(&disk.config, key, value)
+			    : set_flag(&disk.config, key)))
 			return -EINVAL;
 	}
-	*ret_options = options;
+	*ret_disk = disk;
 	return 0;
 }
 
-int disk_open_file(const struct disk_options *options,
-		   struct ktvblk_backend **ret_storage)
+int disk_open(const struct disk *disk, struct ktvblk_backend **ret_storage)
 {
-	const int mode = options->read_only ? O_RDONLY : O_RDWR;
-	const int fd = open(options->path, mode | O_CLOEXEC);
+	const int mode = disk->config.flags & KTVBLK_READ_ONLY ? O_RDONLY
+							       : O_RDWR;
+	const int fd = open(disk->path, mode | O_CLOEXEC);
 	int r;
 
 	if (fd < 0)
@@ -104,30 +103,30 @@ int disk_open_file(const struct disk_options *options,
 	return r;
 }
 
-int disk_new(const struct disk_options *options, struct ktvblk_backend *storage,
-	     struct ktvblk_mem *mem, struct ktvblk_dev **ret_dev)
+int disk_start(struct disk *disk, struct ktvblk_backend *storage,
+	       struct ktvblk_mem *mem)
 {
-	struct ktvblk_config config = KTVBLK_CONFIG_INIT;
+	struct ktvblk_dev *dev;
 	int r;
 
-	config.backend = storage;
-	config.name = options->name ? options->name : options->path;
-	config.serial = options->serial;
-	if (options->read_only)
-		config.flags |= KTVBLK_READ_ONLY;
-	if (options->zero_copy)
-		config.flags |= KTVBLK_ZERO_COPY;
-	config.features_masked = options->features_masked;
-	config.throttle.iops = options->iops;
-	config.throttle.bytes_per_sec = options->bytes_per_sec;
-	config.reset_timeout_ms = (uint32_t)options->budget_ms;
-	config.destroy_timeout_ms = (uint32_t)options->budget_ms;
-	config.stall_warn_ms = (uint32_t)options->stall_ms;
-	config.queue_size_max = (uint16_t)options->queue_size;
-	r = ktvblk_new(&config, ret_dev);
+	disk->config.backend = storage;
+	r = ktvblk_new(&disk->config, &dev);
+	disk->config.backend = NULL; /* the device has a reference of its own */
 	if (r < 0)
 		return r;
-	/* It cannot fail: nothing is bound yet. */
-	ktvblk_set_memory(*ret_dev, mem);
-	return 0;
+	r = ktvblk_set_memory(dev, mem);
+	if (r < 0)
+		ktvblk_destroy(dev);
+	else
+		disk->dev = dev;
+	return r;
+}
+
+void disk_print_record(const struct ktvblk_record *record, void *userdata)
+{
+	(void)userdata;
+	fprintf(stderr, "<%d>", record->priority);
+	for (size_t i = 0; i < record->n_fields; i++)
+		fprintf(stderr, " [%s]", record->fields[i]);
+	fputc('\n', stderr);
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * A 16550 as far as a Linux console asks: it sends at once, and receives what
- * a thread reads from standard input. On a terminal, Ctrl-A x ends the machine.
+ * A 16450 as far as a Linux console asks: it sends at once, and receives what
+ * a thread reads from standard input. Its registers are used by both threads.
  */
 
 #include <linux/serial_reg.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
@@ -21,12 +22,12 @@
 static struct {
 	pthread_mutex_t lock;
 	int vm_fd;
-	void (*quit)(void);
-	uint8_t ier, lcr, mcr, scratch, divisor[2];
+	uint8_t regs[SERIAL_PORTS];
+	uint8_t divisor[2];
 	bool sent; /* since the guest last heard of it */
 	uint8_t input[INPUT_BYTES];
 	unsigned int head, tail; /* tail to head are what is there */
-} serial = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} serial = { .lock = PTHREAD_MUTEX_INITIALIZER, .vm_fd = -1 };
 
 static struct termios terminal;
 
@@ -35,17 +36,18 @@ static bool has_input(void)
 	return serial.head != serial.tail;
 }
 
-static bool divisor_access(void)
+/* The first two registers are then the divisor. */
+static bool is_divisor(unsigned int reg)
 {
-	return serial.lcr & UART_LCR_DLAB;
+	return reg < 2 && serial.regs[UART_LCR] & UART_LCR_DLAB;
 }
 
 /* Why there is an interrupt, as IIR says it. */
 static uint8_t cause(void)
 {
-	if ((serial.ier & UART_IER_RDI) && has_input())
+	if (serial.regs[UART_IER] & UART_IER_RDI && has_input())
 		return UART_IIR_RDI;
-	if ((serial.ier & UART_IER_THRI) && serial.sent)
+	if (serial.regs[UART_IER] & UART_IER_THRI && serial.sent)
 		return UART_IIR_THRI;
 	return UART_IIR_NO_INT;
 }
@@ -55,7 +57,7 @@ static void update_irq(void)
 	struct kvm_irq_level irq = { .irq = SERIAL_GSI,
 				     .level = cause() != UART_IIR_NO_INT };
 
-	if (ioctl(serial.vm_fd, KVM_IRQ_LINE, &irq) < 0)
+	if (serial.vm_fd >= 0 && ioctl(serial.vm_fd, KVM_IRQ_LINE, &irq) < 0)
 		fail("KVM_IRQ_LINE");
 }
 
@@ -63,30 +65,24 @@ static uint8_t read_locked(unsigned int reg)
 {
 	uint8_t value;
 
+	if (is_divisor(reg))
+		return serial.divisor[reg];
 	switch (reg) {
 	case UART_RX:
-		if (divisor_access())
-			return serial.divisor[0];
 		return has_input() ? serial.input[serial.tail++ % INPUT_BYTES]
 				   : 0;
-	case UART_IER:
-		return divisor_access() ? serial.divisor[1] : serial.ier;
 	case UART_IIR:
 		value = cause();
 		if (value == UART_IIR_THRI)
 			serial.sent = false;
 		return value;
-	case UART_LCR:
-		return serial.lcr;
-	case UART_MCR:
-		return serial.mcr;
 	case UART_LSR:
 		return UART_LSR_TEMT | UART_LSR_THRE |
 		       (has_input() ? UART_LSR_DR : 0);
 	case UART_MSR:
 		return UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS;
 	default:
-		return serial.scratch;
+		return serial.regs[reg];
 	}
 }
 
@@ -103,34 +99,20 @@ uint8_t serial_read(unsigned int reg)
 
 static void write_locked(unsigned int reg, uint8_t value)
 {
-	switch (reg) {
-	case UART_TX:
-		if (divisor_access()) {
-			serial.divisor[0] = value;
-		} else {
-			/* There is nobody to tell of an error. */
-			(void)!write(STDOUT_FILENO, &value, 1);
-			serial.sent = true;
-		}
-		break;
-	case UART_IER:
-		if (divisor_access()) {
-			serial.divisor[1] = value;
-		} else {
-			serial.sent |= (value & ~serial.ier) & UART_IER_THRI;
-			serial.ier = value & 0xf;
-		}
-		break;
-	case UART_LCR:
-		serial.lcr = value;
-		break;
-	case UART_MCR:
-		serial.mcr = value;
-		break;
-	case UART_SCR:
-		serial.scratch = value;
-		break;
+	if (is_divisor(reg)) {
+		serial.divisor[reg] = value;
+		return;
 	}
+	if (reg == UART_TX) {
+		/* There is nobody to tell of an error. */
+		(void)!write(STDOUT_FILENO, &value, 1);
+		serial.sent = true;
+	}
+	if (reg == UART_IER) {
+		value &= 0xf;
+		serial.sent |= value & ~serial.regs[reg] & UART_IER_THRI;
+	}
+	serial.regs[reg] = value;
 }
 
 void serial_write(unsigned int reg, uint8_t value)
@@ -138,6 +120,14 @@ void serial_write(unsigned int reg, uint8_t value)
 	pthread_mutex_lock(&serial.lock);
 	write_locked(reg, value);
 	update_irq();
+	pthread_mutex_unlock(&serial.lock);
+}
+
+void serial_connect(int vm_fd)
+{
+	pthread_mutex_lock(&serial.lock);
+	serial.vm_fd = vm_fd;
+	memset(serial.regs, 0, sizeof(serial.regs));
 	pthread_mutex_unlock(&serial.lock);
 }
 
@@ -151,6 +141,16 @@ static void receive(uint8_t byte)
 	pthread_mutex_unlock(&serial.lock);
 }
 
+static void escape(uint8_t byte)
+{
+	if (byte == 'x')
+		vmm_ask(ASK_QUIT);
+	else if (byte >= '0' && byte < '0' + BUS_SLOTS)
+		vmm_ask(ASK_UNPLUG(byte - '0'));
+	else if (byte == CTRL_A)
+		receive(byte);
+}
+
 static void *input_main(void *unused)
 {
 	bool escaped = false;
@@ -158,11 +158,11 @@ static void *input_main(void *unused)
 
 	(void)unused;
 	while (read(STDIN_FILENO, &byte, 1) == 1) {
-		if (escaped && byte == 'x')
-			serial.quit();
-		escaped = !escaped && byte == CTRL_A && isatty(STDIN_FILENO);
-		if (!escaped)
+		if (escaped)
+			escape(byte);
+		else if (byte != CTRL_A)
 			receive(byte);
+		escaped = !escaped && byte == CTRL_A;
 	}
 	return NULL;
 }
@@ -185,15 +185,13 @@ static void take_terminal(void)
 	tcsetattr(STDIN_FILENO, TCSANOW, &raw);
 }
 
-void serial_start(const struct vmm *vmm, void (*quit)(void))
+void serial_start(void)
 {
 	sigset_t all, before;
 	pthread_t thread;
 
-	serial.vm_fd = vmm->vm_fd;
-	serial.quit = quit;
 	take_terminal();
-	/* Signals are for the run loop. */
+	/* Signals are for the main thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	if (pthread_create(&thread, NULL, input_main, NULL))

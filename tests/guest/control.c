@@ -4,150 +4,62 @@
  * The control disk is a small device of its own whose storage is callbacks: a
  * write to its first sector is a command, a read gives the state as text.
  *
- *   block, release   shut or open the gate before the gated disk's storage
+ *   boot             there is a new boot of the guest
+ *   block, release   shut or open the gate before the gated disks' storage
  *   destroy NAME     the host destroys that disk under the running guest
  *
- * Records go to standard error, and are counted.
+ * A thread that only sleeps measures how late this machine wakes one: what the
+ * bounds of reset and destroy are compared with.
  */
 
-#include <errno.h>
-#include <fcntl.h>
-#include <ktvblk-messages.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "control.h"
+#include "gate.h"
 
 #define CONTROL_BYTES 4096
+#define TICK_NS 20000000
 
 struct state {
-	bool blocked;
-	unsigned int waiting; /* storage calls at the gate */
-	unsigned int stalled, resumed, reset_timed_out, destroy_timed_out;
-	unsigned int waiting_for_orphan, reclaimed;
-	uint64_t longest_reset_ms, destroy_ms;
-	enum ktvblk_outcome outcome;
-	bool destroyed;
+	unsigned int boots, destroys;
+	uint64_t reset_ms; /* the longest since the gate was shut */
+	uint64_t destroy_ms; /* the last */
 	char to_destroy[64];
+	char disks[1024]; /* the state of each */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct state state;
-static int main_loop_fd = -1;
+static int tick_fd = -1;
+static _Atomic uint64_t late_ms; /* the most since the gate was shut */
 
-static void pass_gate(void)
+uint64_t clock_ms(void)
 {
-	pthread_mutex_lock(&lock);
-	state.waiting++;
-	while (state.blocked)
-		pthread_cond_wait(&changed, &lock);
-	state.waiting--;
-	pthread_mutex_unlock(&lock);
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
-
-static void set_blocked(bool blocked)
-{
-	pthread_mutex_lock(&lock);
-	state.blocked = blocked;
-	pthread_cond_broadcast(&changed);
-	pthread_mutex_unlock(&lock);
-}
-
-/* The gated file: userdata is its descriptor. */
-
-static int gated_fd(void *userdata)
-{
-	return *(int *)userdata;
-}
-
-static ssize_t gated_preadv(void *userdata, const struct iovec *iov, int n_iov,
-			    uint64_t offset)
-{
-	ssize_t n;
-
-	pass_gate();
-	n = preadv(gated_fd(userdata), iov, n_iov, (off_t)offset);
-	return n < 0 ? -errno : n;
-}
-
-static ssize_t gated_pwritev(void *userdata, const struct iovec *iov, int n_iov,
-			     uint64_t offset)
-{
-	ssize_t n;
-
-	pass_gate();
-	n = pwritev(gated_fd(userdata), iov, n_iov, (off_t)offset);
-	return n < 0 ? -errno : n;
-}
-
-static int gated_flush(void *userdata)
-{
-	pass_gate();
-	return fdatasync(gated_fd(userdata)) < 0 ? -errno : 0;
-}
-
-static int gated_capacity(void *userdata, uint64_t *ret_bytes)
-{
-	struct stat st;
-
-	if (fstat(gated_fd(userdata), &st) < 0)
-		return -errno;
-	*ret_bytes = (uint64_t)st.st_size;
-	return 0;
-}
-
-static void gated_release(void *userdata)
-{
-	close(gated_fd(userdata));
-	free(userdata);
-}
-
-int control_gate(const char *path, struct ktvblk_backend **ret_storage)
-{
-	const struct ktvblk_backend_ops ops = {
-		.size = sizeof(ops),
-		.preadv = gated_preadv,
-		.pwritev = gated_pwritev,
-		.flush = gated_flush,
-		.capacity = gated_capacity,
-		.release = gated_release,
-	};
-	int *fd = malloc(sizeof(*fd));
-
-	if (!fd)
-		return -ENOMEM;
-	*fd = open(path, O_RDWR | O_CLOEXEC);
-	if (*fd < 0) {
-		free(fd);
-		return -errno;
-	}
-	return ktvblk_backend_new(&ops, fd, ret_storage);
-}
-
-/* The control disk. */
 
 static size_t print_state(char *text, size_t size)
 {
+	const struct gate gate = gate_look();
 	int n;
 
 	pthread_mutex_lock(&lock);
 	n = snprintf(text, size,
-		     "blocked=%d waiting=%u stalled=%u resumed=%u "
-		     "reset_timed_out=%u longest_reset_ms=%llu "
-		     "destroyed=%d destroy_ms=%llu destroy_timed_out=%u "
-		     "waiting_for_orphan=%u reclaimed=%u\n",
-		     state.blocked, state.waiting, state.stalled, state.resumed,
-		     state.reset_timed_out,
-		     (unsigned long long)state.longest_reset_ms,
-		     state.destroyed, (unsigned long long)state.destroy_ms,
-		     state.destroy_timed_out, state.waiting_for_orphan,
-		     state.reclaimed);
+		     "boots=%u waiting=%u reset_ms=%llu "
+		     "destroys=%u destroy_ms=%llu late_ms=%llu %s\n",
+		     state.boots, gate.shut ? gate.waiting : 0,
+		     (unsigned long long)state.reset_ms, state.destroys,
+		     (unsigned long long)state.destroy_ms,
+		     (unsigned long long)atomic_load(&late_ms), state.disks);
 	pthread_mutex_unlock(&lock);
 	return (size_t)n;
 }
@@ -173,26 +85,23 @@ static ssize_t control_preadv(void *userdata, const struct iovec *iov,
 	return done;
 }
 
-void control_command(const char *line)
+static void control_command(const char *line)
 {
-	fprintf(stderr, "control: %s\n", line);
-	if (!strcmp(line, "block") || !strcmp(line, "release"))
-		set_blocked(*line == 'b');
-	if (strncmp(line, "destroy ", 8) != 0)
-		return;
-	pthread_mutex_lock(&lock);
-	snprintf(state.to_destroy, sizeof(state.to_destroy), "%s", line + 8);
-	pthread_mutex_unlock(&lock);
-	/* Not here: [device] calls need the lock of who has the devices. */
-	eventfd_write(main_loop_fd, 1);
-}
+	const bool block = !strncmp(line, "block ", 6);
 
-void control_count(unsigned int *ret_reset_timed_out,
-		   unsigned int *ret_reclaimed)
-{
+	if (block)
+		atomic_store(&late_ms, 0);
+	if (block || !strcmp(line, "release"))
+		gate_shut(block);
 	pthread_mutex_lock(&lock);
-	*ret_reset_timed_out = state.reset_timed_out;
-	*ret_reclaimed = state.reclaimed;
+	if (block)
+		state.reset_ms = 0;
+	if (!strcmp(line, "boot"))
+		state.boots++;
+	/* Later: [device] calls are for who has the devices. */
+	if (!strncmp(line, "destroy ", 8))
+		snprintf(state.to_destroy, sizeof(state.to_destroy), "%s",
+			 line + 8);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -235,76 +144,74 @@ int control_storage(struct ktvblk_backend **ret_storage)
 
 int control_fd(void)
 {
-	return main_loop_fd;
+	return tick_fd;
 }
 
 void control_run(void *unused)
 {
-	char name[sizeof(state.to_destroy)];
-	eventfd_t count;
+	char name[sizeof(state.to_destroy)], disks[sizeof(state.disks)];
+	uint64_t count;
 
 	(void)unused;
-	eventfd_read(main_loop_fd, &count);
+	(void)!read(tick_fd, &count, sizeof(count));
 	pthread_mutex_lock(&lock);
 	memcpy(name, state.to_destroy, sizeof(name));
+	state.to_destroy[0] = '\0';
 	pthread_mutex_unlock(&lock);
-	host_destroy(name);
+	if (*name)
+		host_destroy(name);
+	host_states(disks, sizeof(disks));
+	pthread_mutex_lock(&lock);
+	memcpy(state.disks, disks, sizeof(disks));
+	pthread_mutex_unlock(&lock);
 }
 
 void control_note_reset(const char *name, uint64_t took_ms)
 {
+	fprintf(stderr, "reset of %s: %llu ms\n", name,
+		(unsigned long long)took_ms);
 	pthread_mutex_lock(&lock);
-	if (took_ms > state.longest_reset_ms)
-		state.longest_reset_ms = took_ms;
+	if (took_ms > state.reset_ms)
+		state.reset_ms = took_ms;
 	pthread_mutex_unlock(&lock);
-	if (took_ms > 100)
-		fprintf(stderr, "reset of %s took %llu ms\n", name,
-			(unsigned long long)took_ms);
 }
 
 void control_note_destroy(const char *name, enum ktvblk_outcome outcome,
 			  uint64_t took_ms)
 {
-	pthread_mutex_lock(&lock);
-	state.destroyed = true;
-	state.outcome = outcome;
-	state.destroy_ms = took_ms;
-	pthread_mutex_unlock(&lock);
 	fprintf(stderr, "destroy of %s: %s, %llu ms\n", name,
 		ktvblk_outcome_name(outcome), (unsigned long long)took_ms);
+	pthread_mutex_lock(&lock);
+	state.destroys++;
+	state.destroy_ms = took_ms;
+	pthread_mutex_unlock(&lock);
 }
 
-/* The records. */
-
-static void on_record(const struct ktvblk_record *record, void *userdata)
+static void *sleeper_main(void *unused)
 {
-	const struct {
-		const char *id;
-		unsigned int *count;
-	} counted[] = {
-		{ KTVBLK_MESSAGE_REQUEST_STALLED, &state.stalled },
-		{ KTVBLK_MESSAGE_REQUEST_RESUMED, &state.resumed },
-		{ KTVBLK_MESSAGE_RESET_TIMED_OUT, &state.reset_timed_out },
-		{ KTVBLK_MESSAGE_DESTROY_TIMED_OUT, &state.destroy_timed_out },
-		{ KTVBLK_MESSAGE_WAITING_FOR_ORPHAN,
-		  &state.waiting_for_orphan },
-		{ KTVBLK_MESSAGE_RECLAIMED, &state.reclaimed },
-	};
+	const struct timespec nap = { .tv_nsec = TICK_NS };
+	uint64_t start, took;
 
-	(void)userdata;
-	pthread_mutex_lock(&lock);
-	for (size_t i = 0; i < sizeof(counted) / sizeof(*counted); i++)
-		if (!strcmp(record->message_id, counted[i].id))
-			++*counted[i].count;
-	fputs("record:", stderr);
-	for (size_t i = 0; i < record->n_fields; i++)
-		fprintf(stderr, " [%s]", record->fields[i]);
-	fputc('\n', stderr);
-	pthread_mutex_unlock(&lock);
+	(void)unused;
+	for (;;) {
+		start = clock_ms();
+		nanosleep(&nap, NULL);
+		took = clock_ms() - start - TICK_NS / 1000000;
+		if (took > atomic_load(&late_ms))
+			atomic_store(&late_ms, took);
+	}
+	return NULL;
 }
 
 void control_start(void)
 {
-	ktvblk_set_log_handler(on_record, NULL, NULL);
-	main_loop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	const struct itimerspec tick = { .it_interval.tv_nsec = TICK_NS,
+					 .it_value.tv_nsec = TICK_NS };
+	pthread_t sleeper;
+
+	if (pthread_create(&sleeper, NULL, sleeper_main, NULL) == 0)
+		pthread_detach(sleeper);
+
+	tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	timerfd_settime(tick_fd, 0, &tick, NULL);
 }

@@ -8,8 +8,9 @@
  *                   n-th lies over virtio-mmio-bus.(23 - n), where QEMU must
  *                   have a placeholder, so that it is in the ACPI tables.
  *   KTVBLK_GATED    how the names of those begin whose storage can be blocked
- *   KTVBLK_CONTROL  if set, one more disk through which the guest blocks it;
- *                   see control.c
+ *   KTVBLK_JOURNAL  if set, records go to the journal, else to standard error
+ *
+ * Behind these comes one more: the control disk, see control.c.
  *
  * Debian's QEMU exports its symbols, as it has modules. The few declared here
  * are those of QEMU 7.2.
@@ -26,10 +27,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "control.h"
+#include "gate.h"
+#include "vmm-disk.h"
 
 struct MemoryRegion;
 struct Object;
@@ -102,8 +104,8 @@ void qemu_set_irq(void *irq, int level);
 #define SLOT_SIZE UINT64_C(0x200)
 
 struct slot {
-	struct disk_options options;
-	struct ktvblk_dev *dev; /* NULL once destroyed */
+	struct disk disk; /* dev is NULL once destroyed */
+	enum ktvblk_outcome outcome; /* of that */
 	struct MemoryRegion *placeholder;
 	void *irq;
 };
@@ -118,14 +120,6 @@ static void die(const char *what, const char *which, int r)
 	_exit(1);
 }
 
-uint64_t clock_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 /*
  * microvm's interrupts are level-triggered, the device's are not: the line is
  * up while InterruptStatus has bits, and looked at after all that changes it.
@@ -134,8 +128,8 @@ static void update_irq(const struct slot *slot)
 {
 	uint32_t pending = 0;
 
-	if (slot->dev)
-		ktvblk_mmio_read(slot->dev, VIRTIO_MMIO_INTERRUPT_STATUS,
+	if (slot->disk.dev)
+		ktvblk_mmio_read(slot->disk.dev, VIRTIO_MMIO_INTERRUPT_STATUS,
 				 &pending, sizeof(pending));
 	qemu_set_irq(slot->irq, pending != 0);
 }
@@ -145,7 +139,7 @@ static void on_irq_fd(void *opaque)
 	const struct slot *slot = (const struct slot *)opaque;
 	eventfd_t count;
 
-	eventfd_read(ktvblk_irq_fd(slot->dev), &count);
+	eventfd_read(ktvblk_irq_fd(slot->disk.dev), &count);
 	update_irq(slot);
 }
 
@@ -154,7 +148,7 @@ static uint64_t mmio_read(void *opaque, uint64_t addr, unsigned int size)
 	const struct slot *slot = (const struct slot *)opaque;
 	uint64_t data = 0;
 
-	ktvblk_mmio_read(slot->dev, addr, &data, size);
+	ktvblk_mmio_read(slot->disk.dev, addr, &data, size);
 	return data;
 }
 
@@ -164,11 +158,11 @@ static void mmio_write(void *opaque, uint64_t addr, uint64_t data,
 	const struct slot *slot = (const struct slot *)opaque;
 	const uint64_t start = clock_ms();
 
-	ktvblk_mmio_write(slot->dev, addr, &data, size);
+	ktvblk_mmio_write(slot->disk.dev, addr, &data, size);
 	if (addr == VIRTIO_MMIO_INTERRUPT_ACK || addr == VIRTIO_MMIO_STATUS)
 		update_irq(slot);
 	if (addr == VIRTIO_MMIO_STATUS && data == 0)
-		control_note_reset(slot->options.name, clock_ms() - start);
+		control_note_reset(slot->disk.config.name, clock_ms() - start);
 }
 
 static const struct MemoryRegionOps mmio_ops = {
@@ -187,33 +181,54 @@ static void on_machine_reset(void *opaque)
 static void destroy(struct slot *slot)
 {
 	const uint64_t start = clock_ms();
-	struct ktvblk_dev *dev = slot->dev;
-	enum ktvblk_outcome outcome;
+	struct ktvblk_dev *dev = slot->disk.dev;
 
 	if (!dev)
 		return;
 	qemu_set_fd_handler(ktvblk_irq_fd(dev), NULL, NULL, NULL);
-	slot->dev = NULL;
-	outcome = ktvblk_destroy(dev);
+	slot->disk.dev = NULL;
+	slot->outcome = ktvblk_destroy(dev);
 	update_irq(slot);
-	control_note_destroy(slot->options.name, outcome, clock_ms() - start);
+	control_note_destroy(slot->disk.config.name, slot->outcome,
+			     clock_ms() - start);
 }
 
 void host_destroy(const char *name)
 {
 	for (unsigned int i = 0; i < n_slots; i++)
-		if (!strcmp(slots[i].options.name, name))
+		if (!strcmp(slots[i].disk.config.name, name))
 			destroy(&slots[i]);
+}
+
+/* A disk that was left behind at its destroy is so until its storage is free. */
+static const char *slot_state(const struct slot *slot)
+{
+	if (slot->disk.dev)
+		return ktvblk_state_name(ktvblk_get_state(slot->disk.dev));
+	return slot->outcome == KTVBLK_TIMED_OUT && !gate_look().released
+		       ? "wedged"
+		       : "gone";
+}
+
+void host_states(char *text, size_t size)
+{
+	size_t len = 0;
+
+	*text = '\0';
+	for (unsigned int i = 0; i < n_slots && len < size; i++)
+		len += (size_t)snprintf(text + len, size - len, "%s=%s ",
+					slots[i].disk.config.name,
+					slot_state(&slots[i]));
 }
 
 static void on_exit_of_qemu(struct Notifier *notifier, void *data)
 {
 	(void)notifier;
 	(void)data;
-	control_command("release"); /* or the process could not end */
+	gate_shut(false); /* or the process could not end */
 	for (unsigned int i = 0; i < n_slots; i++)
-		if (slots[i].dev)
-			ktvblk_request_stop(slots[i].dev);
+		if (slots[i].disk.dev)
+			ktvblk_request_stop(slots[i].disk.dev);
 	for (unsigned int i = 0; i < n_slots; i++)
 		destroy(&slots[i]);
 	ktvblk_log_flush(1000);
@@ -239,16 +254,17 @@ static void plug(struct slot *slot, struct ktvblk_backend *storage,
 	slot->placeholder = memory_region_find(get_system_memory(), addr, 4).mr;
 	object_child_foreach_recursive(object_get_root(), find_irq, slot);
 	if (!slot->irq)
-		die("no slot for", slot->options.name, -ENODEV);
+		die("no slot for", slot->disk.config.name, -ENODEV);
 	if (r == 0)
-		r = disk_new(&slot->options, storage, mem, &slot->dev);
+		r = disk_start(&slot->disk, storage, mem);
 	ktvblk_backend_unref(storage);
 	if (r < 0)
-		die("device", slot->options.name, r);
+		die("device", slot->disk.config.name, r);
 	memory_region_init_io(mr, NULL, &mmio_ops, slot, "ktvblk", SLOT_SIZE);
 	memory_region_add_subregion_overlap(get_system_memory(), addr, mr,
 					    1000);
-	qemu_set_fd_handler(ktvblk_irq_fd(slot->dev), on_irq_fd, NULL, slot);
+	qemu_set_fd_handler(ktvblk_irq_fd(slot->disk.dev), on_irq_fd, NULL,
+			    slot);
 	qemu_register_reset(on_machine_reset, slot);
 }
 
@@ -268,46 +284,55 @@ static void find_memory(void)
 		die("memory", "microvm.ram", r);
 }
 
+static void plug_disk(char *text)
+{
+	const char *gated = getenv("KTVBLK_GATED"), *what;
+	struct slot *slot = &slots[n_slots];
+	struct ktvblk_backend *storage;
+	int r;
+
+	if (n_slots == SLOTS || disk_parse(text, &slot->disk, &what) < 0)
+		die("disk", text, -EINVAL);
+	if (gated && !strncmp(gated, slot->disk.config.name, strlen(gated)))
+		r = gate_open(slot->disk.path, &storage);
+	else
+		r = disk_open(&slot->disk, &storage);
+	if (r < 0)
+		die("storage", slot->disk.path, r);
+	plug(slot, storage, SLOTS - 1 - n_slots++);
+}
+
+static void plug_control(void)
+{
+	static char text[] = "control,serial=control";
+	struct slot *slot = &slots[n_slots];
+	struct ktvblk_backend *storage;
+	const char *what;
+	int r;
+
+	if (n_slots == SLOTS || disk_parse(text, &slot->disk, &what) < 0)
+		die("disk", "control", -EINVAL);
+	r = control_storage(&storage);
+	if (r < 0)
+		die("storage", "control", r);
+	plug(slot, storage, SLOTS - 1 - n_slots++);
+}
+
 static void on_machine_done(struct Notifier *notifier, void *data)
 {
-	const char *gated = getenv("KTVBLK_GATED");
 	char *rest = getenv("KTVBLK_DISKS"), *text;
-	int r;
 
 	(void)notifier;
 	(void)data;
+	if (!getenv("KTVBLK_JOURNAL"))
+		ktvblk_set_log_handler(disk_print_record, NULL, NULL);
+	find_memory();
+	while ((text = strsep(&rest, " ")))
+		if (*text)
+			plug_disk(text);
+	plug_control();
 	control_start();
 	qemu_set_fd_handler(control_fd(), control_run, NULL, NULL);
-	find_memory();
-	while ((text = strsep(&rest, " "))) {
-		struct slot *slot = &slots[n_slots];
-		struct ktvblk_backend *storage;
-		const char *what;
-
-		if (!*text)
-			continue;
-		if (n_slots == SLOTS || disk_parse(text, &slot->options, &what))
-			die("option", what, -EINVAL);
-		if (!slot->options.name)
-			slot->options.name = slot->options.path;
-		if (gated && !strncmp(gated, slot->options.name, strlen(gated)))
-			r = control_gate(slot->options.path, &storage);
-		else
-			r = disk_open_file(&slot->options, &storage);
-		if (r < 0)
-			die("storage", slot->options.path, r);
-		plug(slot, storage, SLOTS - 1 - n_slots++);
-	}
-	if (getenv("KTVBLK_CONTROL") && n_slots < SLOTS) {
-		struct slot *slot = &slots[n_slots];
-		struct ktvblk_backend *storage;
-
-		slot->options.name = slot->options.serial = "control";
-		r = control_storage(&storage);
-		if (r < 0)
-			die("storage", "control", r);
-		plug(slot, storage, SLOTS - 1 - n_slots++);
-	}
 }
 
 __attribute__((constructor)) static void overlay(void)

@@ -238,22 +238,39 @@ static bool by_interrupt(void)
 	       request(1, VIRTIO_BLK_T_FLUSH, 0, true);
 }
 
+/* How late a busy machine makes it is not ours; that it comes back at all is. */
 static bool in_budget(uint32_t since)
 {
 	const uint32_t took = clock_ms() - since;
 
-	return (took >= RING3_BUDGET_MS - 10 && took < 3 * RING3_BUDGET_MS) ||
+	return (took >= RING3_BUDGET_MS - 10 && took < 50 * RING3_BUDGET_MS) ||
 	       fail("not in the budget");
 }
 
-static bool await(uint16_t port, uint8_t at_least)
+static bool await(uint16_t port, uint8_t value)
 {
 	const uint32_t since = clock_ms();
 
-	while (in(port) < at_least)
-		if (clock_ms() - since > 2000)
-			return fail("no record");
+	while (in(port) != value)
+		if (clock_ms() - since > 60000)
+			return fail("no end of the wedge");
 	return true;
+}
+
+static bool trips(uint8_t begin, uint8_t end)
+{
+	bool ok = true;
+
+	out(RING3_COMMAND, begin);
+	for (unsigned int i = 0; i < RING3_TRIPS && ok; i++)
+		ok = request(1, VIRTIO_BLK_T_IN, 0, true);
+	out(RING3_COMMAND, end);
+	return ok;
+}
+
+static bool round_trips(void)
+{
+	return trips('e', 'E') && trips('x', 'X');
 }
 
 /* A read is stuck; reset; what was read then never reaches memory. */
@@ -273,15 +290,17 @@ static bool wedged_reset(void)
 		return fail("not stuck");
 	since = clock_ms();
 	*reg(0, VIRTIO_MMIO_STATUS) = 0;
-	if (!in_budget(since) || !await(RING3_TIMED_OUT, 1))
+	if (!in_budget(since))
 		return false;
+	if (in(RING3_WEDGED) != 1)
+		return fail("not wedged");
 	if (*reg(0, VIRTIO_MMIO_STATUS) != 0)
 		return fail("status after reset");
 	clear(r, sizeof(*r));
 	if (!verified(1, 100, true))
 		return false;
 	out(RING3_COMMAND, 'r');
-	if (!await(RING3_RECLAIMED, 1) || !holds(0, 0))
+	if (!await(RING3_WEDGED, 0) || !holds(0, 0))
 		return false;
 	for (unsigned long i = 0; i < sizeof(*r); i++)
 		if (((const volatile uint8_t *)r)[i])
@@ -311,7 +330,7 @@ static bool destroyed(void)
 	if (!verified(1, 100, true))
 		return false;
 	out(RING3_COMMAND, 'r');
-	return await(RING3_RECLAIMED, 2) && verified(1, 100, true);
+	return await(RING3_RELEASED, 1) && verified(1, 100, true);
 }
 
 static void run(const char *name, bool (*fn)(void))
@@ -325,6 +344,7 @@ void guest_main(void)
 	run("registers", registers);
 	run("2000 requests, polled", polled);
 	run("2401 requests, by interrupt", by_interrupt);
+	run("4000 reads, kicked by ioeventfd and by exits", round_trips);
 	run("reset while wedged", wedged_reset);
 	run("start again", restarted);
 	run("destroy while wedged", destroyed);

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The disks of a virtual machine, each behind a window of guest-physical
+ * addresses. This is what an embedder of libktvblk writes:
+ *
+ *   open       make a device over its storage and the guest's memory
+ *   connect    tell KVM of its two eventfds
+ *   access     pass on the guest's reads and writes of its registers
+ *   reset      when the machine is reset, so are its devices
+ *   unplug     end one device under the running guest
+ *   close      end them all
+ *
+ * None of these waits for storage longer than the disk's budget.
+ */
+
+#include <linux/virtio_mmio.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "vmm.h"
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+void bus_open(struct vmm *vmm, struct ktvblk_mem *mem)
+{
+	for (unsigned int i = 0; i < vmm->n_disks; i++) {
+		struct disk *disk = &vmm->disks[i];
+		struct ktvblk_backend *storage = NULL;
+		int r = disk_open(disk, &storage);
+
+		if (r == 0)
+			r = disk_start(disk, storage, mem);
+		if (r < 0)
+			give_up("%s: %s", disk->path, strerror(-r));
+		ktvblk_backend_unref(storage); /* the device has its own */
+	}
+}
+
+/*
+ * The guest's kicks and the disk's interrupts go through the kernel, without an
+ * exit to us. The eventfds are the same for the device's life, so this is all
+ * that a new virtual machine needs.
+ */
+static void connect_disk(const struct vmm *vmm, unsigned int slot)
+{
+	const struct ktvblk_dev *dev = vmm->disks[slot].dev;
+	const struct kvm_ioeventfd kick = {
+		.addr = BUS_ADDR + KTVBLK_MMIO_SIZE * slot +
+			KTVBLK_MMIO_QUEUE_NOTIFY,
+		.len = sizeof(uint32_t),
+		.fd = ktvblk_kick_fd(dev),
+	};
+	const struct kvm_irqfd irq = {
+		.gsi = BUS_GSI + slot,
+		.fd = (uint32_t)ktvblk_irq_fd(dev),
+	};
+
+	if (ioctl(vmm->vm_fd, KVM_IOEVENTFD, &kick) < 0)
+		fail("KVM_IOEVENTFD");
+	if (ioctl(vmm->vm_fd, KVM_IRQFD, &irq) < 0)
+		fail("KVM_IRQFD");
+}
+
+void bus_connect(const struct vmm *vmm)
+{
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		if (vmm->disks[i].dev)
+			connect_disk(vmm, i);
+}
+
+/* Where no disk is, the library answers for NULL: all ones. */
+void bus_access(const struct vmm *vmm, uint64_t addr, bool is_write, void *data,
+		size_t len)
+{
+	const uint64_t slot = (addr - BUS_ADDR) / KTVBLK_MMIO_SIZE;
+	const uint64_t offset = addr % KTVBLK_MMIO_SIZE;
+	struct ktvblk_dev *dev = slot < BUS_SLOTS ? vmm->disks[slot].dev : NULL;
+
+	if (is_write)
+		ktvblk_mmio_write(dev, offset, data, len);
+	else
+		ktvblk_mmio_read(dev, offset, data, len);
+}
+
+/*
+ * From here on the guest's memory is the next boot's: what a stuck worker still
+ * does reaches it no more. Its disk serves again once the worker has come back.
+ */
+void bus_reset(const struct vmm *vmm)
+{
+	const uint32_t reset = 0;
+
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		ktvblk_mmio_write(vmm->disks[i].dev, VIRTIO_MMIO_STATUS, &reset,
+				  sizeof(reset));
+}
+
+/* False: its worker is stuck, and was left behind. */
+bool bus_unplug(struct vmm *vmm, unsigned int slot)
+{
+	struct disk *disk = &vmm->disks[slot];
+	struct ktvblk_dev *dev = disk->dev;
+	const uint64_t start = now_ms();
+	enum ktvblk_outcome outcome;
+
+	disk->dev = NULL;
+	outcome = ktvblk_destroy(dev);
+	if (outcome != KTVBLK_JOINED)
+		fprintf(stderr, "ktvblk-vmm: %s: %s after %llu ms\n",
+			disk->path, ktvblk_outcome_name(outcome),
+			(unsigned long long)(now_ms() - start));
+	return outcome == KTVBLK_JOINED;
+}
+
+/* All are told to stop before the first is waited for: they share a budget. */
+bool bus_close(struct vmm *vmm)
+{
+	bool joined = true;
+
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		if (vmm->disks[i].dev)
+			ktvblk_request_stop(vmm->disks[i].dev);
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		joined &= bus_unplug(vmm, i);
+	return joined;
+}
