@@ -11,15 +11,13 @@
 #include "harness.h"
 #include "rig.h"
 
-#define LIFE_DISK_BYTES (192u << 10)
-
-/* The throttle: a request of more than this goes through, the next waits. */
-#define LIFE_BURST_BYTES (128u << 10)
+#define LIFE_DISK_BYTES (640u << 10)
 
 struct life {
 	struct rig rig; /* only what it needs to move bytes through a ring */
 	uint64_t flags; /* as in the config */
 	uint32_t budget_ms;
+	uint64_t bytes_per_sec; /* throttle; 0 unless set before the creation */
 	int fd; /* the disk */
 	unsigned char *model; /* what must be in it */
 	unsigned int seed; /* of what is written next */
@@ -53,6 +51,12 @@ bool life_reset(struct life *life);
 #define LIFE_NEEDS_RESET (-1)
 int life_request(struct life *life, uint32_t type, uint64_t sector,
 		 uint32_t len);
+
+/*
+ * A write and, in the same drain, a read: it waits for tokens if the write
+ * takes more than there are. As life_request(), of the first that failed.
+ */
+int life_write_and_read(struct life *life, uint64_t sector, uint32_t len);
 
 /* Hang a read; false: NEEDS_RESET came instead. Then let it go. */
 bool life_wedge(struct life *life);
