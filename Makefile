@@ -151,7 +151,7 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
-$(FUZZ): %: %.o $(FUZZ_MAIN) $(LIB_OBJ) $(TEST_OBJ)
+$(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(LIB_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $^ $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
@@ -247,9 +247,11 @@ fuzz:	## look for hostile guests with libFuzzer (SECONDS=60 for each target)
 
 run-fuzz: $(FUZZ)
 	@set -e; for f in $(FUZZ); do n=$${f##*/}; mkdir -p $$f.found; \
-		echo "  FUZZ  $$n"; $$f -max_total_time=$(SECONDS) -max_len=2000 \
+		echo "  FUZZ  $$n"; $$f -max_total_time=$(SECONDS) -max_len=4096 \
 		-verbosity=0 -print_final_stats=1 -artifact_prefix=$$f.found/ \
-		$$f.found tests/fuzz/corpus/$$n; done
+		$$f.found tests/fuzz/corpus/$$n >$$f.log 2>&1 || \
+		{ cat $$f.log; exit 1; }; \
+		sed -n "s/^stat::number_of_executed_units: /note: $$n executed /p" $$f.log; done
 
 coverage:	## which lines of src/lib the tests reach
 	@rm -rf $(BUILD)/coverage

@@ -20,16 +20,30 @@
 #include "drain.h"
 #include "fuzz.h"
 #include "ktvblk.h"
+#include "reach.h"
 #include "util.h"
 #include "worker.h"
 
-/* wrap: pthread_create pthread_clockjoin_np */
+/* wrap: pthread_create pthread_clockjoin_np log_emit */
 
 #define DISK_BYTES (32u << 10)
 #define REGION_BYTES (64u << 10)
 /* Two regions that touch in guest memory, and one behind a gap. */
 #define GAP_AT (4u * REGION_BYTES)
 #define MOST_OPS 400u
+
+/* What a guest can cause, but where it takes a worker, or the VMM. */
+static const enum event not_here[] = { EVENT_CAPACITY_BELOW_SECTOR,
+				       EVENT_MEMORY_ALREADY_SET,
+				       EVENT_STATUS_CONTENDED,
+				       EVENT_STATUS_GUEST_FAILED_CONTENDED,
+				       EVENT_IRQ_WRITE_FAILED,
+				       EVENT_THROTTLE_REDRAINED,
+				       EVENT_COUNT };
+const struct reach reach = { .first = EVENT_CAPACITY_BELOW_SECTOR,
+			     .last = EVENT_REQUEST_DONE,
+			     .but = not_here,
+			     .counters = true };
 
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 			  void *(*start)(void *), void *arg);
@@ -78,7 +92,7 @@ static struct {
 	unsigned char *map; /* guard, three regions with guards, guard */
 	unsigned char *region[3];
 	unsigned char disk[DISK_BYTES];
-	uint8_t trouble; /* what the storage answers next */
+	uint8_t trouble; /* what the storage answers next, and how often */
 } guest;
 
 static void make_guest(void)
@@ -123,7 +137,7 @@ static ssize_t answer(ssize_t n)
 {
 	const uint8_t trouble = guest.trouble;
 
-	guest.trouble = 0;
+	guest.trouble = trouble < 8 ? 0 : (uint8_t)(trouble - 8);
 	switch (trouble & 7) {
 	case 1:
 		return -EINTR;
@@ -230,6 +244,14 @@ static void reg(struct ktvblk_dev *dev, uint32_t offset, uint32_t value)
 		kick();
 }
 
+/* In this order; that of a call's arguments is the compiler's. */
+static void put_reg(struct ktvblk_dev *dev, struct fuzz_input *input)
+{
+	const uint32_t offset = fuzz_u8(input) * 4u;
+
+	reg(dev, offset, fuzz_u32(input));
+}
+
 /* Where set_up() puts the rings. */
 #define DESC_AT 0x0u
 #define AVAIL_AT 0x4000u
@@ -263,13 +285,12 @@ static void put_desc(struct fuzz_input *input)
 {
 	const uint8_t table = fuzz_u8(input);
 	const uint8_t at = fuzz_u8(input);
-	struct vring_desc desc = {
-		.addr = htole64(fuzz_addr(input, DATA_AT)),
-		.len = htole32(fuzz_len(input)),
-		.flags = htole16(fuzz_u8(input) & 7),
-		.next = htole16(fuzz_u8(input)),
-	};
+	struct vring_desc desc;
 
+	desc.addr = htole64(fuzz_addr(input, DATA_AT));
+	desc.len = htole32(fuzz_len(input));
+	desc.flags = htole16(fuzz_u8(input) & 7);
+	desc.next = htole16(fuzz_u8(input));
 	guest_put((table & 1 ? DATA_AT + 0x1000 : DESC_AT) + at * 16u, &desc,
 		  sizeof(desc));
 }
@@ -277,11 +298,10 @@ static void put_desc(struct fuzz_input *input)
 static void put_header(struct fuzz_input *input)
 {
 	const uint64_t at = DATA_AT + fuzz_u8(input) * 16u;
-	const struct virtio_blk_outhdr header = {
-		.type = htole32(fuzz_u8(input) % 16),
-		.sector = htole64(fuzz_u8(input)),
-	};
+	struct virtio_blk_outhdr header = { 0 };
 
+	header.type = htole32(fuzz_u8(input) % 16);
+	header.sector = htole64(fuzz_u8(input));
 	guest_put(at, &header, sizeof(header));
 }
 
@@ -386,7 +406,7 @@ static void one_op(struct ktvblk_dev *dev, struct fuzz_input *input)
 		set_up(dev, input);
 		break;
 	case 1:
-		reg(dev, fuzz_u8(input) * 4u, fuzz_u32(input));
+		put_reg(dev, input);
 		break;
 	case 2:
 		access_odd(dev, input);
@@ -431,18 +451,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input input = { data, size };
 	static struct ktvblk_dev *keep; /* so that the log thread stays */
+	struct ktvblk_stats *stats;
 	struct ktvblk_dev *dev;
 
 	make_guest();
 	if (!keep) {
 		ktvblk_set_log_handler(ignore, NULL, NULL);
+		ktvblk_set_log_level(LOG_DEBUG);
 		keep = make_device(0);
 	}
 	guest.trouble = 0;
 	dev = make_device(fuzz_u8(&input));
+	stats = ktvblk_get_stats(dev);
 	for (unsigned int i = 0; i < MOST_OPS && input.left; i++)
 		one_op(dev, &input);
 	if (ktvblk_destroy(dev) != KTVBLK_JOINED)
 		abort();
+	reach_count(stats);
+	ktvblk_stats_unref(stats);
 	return 0;
 }

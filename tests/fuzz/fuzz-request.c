@@ -12,13 +12,21 @@
 #include <string.h>
 
 #include "fuzz.h"
+#include "reach.h"
 #include "request.h"
 #include "util.h"
+
+/* wrap: log_emit */
 
 #define RAM_BYTES 0x20000u
 #define INDIRECT_AT 0x1000u
 #define HEADERS_AT 0x4000u
 #define QUEUE_SIZE 64u
+
+static const enum event not_here[] = { EVENT_COUNT };
+const struct reach reach = { .first = EVENT_CHAIN_TOO_LONG,
+			     .last = EVENT_DATA_DIRECTION,
+			     .but = not_here };
 
 static unsigned char *ram;
 static struct ktvblk_mem *mem;
@@ -43,7 +51,7 @@ static void set_up(void)
 	if (!stats || !disk_id ||
 	    ktvblk_mem_new(regions, 2, NULL, NULL, &mem) < 0)
 		abort();
-	ktvblk_set_log_level(0); /* no thread takes records here */
+	ktvblk_set_log_level(LOG_DEBUG); /* no thread takes them here */
 }
 
 static void put(uint64_t addr, const void *from, size_t len)
@@ -58,13 +66,11 @@ static void put_tables(struct fuzz_input *input)
 
 	for (unsigned int i = 0; i < n && input->left; i++) {
 		const uint8_t where = fuzz_u8(input);
-		const struct vring_desc desc = {
-			.addr = htole64(fuzz_addr(input, HEADERS_AT)),
-			.len = htole32(fuzz_len(input)),
-			.flags = htole16(where >> 5),
-			.next = htole16(fuzz_u8(input)),
-		};
+		struct vring_desc desc = { .flags = htole16(where >> 5) };
 
+		desc.addr = htole64(fuzz_addr(input, HEADERS_AT));
+		desc.len = htole32(fuzz_len(input));
+		desc.next = htole16(fuzz_u8(input));
 		put((where & 16 ? INDIRECT_AT : 0) + (where % 16u) * 16u, &desc,
 		    sizeof(desc));
 	}
