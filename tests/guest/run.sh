@@ -67,7 +67,7 @@ matrix() {
 	local one rebinds=20
 	for one; do
 		case_of "$one" $rebinds
-		rebinds=4
+		rebinds=3
 	done
 }
 
