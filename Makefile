@@ -54,7 +54,8 @@ SHARED_LDFLAGS = -shared -Wl,-soname,$(SONAME) \
 		 -Wl,--version-script=src/lib/libktvblk.map \
 		 -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,-z,nodelete
 
-objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
+# Sorted, as the order in which a wildcard finds them is that of the locale.
+objects = $(patsubst %.c,$(BUILD)/%.o,$(sort $(1)))
 LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c))
 DEMO_OBJ := $(call objects,$(filter-out src/demo/vmm%,$(wildcard src/demo/*.c)))
 TOOL_OBJ := $(call objects,$(wildcard src/tools/*.c))
