@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # The message catalogue against the library's list of events, and against a
-# real journalctl -x. $BUILD (build) has the shared library.
+# real journalctl -x. $BUILD (build) has the shared library, $CATALOG may name
+# another catalogue than that of the tree.
 
 set -u
 # shellcheck source-path=SCRIPTDIR source=check.sh
 . "$(dirname "$0")/check.sh"
 private
 work_in "$PRIVATE/catalog"
-catalog=$top/src/catalog/libktvblk.catalog
+catalog=${CATALOG:-$top/src/catalog/libktvblk.catalog}
 build vmm "$here/wedged-vmm.c"
 list_events >events
 show=(out)
