@@ -256,10 +256,10 @@ int run_cases(const struct system_case *cases, size_t n, void (*let_go)(void),
 		worst_ms = MAX(worst_ms, result->over_ms);
 	}
 	print_failed(cases, n, whys);
+	printf("%.1f s in all\n", (double)(now_ns() - start_ns) / 1e9);
 	if (worst_ms > -1e9)
 		printf("note: longest call %.1f ms over its budget\n",
 		       worst_ms);
-	printf("%.1f s in all\n", (double)(now_ns() - start_ns) / 1e9);
 	printf("%u passed, %u failed, %u skipped\n", sums[PASSED], sums[FAILED],
 	       sums[SKIPPED]);
 	if (!sums[FAILED] && !sums[PASSED] && sums[SKIPPED])

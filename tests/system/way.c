@@ -284,6 +284,9 @@ void way_wait_held(const struct way *way, struct disk *disk)
 		ck_assert(eventually(thread_state(worker(disk)) == 'D'));
 		break;
 	}
+	/* However long it takes to fall asleep, a record finds it so. */
+	ck_assert(eventually(thread_state(worker(disk)) == 'S' ||
+			     thread_state(worker(disk)) == 'D'));
 }
 
 void way_let_go(const struct way *way, struct disk *disk)

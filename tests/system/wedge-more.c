@@ -14,7 +14,9 @@
 #include "wedge-cases.h"
 
 #define EIGHT 8u
-#define STALL_MS 50u
+/* Time enough for a worker to get to where it hangs. */
+#define STALL_MS 500u
+#define CLOSE_MS 500u
 #define SECTOR 4096u
 #define LENGTH 8192u
 #define LONG (2u << 20)
@@ -25,16 +27,21 @@ static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
 
 static struct recorder rec;
 
-static void open_at(struct disk *disk, const char *path)
+static void open_for(struct disk *disk, const char *path, uint32_t budget_ms)
 {
 	const struct disk_options options = {
 		.path = path,
-		.config = { .reset_timeout_ms = BUDGET_MS,
-			    .destroy_timeout_ms = BUDGET_MS,
+		.config = { .reset_timeout_ms = budget_ms,
+			    .destroy_timeout_ms = budget_ms,
 			    .stall_warn_ms = STALL_MS },
 	};
 
 	disk_open(disk, &options);
+}
+
+static void open_at(struct disk *disk, const char *path)
+{
+	open_for(disk, path, BUDGET_MS);
 }
 
 static void open_way(struct disk *disk, const struct way *way)
@@ -52,14 +59,15 @@ static void submit(struct disk *disk, enum storage_op op, uint32_t len)
 	rig_kick(&disk->rig);
 }
 
-static const struct kept_record *destroy_timed_out(struct disk *disk)
+static const struct kept_record *destroy_timed_out(struct disk *disk,
+						   uint32_t budget_ms)
 {
 	const struct kept_record *record;
 	enum ktvblk_outcome outcome;
 
 	case_call_begins();
 	outcome = disk_destroy(disk);
-	case_call_ended(BUDGET_MS);
+	case_call_ended(budget_ms);
 	ck_assert_int_eq(outcome, KTVBLK_TIMED_OUT);
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_DESTROY_TIMED_OUT);
 	note_stuck("timed out", record);
@@ -79,16 +87,18 @@ static void check_close_record(const struct kept_record *record)
 
 static void close_hangs(const void *started)
 {
+	char path[WAY_PATH_MAX];
 	struct disk disk;
 
 	recorder_start(&rec);
-	open_way(&disk, way_named("fuse"));
+	way_path(way_named("fuse"), path);
+	open_for(&disk, path, CLOSE_MS);
 	if (started) {
 		rig_start(&disk.rig);
 		disk_check_works(&disk, 0);
 	}
 	slowfs_hold(way_slowfs(), SLOW_CLOSE);
-	check_close_record(destroy_timed_out(&disk));
+	check_close_record(destroy_timed_out(&disk, CLOSE_MS));
 	ck_assert(slowfs_wait_held(way_slowfs(), 1));
 	ck_assert(disk_released(&disk, 0, 0));
 	slowfs_let_go(way_slowfs());
@@ -109,9 +119,9 @@ static void read_hangs_and_close(const void *arg)
 	rig_start(&disk.rig);
 	slowfs_hold(slow, SLOW_READ | SLOW_CLOSE);
 	submit(&disk, OP_READ, LENGTH);
-	ck_assert(slowfs_wait_held(slow, 1));
-	check_field(destroy_timed_out(&disk), KTVBLK_FIELD_STUCK_SYSCALL,
-		    "preadv");
+	way_wait_held(way_named("fuse"), &disk);
+	check_field(destroy_timed_out(&disk, BUDGET_MS),
+		    KTVBLK_FIELD_STUCK_SYSCALL, "preadv");
 	/* The read ends, and the worker goes on into close(). */
 	worker = find_thread("ktvblk-0");
 	slowfs_hold(slow, SLOW_CLOSE);
@@ -139,10 +149,8 @@ static void stalls(const char *name, enum storage_op op)
 	open_way(&disk, way);
 	rig_start(&disk.rig);
 	way_hold(way, op, &disk);
-	case_call_begins();
 	submit(&disk, op, LENGTH);
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
-	case_call_ended(STALL_MS);
 	note_stuck("stalled", record);
 	ck_assert_uint_ge(kept_number(record, KTVBLK_FIELD_AGE_MS), STALL_MS);
 	ck_assert(strstr(way->states[op],
