@@ -14,6 +14,7 @@ work_in "$PRIVATE/wedged-follow"
 
 # follow ARGUMENT...: in the background, with each line as it comes in out.
 follow() {
+	: >"$out" # not what was before, until the child gets there
 	"${wedged[@]}" --follow --since="$since" "$@" >"$out" 2>"$err" &
 	follower=$!
 }

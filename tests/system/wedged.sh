@@ -146,8 +146,12 @@ check 'gone: said' json process '"gone"'
 check 'gone: not listed' quiet 0 --since="$since" --running
 # Its number again, for another.
 sleep 0.05
-echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
-sleep 100 &
+for _ in {1..50}; do
+	echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
+	sleep 100 &
+	[ $! -ne "$pid" ] || break
+	kill $!
+done
 if [ $! -eq "$pid" ]; then
 	check 'a pid used again' quiet 1 --since="$since" -j
 	check 'a pid used again: gone' json process '"gone"'
