@@ -46,16 +46,20 @@ symbols=$(sed 's|/\*.*\*/||' "$top/src/lib/libktvblk.map" |
 inlines=$(sed -n 's/^static inline .*\(ktvblk_[a-z_]*\)(.*/\1/p' \
 	"$top/include/ktvblk.h")
 [ "$symbols" ] && [ "$inlines" ] || exit 1
+# says TEXT REGEX: without a process for each of some hundred questions.
+says() { [[ $1 =~ $2 ]]; }
 for name in $symbols $inlines; do
-	page=man3/$name.3
-	check "$name: a page" [ -e "$page" ]
-	check "$name: it is named" grep -Eq "^\.Nm $name( ,)?$" "$page"
-	check "$name: a prototype" bash -c "sed -n '/^.Sh SYNOPSIS/,/^.Sh DESC/p' \
-		'$page' | grep -Eq '^\.F[no] $name( |\$)'"
-	check "$name: described" bash -c "sed -n '/^.Sh DESC/,\$p' '$page' |
-		grep -Eq '^\.Fn $name( |\$)|^These pass on'"
-	check "$name: who may call it" bash -c "tr '\n' ' ' <'$page' | grep -Eq \
-		'any thread|no two calls run at once'"
+	check "$name: a page" [ -e "man3/$name.3" ]
+	text=$(<"man3/$name.3")
+	synopsis=${text#*.Sh SYNOPSIS} synopsis=${synopsis%%.Sh DESCRIPTION*}
+	description=${text#*.Sh DESCRIPTION}
+	end=$'( |\n)'
+	check "$name: it is named" says "$text" $'\n\\.Nm '"$name$end"
+	check "$name: a prototype" says "$synopsis" $'\n\\.F[no] '"$name$end"
+	check "$name: described" says "$description" \
+		$'\n(\\.Fn '"$name$end|These pass on)"
+	check "$name: who may call it" says "${text//$'\n'/ }" \
+		'any thread|no two calls run at once'
 done
 check 'no other page' same <(cd man3 && printf '%s\n' *.3) \
 	<(printf '%s.3\n' $symbols $inlines)
@@ -94,13 +98,14 @@ for page in $(grep -l '^struct ktvblk_.* {$' man3/*.3); do
 		<(sed -n "/^$name {/,/^};/p" "$top/include/ktvblk.h" |
 			perl -0pe 's|/\*.*?\*/||gs' | tr -s ' \t\n' ' ')
 done
+all=$(cat $(find man3 man7 -type f))
 for constant in $(grep -oh 'KTVBLK_\(STATE_[A-Z_]*\|[A-Z_]*\) =' \
 	"$top/include/ktvblk.h" | cut -d' ' -f1) \
 	$(sed -n 's/^#define \(KTVBLK_[A-Z_]*\) .*/\1/p' "$top/include/ktvblk.h"); do
 	case $constant in
 	KTVBLK_SECTOR_SIZE) continue ;; # what everybody knows
 	esac
-	check "$constant" grep -rqE "^\.(Dv|It Dv|Fd #define) $constant" man3 man7
+	check "$constant" says "$all" $'\n\\.(Dv|It Dv|Fd #define) '"$constant"
 done
 
 echo '- every error code'
