@@ -301,7 +301,7 @@ check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as
 
 guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 		$(BUILD)/ktvblk-vmm $(BUILD)/ktvblk-wedged
-check-guest: guest-parts	## real guests (GUESTS="cloud amd64 nested nested-amd64 ring3")
+check-guest: guest-parts	## real guests (GUESTS="cloud amd64 nested nested-amd64 ring3", GUEST_MATRIX=full)
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
 bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=libktvblk.so, BENCH_ARGS=...)

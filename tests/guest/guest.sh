@@ -54,6 +54,7 @@ need() {
 # disk NAME MIB [OPTION...]: make an image, and add to the array disks.
 disk() {
 	local image=$tmp/$1.img options
+	rm -f "$image"
 	truncate -s "$2M" "$image"
 	printf -v options ',%s' "name=$1" "serial=$1" "${@:3}"
 	disks+=("$image$options")
