@@ -227,7 +227,7 @@ START_TEST(a_waiting_request_that_becomes_another_leaves_no_gauge)
 	stall(100000000);
 	open_with_chain(&rig);
 	ck_assert(eventually(gauge(&rig) == 1));
-	__atomic_store_n((uint64_t *)rig_at(&rig, RIG_HEADER), htole32(99),
+	__atomic_store_n((uint64_t *)rig_at(&rig, RIG_HEADER), htole64(99),
 			 __ATOMIC_RELAXED);
 	rig_wait_used(&rig, 1);
 	ck_assert_int_eq(*rig_chain_status(&rig, 0), VIRTIO_BLK_S_UNSUPP);
@@ -384,7 +384,7 @@ START_TEST(poisoned_queue_kicks_dont_touch_used_flags)
 
 	poison(&rig, 16, 1000);
 	kick_and_let_it_look(&rig);
-	*(volatile uint16_t *)rig_at(&rig, RIG_USED) = 0x1234;
+	*(volatile uint16_t *)rig_at(&rig, RIG_USED) = htole16(0x1234);
 	sum = wedge_ram_sum(&rig);
 	for (int kick = 0; kick < 5; kick++)
 		kick_and_let_it_look(&rig);

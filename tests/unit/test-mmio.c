@@ -6,6 +6,7 @@
  * reaches beyond it.
  */
 
+#include <endian.h>
 #include <linux/virtio_ids.h>
 #include <string.h>
 
@@ -126,7 +127,7 @@ START_TEST(capacity_in_config_space)
 
 	open_sized(&rig, 256u << 20, 0);
 	ktvblk_mmio_read(rig.dev, CONFIG, &sectors, 8);
-	ck_assert_uint_eq(sectors, 524288);
+	ck_assert_uint_eq(le64toh(sectors), 524288);
 	ck_assert_uint_eq(rig_identity(&rig).capacity_sectors, 524288);
 	rig_close(&rig);
 }
@@ -144,7 +145,7 @@ START_TEST(capacity_custom_size)
 
 		open_sized(&rig, sizes[i], 0);
 		ktvblk_mmio_read(rig.dev, CONFIG, &sectors, 8);
-		ck_assert_uint_eq(sectors, sizes[i] / 512);
+		ck_assert_uint_eq(le64toh(sectors), sizes[i] / 512);
 		ck_assert_uint_eq(rig_identity(&rig).capacity_sectors,
 				  sizes[i] / 512);
 		rig_close(&rig);
