@@ -271,9 +271,10 @@ int ktvblk_set_worker_cpus(struct ktvblk_dev *dev, const uint32_t *cpus,
  * Registers answer 4-byte accesses only: other reads give all ones, other
  * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
  *
- * A write of 0 to Status resets the device. It returns within reset_timeout_ms;
- * by then the guest's memory is the guest's again. No other access waits for
- * anything. [device]
+ * A write of 0 to Status resets the device. It returns within reset_timeout_ms,
+ * or 20 ms later where the worker is stuck in guest memory itself; by then the
+ * guest's memory is the guest's again. No other access waits for anything.
+ * [device]
  */
 void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 		      size_t len);
@@ -421,8 +422,10 @@ enum ktvblk_outcome {
 int ktvblk_request_stop(struct ktvblk_dev *dev);
 
 /*
- * End the device, whatever its storage does, within destroy_timeout_ms. The
- * handle is gone whatever the outcome. With KTVBLK_JOINED and KTVBLK_PANICKED
+ * End the device, whatever its storage does, within destroy_timeout_ms, or some
+ * 20 ms later each where the worker is stuck in guest memory itself, where a
+ * release hangs, and for the last device's records. The handle is gone whatever
+ * the outcome. With KTVBLK_JOINED and KTVBLK_PANICKED
  * the device's references are gone as well, and the release callbacks have
  * run if they were the last; else they run when the stuck call has ended, and
  * guest memory must stay mapped until then. Not a cancellation point. Takes
