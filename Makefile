@@ -175,6 +175,14 @@ $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(LIB_OBJ)
 	$(Q)$(LINK_PIE) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
 		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
 
+SOAK = $(BUILD)/tests/soak/soak
+SOAK_OBJ := $(call objects,$(wildcard tests/soak/*.c))
+$(SOAK_OBJ): private OUR_CPPFLAGS += -iquote tests/unit
+$(SOAK): $(SOAK_OBJ) $(HELP_OBJ) $(LIB_OBJ) $(TEST_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
+		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+
 # Real guests, x86-64 only: an overlay for stock QEMU, and a small VMM.
 GUEST = $(BUILD)/tests/guest
 $(GUEST)/%.o: private OUR_CPPFLAGS += -iquote src/demo
@@ -299,6 +307,10 @@ check-journal: $(SYS)/journal	## every record, in a real journal
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
 
+# SECONDS and SEED; with the sanitizers too: BUILD=... SANITIZE=...
+soak: $(SOAK)	## 16 devices at random, every byte checked (SECONDS=60, SEED=n)
+	@$(SOAK) $(SECONDS) $(SEED)
+
 guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 		$(BUILD)/ktvblk-vmm $(BUILD)/ktvblk-wedged
 check-guest: guest-parts	## real guests (GUESTS="cloud amd64 nested nested-amd64 ring3", GUEST_MATRIX=full)
@@ -367,10 +379,10 @@ help:	## this list
 
 FORCE:
 .PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers \
-	check-symbols abi-check abi-baseline check-journal check-wedge guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
+	check-symbols abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
-	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
+	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
