@@ -8,6 +8,8 @@
 #   TEST_JOBS     programs at a time (all processors)
 #   TEST_TIMEOUT  seconds for each program (120)
 #   TESTS_RUN_SLOWLY  if set, bounds of time are wide and loops short
+#   TESTS_EMULATED    if set, TEST_WRAPPER is qemu-user: procfs shows the host's
+#                 system calls, and the budgets of devices are long
 #   TEST_WRAPPER  command to run it under, such as valgrind
 
 export CK_DEFAULT_TIMEOUT="${CK_DEFAULT_TIMEOUT:-30}"
