@@ -264,7 +264,8 @@ run-fuzz: $(FUZZ)
 
 coverage:	## which lines of src/lib the tests reach
 	@rm -rf $(BUILD)/coverage
-	@$(MAKE) run-coverage CC=gcc BUILD=$(BUILD)/coverage CFLAGS=-O0 SANITIZE=--coverage
+	@CK_TIMEOUT_MULTIPLIER=4 TEST_TIMEOUT=400 TESTS_RUN_SLOWLY=1 \
+	$(MAKE) run-coverage CC=gcc BUILD=$(BUILD)/coverage CFLAGS=-O0 SANITIZE=--coverage
 
 # What is reached by luck counts if it is in one of two runs.
 run-coverage: check
