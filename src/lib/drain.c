@@ -9,9 +9,10 @@
  * that would have found something: it saves the driver a kick and us a sleep.
  *
  * Interrupts: with EVENT_IDX the driver says which completion it wants to hear
- * of, so that is checked after each. Without, there is one for a drain, and one
- * before a storage call if a completion has waited for its own since 100 us: it
- * can wait for the call it came right before, not for a queue of slow ones.
+ * of, so that is checked for each, before anything that may block. Without,
+ * there is one for a drain, and one before a storage call if a completion has
+ * waited for its own since 100 us: it can wait for the call it came right
+ * before, not for a queue of slow ones.
  */
 
 #include <linux/virtio_blk.h>
@@ -60,12 +61,12 @@ static void interrupt(struct session *session, struct pending *pending)
 	session_raise(session, VIRTIO_MMIO_INT_VRING);
 }
 
-/* Interrupt for what was completed, if the driver wants to hear of it. */
+/* With EVENT_IDX: interrupt for what was completed, if the driver wants it. */
 static void check(struct session *session, struct pending *pending)
 {
 	bool needs = true;
 
-	if (!session->vq.num_added)
+	if (!session->vq.event_idx || !session->vq.num_added)
 		return;
 	if (!virtqueue_needs_irq(&session->vq, &needs))
 		log_event(&session->id, NOTIFY_CHECK_FAILED);
@@ -76,8 +77,7 @@ static void check(struct session *session, struct pending *pending)
 /* At the end of a drain nothing stays unsaid. */
 static void settle(struct session *session, struct pending *pending)
 {
-	if (session->vq.event_idx)
-		check(session, pending);
+	check(session, pending);
 	if (!pending->any)
 		return;
 	if (!session->vq.event_idx)
@@ -157,9 +157,9 @@ static bool serve(struct session *session, struct pending *pending,
 	};
 	struct io_result result;
 
-	if (session->vq.event_idx)
-		check(session, pending);
-	else if (pending->any && now - pending->since_ns >= IRQ_HOLD_NS)
+	check(session, pending);
+	if (!session->vq.event_idx && pending->any &&
+	    now - pending->since_ns >= IRQ_HOLD_NS)
 		interrupt(session, pending);
 	virtqueue_prefetch(&session->vq);
 	if (watch_begin(session->watch, &request))
@@ -192,6 +192,8 @@ static enum drain_end handle_chain(struct session *session,
 		session_unthrottle(session);
 		trace_done(session, status, 1);
 		complete(session, pending, status, 1);
+		/* No storage call follows, and more of these may. */
+		check(session, pending);
 		return DRAIN_DONE;
 	case REQUEST_SERVE:
 		break;
