@@ -75,12 +75,6 @@ static void *field(const struct virtqueue *vq, const struct piece *piece,
 		       : mem_at(vq->mem, addr, size);
 }
 
-static _Atomic uint16_t *avail16(const struct virtqueue *vq, uint64_t offset)
-{
-	return (_Atomic uint16_t *)field(vq, &vq->avail, vq->ring.avail_addr,
-					 offset, sizeof(uint16_t));
-}
-
 static void *used_field(const struct virtqueue *vq, uint64_t offset,
 			size_t size)
 {
@@ -90,7 +84,8 @@ static void *used_field(const struct virtqueue *vq, uint64_t offset,
 static bool load_avail(const struct virtqueue *vq, uint64_t offset,
 		       uint16_t *ret)
 {
-	const _Atomic uint16_t *at = avail16(vq, offset);
+	const _Atomic uint16_t *at = (_Atomic uint16_t *)field(
+		vq, &vq->avail, vq->ring.avail_addr, offset, sizeof(*at));
 
 	if (!at)
 		return false;
