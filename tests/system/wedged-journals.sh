@@ -158,6 +158,18 @@ rm -rf copy
 cp -r /var/log/journal copy
 good=$(ls copy/*/system.journal)
 dir=${good%/*}
+mkdir alone
+"${CC:-cc}" -shared -fPIC -D_GNU_SOURCE -o vacuum.so "$here/wedged-vacuum.c" ||
+	exit 1
+vacuumed() {
+	cp "$good" alone/
+	LD_PRELOAD=$work/vacuum.so VACUUM=$work/alone/system.journal "$@" -D alone
+}
+check 'vacuumed while it is read' vacuumed quiet 0
+check 'vacuumed: it is' [ ! -e alone/system.journal ]
+export VACUUM_KEEPS_NAME=1
+check 'its blocks are gone, it is not' vacuumed trouble
+unset VACUUM_KEEPS_NAME
 mkdir empty
 check 'an empty directory' trouble -D empty
 check 'no journal files' grep -q 'no journal files' "$err"
