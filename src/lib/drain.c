@@ -61,8 +61,11 @@ static void interrupt(struct session *session, struct pending *pending)
 	session_raise(session, VIRTIO_MMIO_INT_VRING);
 }
 
-/* With EVENT_IDX: interrupt for what was completed, if the driver wants it. */
-static void check(struct session *session, struct pending *pending)
+/*
+ * With EVENT_IDX: interrupt for what was completed, if the driver wants it. A
+ * full barrier lies behind the last completion: see virtqueue.c.
+ */
+static void check_fenced(struct session *session, struct pending *pending)
 {
 	bool needs = true;
 
@@ -72,6 +75,12 @@ static void check(struct session *session, struct pending *pending)
 		log_event(&session->id, NOTIFY_CHECK_FAILED);
 	if (needs)
 		interrupt(session, pending);
+}
+
+static void check(struct session *session, struct pending *pending)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+	check_fenced(session, pending);
 }
 
 /* At the end of a drain nothing stays unsaid. */
@@ -157,13 +166,13 @@ static bool serve(struct session *session, struct pending *pending,
 	};
 	struct io_result result;
 
-	check(session, pending);
+	if (watch_begin(session->watch, &request))
+		log_watch_requests();
+	check_fenced(session, pending);
 	if (!session->vq.event_idx && pending->any &&
 	    now - pending->since_ns >= IRQ_HOLD_NS)
 		interrupt(session, pending);
 	virtqueue_prefetch(&session->vq);
-	if (watch_begin(session->watch, &request))
-		log_watch_requests();
 	result = io_serve(session);
 	session_request_ended(session);
 	if (result.abandoned)

@@ -6,10 +6,10 @@
  * Two places need a store of ours to be seen before a load of ours, against
  * the driver doing the mirror image: avail_event, then avail idx; and used
  * idx, then used_event. The first are seq_cst here. Between the second there is
- * a fence, before the load and not behind the store: a store that waits for the
- * driver's cache costs more than all else we do to a request, and in between it
- * gets there by itself. Both pair with the full barrier the driver has between
- * its own two accesses.
+ * a fence, the caller's, before the load and not behind the store: a store that
+ * waits for the driver's cache costs more than all else we do to a request, and
+ * in between it gets there by itself. Both pair with the full barrier the
+ * driver has between its own two accesses.
  *
  * The lines of a ring that the driver has just written are slow to come. So
  * avail idx is read again only when all it promised has been taken, and what
@@ -326,8 +326,6 @@ bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs)
 		*ret_needs = true;
 		return true;
 	}
-	/* See the head of the file. */
-	atomic_thread_fence(memory_order_seq_cst);
 	if (!load_avail(vq, used_event(vq), &event))
 		return false;
 	*ret_needs = (uint16_t)(vq->next_used - event - 1) < added;

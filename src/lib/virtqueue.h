@@ -91,7 +91,10 @@ bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more);
 /* Is there a chain to take? */
 bool virtqueue_has_more(const struct virtqueue *vq, bool *ret_more);
 
-/* Does the driver want an interrupt for what was pushed since the last look? */
+/*
+ * Does the driver want an interrupt for what was pushed since the last look?
+ * The caller has a full barrier between the last push and this.
+ */
 bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs);
 
 #endif

@@ -110,13 +110,12 @@ bool watch_begin(struct watch *watch, const struct watch_request *request)
 			      memory_order_release);
 	atomic_store_explicit(&watch->since_ns, request->since_ns,
 			      memory_order_release);
-	/*
-	 * seq_cst with the load of look_ns below: pairs with watch_scan(),
-	 * which sets look_ns and then reads word. Also releases the four
-	 * stores above to watch_snapshot().
-	 */
-	atomic_store(&watch->word, word | BUSY);
-	for (look = atomic_load(&look_ns); due < look;)
+	/* Release: the four stores above, to watch_snapshot(). */
+	atomic_store_explicit(&watch->word, word | BUSY, memory_order_release);
+	/* Pairs with watch_scan(), which sets look_ns and then reads word. */
+	atomic_thread_fence(memory_order_seq_cst);
+	look = atomic_load_explicit(&look_ns, memory_order_relaxed);
+	while (due < look)
 		if (atomic_compare_exchange_weak(&look_ns, &look, due))
 			return true;
 	return false;

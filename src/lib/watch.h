@@ -61,7 +61,8 @@ void watch_leave(struct watch *watch);
 
 /*
  * On the worker: a request begins. True: nobody will look in time, the log
- * thread must be told.
+ * thread must be told. It is a full barrier, and there for others too: one for
+ * each request is what it costs.
  */
 bool watch_begin(struct watch *watch, const struct watch_request *request);
 
