@@ -291,3 +291,11 @@ enum drain_end drain(struct session *session, uint64_t *ret_wait_ns)
 	settle(session, &pending);
 	return end;
 }
+
+bool drain_wanted(const struct session *session)
+{
+	bool more = false;
+
+	return session->mem && session->vq.ring.ready && !session->poisoned &&
+	       (!virtqueue_has_more(&session->vq, &more) || more);
+}

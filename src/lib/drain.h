@@ -16,4 +16,7 @@ enum drain_end {
 /* On the worker, with the gate held. */
 enum drain_end drain(struct session *session, uint64_t *ret_wait_ns);
 
+/* After a drain that was done: has there come more? */
+bool drain_wanted(const struct session *session);
+
 #endif

@@ -7,6 +7,9 @@
  * park: a kick that an earlier worker ate, or that came before DRIVER_OK, costs
  * nothing. While a request waits for tokens, kicks are swallowed: the timer
  * brings the drain.
+ *
+ * A kick is read behind the drain it brought, not in the driver's way; and then
+ * the ring is looked at again, for what came with a kick read by the same call.
  */
 
 #include <linux/virtio_config.h>
@@ -67,6 +70,7 @@ struct wake worker_dispatch(const struct epoll_event *events, int n,
 /* The worker's own state, gone with its thread. */
 struct worker {
 	struct session *session;
+	bool kicked; /* the kick that brought the drain is still to be read */
 	bool blocked; /* the timer will bring the next drain */
 	uint64_t retry_ns; /* in the timer's place, which cannot be set; or 0 */
 };
@@ -208,21 +212,22 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 	return true;
 }
 
-/* Read a descriptor that was readable. */
-static void drain_fds(const struct session *session, struct wake wake)
+static void read_kick(struct worker *worker)
 {
-	int r;
+	const struct session *session = worker->session;
+	const int r = eventfd_drain(session->ports->kick_fd);
 
-	if (wake.kick) {
-		r = eventfd_drain(session->ports->kick_fd);
-		if (r < 0)
-			log_event(&session->id, KICK_READ_FAILED, U64(-r));
-	}
-	if (wake.timer) {
-		r = eventfd_drain(session->timer_fd);
-		if (r < 0)
-			log_event(&session->id, TIMER_READ_FAILED, U64(-r));
-	}
+	worker->kicked = false;
+	if (r < 0)
+		log_event(&session->id, KICK_READ_FAILED, U64(-r));
+}
+
+static void read_timer(const struct session *session)
+{
+	const int r = eventfd_drain(session->timer_fd);
+
+	if (r < 0)
+		log_event(&session->id, TIMER_READ_FAILED, U64(-r));
 }
 
 /* Sleep for events. False: the session is over. *ret_drain: there is work. */
@@ -249,13 +254,17 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	wake = worker_dispatch(events, n, &session->id);
 	if (wake.stop)
 		return false;
-	drain_fds(session, wake);
+	if (wake.timer)
+		read_timer(session);
 	/* By the clock: kicks would put a timeout off for ever. */
 	if (worker->retry_ns && now_ns() >= worker->retry_ns)
 		wake.timer = true;
 	if (wake.timer)
 		worker->blocked = false;
 	*ret_drain = wake.timer || (wake.kick && !worker->blocked);
+	worker->kicked = wake.kick;
+	if (wake.kick && !*ret_drain)
+		read_kick(worker);
 	if (*ret_drain && !wake.timer)
 		polling_adapt(&session->polling,
 			      polling_now(&session->polling) - since_ns);
@@ -275,6 +284,12 @@ static void run(struct session *session)
 		} else if (want_drain) {
 			if (!drain_and_retry(&worker, &want_drain))
 				return;
+			/* What was kicked for since the last look is there. */
+			if (worker.kicked && !want_drain) {
+				read_kick(&worker);
+				want_drain = !worker.blocked &&
+					     drain_wanted(session);
+			}
 		} else if (!await_events(&worker, &want_drain)) {
 			return;
 		}

@@ -26,6 +26,8 @@ struct fault_when {
 	unsigned int times; /* calls that fail; 0: one */
 	int fd; /* only on this one; 0: any */
 	bool here; /* only on the thread that sets it */
+	void (*before)(void *arg); /* it does not fail: this comes before it */
+	void *arg;
 };
 
 struct fault {
@@ -71,6 +73,10 @@ __attribute__((unused)) static bool fault_hits(struct fault *fault, int fd)
 	} while (!atomic_compare_exchange_weak(&fault->left, &left, left - 1));
 	if (left > (when->times ? when->times : 1))
 		return false;
+	if (when->before) {
+		when->before(when->arg);
+		return false;
+	}
 	errno = when->error;
 	return true;
 }

@@ -189,6 +189,36 @@ START_TEST(the_first_drain_needs_no_kick_at_all)
 }
 END_TEST
 
+static void kick_for_3(void *arg)
+{
+	struct rig *rig = (struct rig *)arg;
+
+	rig_avail(rig, 3);
+	rig_kick(rig);
+}
+
+/* The kick comes when the worker has looked at the ring for the last time. */
+START_TEST(a_kick_read_together_with_the_one_before_is_not_lost)
+{
+	struct rig rig;
+
+	wedge_open(&rig, 1000, 0);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert(eventually(worker_sleeps(&rig)));
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_chain(&rig, 3, VIRTIO_BLK_T_IN, 1, 512);
+	fault_set(&read_fault,
+		  &(struct fault_when){ .before = kick_for_3,
+					.arg = &rig,
+					.fd = ktvblk_kick_fd(rig.dev) });
+	rig_avail(&rig, 0);
+	rig_kick(&rig);
+	rig_wait_used(&rig, 3);
+	ck_assert(fault_over(&read_fault));
+	rig_close(&rig);
+}
+END_TEST
+
 START_TEST(a_kick_of_another_queue_is_none)
 {
 	struct rig rig;
@@ -575,6 +605,7 @@ TEST_PROGRAM("worker-life", the_worker_lives_from_driver_ok_to_reset_or_destroy,
 	     a_kick_by_the_eventfd_is_as_good_as_one_by_the_register,
 	     a_kick_before_driver_ok_is_not_lost,
 	     the_first_drain_needs_no_kick_at_all,
+	     a_kick_read_together_with_the_one_before_is_not_lost,
 	     a_kick_of_another_queue_is_none,
 	     kicks_are_swallowed_while_throttled_and_the_timer_retries,
 	     a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one,
