@@ -15,6 +15,9 @@
 /* The longest chain looked at: SEG_MAX segments, a header, a status. */
 #define CHAIN_DESC_MAX (SEG_MAX + 2)
 
+/* Entries of the avail ring taken at a time; a power of two. */
+#define AVAIL_BATCH 32u
+
 /* Storage calls. */
 #define EINTR_RETRY_MAX 16u
 #define BOUNCE_BYTES (1u << 20)

@@ -12,8 +12,9 @@
  * driver has between its own two accesses.
  *
  * The lines of a ring that the driver has just written are slow to come. So
- * avail idx is read again only when all it promised has been taken, and what
- * the next chain needs is asked for before the storage is.
+ * avail idx is read again only when all it promised has been taken, its entries
+ * are read many at a time, and what the next chain needs is asked for before
+ * the storage is.
  */
 
 #include <linux/virtio_ring.h>
@@ -121,17 +122,41 @@ static enum pop_result look(struct virtqueue *vq, uint16_t *ret_avail_idx)
 	return n ? POP_HEAD : POP_EMPTY;
 }
 
+static uint16_t *head_at(struct virtqueue *vq, uint16_t idx)
+{
+	return &vq->heads[idx % AVAIL_BATCH];
+}
+
+/* Read entries of the avail ring, as many as can be had. */
+static void read_heads(struct virtqueue *vq)
+{
+	const uint16_t max = MIN(vq->n_avail, (uint16_t)AVAIL_BATCH);
+	uint16_t n, idx;
+
+	for (n = 0; n < max; n++) {
+		idx = (uint16_t)(vq->next_avail + n);
+		if (!load_avail(vq, avail_entry(vq, idx), head_at(vq, idx)))
+			break;
+	}
+	vq->n_heads = n;
+}
+
 enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 			      uint16_t *ret_avail_idx)
 {
 	enum pop_result result;
 
-	if (!vq->n_avail && (result = look(vq, ret_avail_idx)) != POP_HEAD)
-		return result;
-	if (!load_avail(vq, avail_entry(vq, vq->next_avail), ret_head))
-		return POP_NO_ACCESS;
-	vq->next_avail++;
+	if (!vq->n_heads) {
+		if (!vq->n_avail &&
+		    (result = look(vq, ret_avail_idx)) != POP_HEAD)
+			return result;
+		read_heads(vq);
+		if (!vq->n_heads)
+			return POP_NO_ACCESS;
+	}
+	*ret_head = *head_at(vq, vq->next_avail++);
 	vq->n_avail--;
+	vq->n_heads--;
 	return POP_HEAD;
 }
 
@@ -139,6 +164,7 @@ void virtqueue_unpop(struct virtqueue *vq)
 {
 	vq->next_avail--;
 	vq->n_avail++;
+	vq->n_heads++;
 }
 
 /* Where the walk is: in the ring's own table, or in one indirect table. */
@@ -188,12 +214,12 @@ static bool read_desc(const struct virtqueue *vq, const struct walk *walk,
 /* The head that comes after skip others, as a place in the ring's table. */
 static const void *coming(const struct virtqueue *vq, uint16_t skip)
 {
-	const uint16_t idx = (uint16_t)(vq->next_avail + skip);
 	const uint64_t size = sizeof(struct vring_desc);
 	uint16_t head;
 
-	if (skip >= vq->n_avail || !load_avail(vq, avail_entry(vq, idx), &head))
+	if (skip >= vq->n_heads)
 		return NULL;
+	head = vq->heads[(uint16_t)(vq->next_avail + skip) % AVAIL_BATCH];
 	return (head + 1u) * size > vq->desc.bytes
 		       ? NULL
 		       : vq->desc.host + head * size;

@@ -31,6 +31,8 @@ struct virtqueue {
 	struct piece desc, avail, used; /* by virtqueue_map() */
 	uint16_t next_avail;
 	uint16_t n_avail; /* chains known to be there, from next_avail on */
+	uint16_t n_heads; /* of those, in heads[]: avail idx modulo its size */
+	uint16_t heads[AVAIL_BATCH];
 	uint16_t next_used;
 	uint16_t num_added; /* used entries since the last look at used_event */
 };

@@ -187,13 +187,36 @@ START_TEST(unpop_at_zero_wraps_and_gives_the_same_head_again)
 	struct ring ring;
 
 	ring_open(&ring, 8);
-	virtqueue_unpop(&ring.vq);
-	ck_assert_uint_eq(ring.vq.next_avail, 65535);
+	ring.vq.next_avail = 65535;
 	put_avail(&ring, 7, 6);
 	put_avail_idx(&ring, 0);
 	ck_assert_pop(&ring, POP_HEAD, 6);
+	ck_assert_uint_eq(ring.vq.next_avail, 0);
 	virtqueue_unpop(&ring.vq);
+	ck_assert_uint_eq(ring.vq.next_avail, 65535);
 	ck_assert_pop(&ring, POP_HEAD, 6);
+	ck_assert_pop(&ring, POP_EMPTY, 0);
+	ring_close(&ring);
+}
+END_TEST
+
+/* More than are read at a time, and each taken back once. */
+START_TEST(a_full_ring_is_taken_in_its_order)
+{
+	struct ring ring;
+
+	ring_open(&ring, 256);
+	ring.vq.next_avail = 65500;
+	for (unsigned int i = 0; i < 256; i++)
+		put_avail(&ring, (uint16_t)(65500 + i) % 256,
+			  (uint16_t)(255 - i));
+	put_avail_idx(&ring, (uint16_t)(65500 + 256));
+	for (unsigned int i = 0; i < 256; i++) {
+		ck_assert_pop(&ring, POP_HEAD, 255 - i);
+		virtqueue_unpop(&ring.vq);
+		ck_assert_pop(&ring, POP_HEAD, 255 - i);
+	}
+	ck_assert_pop(&ring, POP_EMPTY, 0);
 	ring_close(&ring);
 }
 END_TEST
@@ -295,6 +318,23 @@ START_TEST(pop_refuses_an_entry_outside_memory_under_a_good_index)
 	put_avail_idx(&ring, 1);
 	ck_assert_pop(&ring, POP_NO_ACCESS, 0);
 	ck_assert_uint_eq(ring.vq.next_avail, 0);
+	ring_close(&ring);
+}
+END_TEST
+
+START_TEST(pop_takes_what_can_be_read_of_a_ring_that_ends_outside)
+{
+	struct ring ring;
+
+	ring_open(&ring, 8);
+	ring_move(&ring, RAM_BYTES - 4 - 2 * 2, USED);
+	put_avail(&ring, 0, 5);
+	put_avail(&ring, 1, 2);
+	put_avail_idx(&ring, 3);
+	ck_assert_pop(&ring, POP_HEAD, 5);
+	ck_assert_pop(&ring, POP_HEAD, 2);
+	ck_assert_pop(&ring, POP_NO_ACCESS, 0);
+	ck_assert_uint_eq(ring.vq.next_avail, 2);
 	ring_close(&ring);
 }
 END_TEST
@@ -526,9 +566,11 @@ TEST_PROGRAM("virtqueue", pop_of_an_empty_ring_is_empty,
 	     prefetch_takes_nothing_and_believes_nothing,
 	     pop_refuses_an_index_that_went_back,
 	     unpop_at_zero_wraps_and_gives_the_same_head_again,
+	     a_full_ring_is_taken_in_its_order,
 	     pop_refuses_an_avail_address_of_zero,
 	     pop_refuses_an_avail_ring_outside_memory,
 	     pop_refuses_an_avail_ring_that_wraps_around_zero,
+	     pop_takes_what_can_be_read_of_a_ring_that_ends_outside,
 	     pop_refuses_an_entry_outside_memory_under_a_good_index,
 	     an_avail_ring_may_lie_over_a_region_border,
 	     push_writes_the_entry_and_then_the_index,
