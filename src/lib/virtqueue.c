@@ -32,6 +32,12 @@ static unsigned int slot(const struct virtqueue *vq, uint16_t idx)
 	return idx & (vq->ring.size - 1u);
 }
 
+/* Where the head at that avail idx is kept. */
+static unsigned int kept(uint16_t idx)
+{
+	return idx % AVAIL_BATCH;
+}
+
 /* Offsets into the rings, of what has no place in their heads. */
 static uint64_t avail_entry(const struct virtqueue *vq, uint16_t idx)
 {
@@ -122,11 +128,6 @@ static enum pop_result look(struct virtqueue *vq, uint16_t *ret_avail_idx)
 	return n ? POP_HEAD : POP_EMPTY;
 }
 
-static uint16_t *head_at(struct virtqueue *vq, uint16_t idx)
-{
-	return &vq->heads[idx % AVAIL_BATCH];
-}
-
 /* Read entries of the avail ring, as many as can be had. */
 static void read_heads(struct virtqueue *vq)
 {
@@ -135,7 +136,8 @@ static void read_heads(struct virtqueue *vq)
 
 	for (n = 0; n < max; n++) {
 		idx = (uint16_t)(vq->next_avail + n);
-		if (!load_avail(vq, avail_entry(vq, idx), head_at(vq, idx)))
+		if (!load_avail(vq, avail_entry(vq, idx),
+				&vq->heads[kept(idx)]))
 			break;
 	}
 	vq->n_heads = n;
@@ -154,7 +156,7 @@ enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 		if (!vq->n_heads)
 			return POP_NO_ACCESS;
 	}
-	*ret_head = *head_at(vq, vq->next_avail++);
+	*ret_head = vq->heads[kept(vq->next_avail++)];
 	vq->n_avail--;
 	vq->n_heads--;
 	return POP_HEAD;
@@ -219,7 +221,7 @@ static const void *coming(const struct virtqueue *vq, uint16_t skip)
 
 	if (skip >= vq->n_heads)
 		return NULL;
-	head = vq->heads[(uint16_t)(vq->next_avail + skip) % AVAIL_BATCH];
+	head = vq->heads[kept((uint16_t)(vq->next_avail + skip))];
 	return (head + 1u) * size > vq->desc.bytes
 		       ? NULL
 		       : vq->desc.host + head * size;
