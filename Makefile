@@ -41,7 +41,9 @@ CHECK_CFLAGS   = $(call ask,CHECK_CFLAGS,--cflags check)
 CHECK_LIBS     = $(call ask,CHECK_LIBS,--libs check)
 
 WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-       -Wconversion $(if $(filter 1,$(WERROR)),-Werror)
+       -Wconversion $(if $(filter 1,$(WERROR)),-Werror) \
+       -Werror=int-conversion -Werror=incompatible-pointer-types \
+       -Werror=implicit-function-declaration
 OUR_CPPFLAGS = -D_GNU_SOURCE -Iinclude
 OUR_CFLAGS   = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) $(SANITIZE)
 COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS)
@@ -225,6 +227,7 @@ $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
 	@tests/unit/calls.sh $(NM) $(LIB_OBJ)
 	@tests/hazards.sh
+	@tests/unit/typed.sh $(CC) $(OUR_CPPFLAGS) $(WARN)
 	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
 
 check-asan:	## ... with the address and undefined behaviour sanitizers

@@ -200,8 +200,8 @@ int ktvblk_set_worker_cpus(struct ktvblk_dev *dev, const uint32_t *cpus,
 		if (cpus[i] < CPU_SETSIZE)
 			CPU_SET(cpus[i], &set);
 		else
-			log_event(&dev->session->id, PLACEMENT_FAILED, cpus[i],
-				  EINVAL);
+			log_event(&dev->session->id, PLACEMENT_FAILED,
+				  only_if(true, cpus[i]), EINVAL);
 	dev->cpus = set;
 	dev->has_cpus = CPU_COUNT(&set) > 0;
 	return 0;
@@ -337,7 +337,7 @@ void device_reset(struct ktvblk_dev *dev)
 	r = session_new(dev->disk_id, &dev->disk, dev->ports, dev->stats,
 			&next);
 	if (r < 0)
-		log_event(&old->id, RESET_FAILED, TEXT_ARG("session"), U64(-r));
+		log_event(&old->id, RESET_FAILED, "session", -r);
 	session_stop(old, &how);
 	/* An interrupt the old session raised is nobody's any more. */
 	eventfd_drain(dev->ports->irq_fd);

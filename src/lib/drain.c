@@ -112,7 +112,7 @@ static void complete(struct session *session, struct pending *pending,
 	}
 	if (!virtqueue_push(&session->vq, request->head, used_len)) {
 		log_event(&session->id, USED_WRITE_FAILED, request->head,
-			  TEXT_ARG(request->label));
+			  request->label);
 		count_io_error(session->stats);
 		return;
 	}

@@ -4,17 +4,17 @@
 
 /*
  * The one list of events: name (its MESSAGE_ID is KTVBLK_MESSAGE_<name>),
- * priority, flags, text, and the fields that log_event()'s arguments fill, in
- * their order. An argument of NO_VALUE leaves its field out.
+ * priority, flags, text, and the fields. From it are made the table, and for
+ * each event a function that takes an argument of the right type for each
+ * field, in their order; see log_event().
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <syslog.h>
 
+#include "bounds.h"
 #include "ktvblk-messages.h"
-
-/* Not one that hostile guests like, as all ones are. */
-#define NO_VALUE UINT64_C(0x9d3be85f1a6c7247)
 
 enum event_flags {
 	EV_LIMITED = 1, /* a guest can provoke it: rate-limited */
@@ -30,15 +30,77 @@ enum field_format {
 	FMT_REQ, /* a virtio-blk request type */
 };
 
+/* What a field has that may be left out. */
+struct maybe {
+	bool has;
+	uint64_t value;
+};
+
+#define NOTHING ((struct maybe){ 0 })
+
+static inline struct maybe only_if(bool has, uint64_t value)
+{
+	return (struct maybe){ has, has ? value : 0 };
+}
+
+/* One argument on its way; without `has` its field is left out. */
+struct log_arg {
+	bool has;
+	union {
+		uint64_t number;
+		const char *text; /* a constant */
+	};
+};
+
+struct log_args {
+	struct log_arg of[LOG_ARGS_MAX];
+};
+
+/*
+ * A field: how it is given, its key, how it is written, and a name for the
+ * argument. Those with MAYBE_ may be left out, no other.
+ */
 /* clang-format off */
-#define DEC(name) { KTVBLK_FIELD_##name, FMT_DEC }
-#define HEX(name) { KTVBLK_FIELD_##name, FMT_HEX }
-#define TEXT(name) { KTVBLK_FIELD_##name, FMT_TEXT }
-#define REQ(name) { KTVBLK_FIELD_##name, FMT_REQ }
-#define ERRNO { "ERRNO", FMT_ERRNO }
+#define DEC(name) (NUMBER, KTVBLK_FIELD_##name, FMT_DEC, name)
+#define HEX(name) (NUMBER, KTVBLK_FIELD_##name, FMT_HEX, name)
+#define REQ(name) (NUMBER, KTVBLK_FIELD_##name, FMT_REQ, name)
+#define TEXT(name) (STRING, KTVBLK_FIELD_##name, FMT_TEXT, name)
+#define ERRNO (ERROR, "ERRNO", FMT_ERRNO, error)
+#define MAYBE_DEC(name) (MAYBE, KTVBLK_FIELD_##name, FMT_DEC, name)
+#define MAYBE_HEX(name) (MAYBE, KTVBLK_FIELD_##name, FMT_HEX, name)
+#define MAYBE_REQ(name) (MAYBE, KTVBLK_FIELD_##name, FMT_REQ, name)
+#define MAYBE_ERRNO (MAYBE, "ERRNO", FMT_ERRNO, error)
+
+/* The type of an argument of each kind, and what becomes of it. */
+#define FIELD_TYPE_NUMBER uint64_t
+#define FIELD_TYPE_STRING const char *
+#define FIELD_TYPE_ERROR int
+#define FIELD_TYPE_MAYBE struct maybe
+#define FIELD_ARG_NUMBER(x) { .has = true, .number = x }
+#define FIELD_ARG_STRING(x) { .has = true, .text = x }
+#define FIELD_ARG_ERROR(x) { .has = true, .number = (uint64_t)x }
+#define FIELD_ARG_MAYBE(x) { .has = x.has, .number = x.value }
+
+/* m applied to each field of a list of up to 8. */
+#define EACH_FIELD(m, ...) \
+	EACH_PICK(0 __VA_OPT__(,) __VA_ARGS__, 8, 7, 6, 5, 4, 3, 2, 1, 0) \
+	(m __VA_OPT__(,) __VA_ARGS__)
+#define EACH_PICK(a, b, c, d, e, f, g, h, i, n, ...) EACH_##n
+#define EACH_0(m)
+#define EACH_1(m, field) m field
+#define EACH_2(m, field, ...) m field EACH_1(m, __VA_ARGS__)
+#define EACH_3(m, field, ...) m field EACH_2(m, __VA_ARGS__)
+#define EACH_4(m, field, ...) m field EACH_3(m, __VA_ARGS__)
+#define EACH_5(m, field, ...) m field EACH_4(m, __VA_ARGS__)
+#define EACH_6(m, field, ...) m field EACH_5(m, __VA_ARGS__)
+#define EACH_7(m, field, ...) m field EACH_6(m, __VA_ARGS__)
+#define EACH_8(m, field, ...) m field EACH_7(m, __VA_ARGS__)
 
 #define REQUEST_FIELDS REQ(REQ_TYPE), DEC(SECTOR), DEC(LENGTH), DEC(AGE_MS)
-#define TIMED_OUT_FIELDS DEC(TIMEOUT_MS), TEXT(FENCED), REQUEST_FIELDS
+/* The same for each way to leave a worker behind, busy or not. */
+#define LEFT_FIELDS DEC(TIMEOUT_MS), TEXT(FENCED), MAYBE_REQ(REQ_TYPE),        \
+		    MAYBE_DEC(SECTOR), MAYBE_DEC(LENGTH), MAYBE_DEC(AGE_MS),   \
+		    MAYBE_ERRNO
 
 #define EVENT_LIST(X)                                                          \
 /* teardown */                                                                 \
@@ -53,24 +115,24 @@ X(DESTROY_PANICKED, LOG_ERR, 0,                                                \
 X(DESTROY_TIMED_OUT, LOG_WARNING, EV_STUCK,                                    \
   "destroyed, but its worker is stuck in storage and was left behind; "        \
   "memory and descriptors it uses stay until its call ends; "                  \
-  "look at the storage and at the kernel log", TIMED_OUT_FIELDS)               \
+  "look at the storage and at the kernel log", LEFT_FIELDS)                    \
 X(DESTROY_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                              \
   "destroyed, but its worker is stuck and no thread could be had to wait "     \
-  "for it; it cleans up by itself", TIMED_OUT_FIELDS, ERRNO)                   \
+  "for it; it cleans up by itself", LEFT_FIELDS)                               \
 X(DESTROY_HELPER_DISCONNECTED, LOG_ERR, 0,                                     \
   "destroyed, but its worker could not be waited for; it cleans up by itself", \
-  TIMED_OUT_FIELDS, ERRNO)                                                     \
+  LEFT_FIELDS)                                                                 \
 X(RESET_PANICKED, LOG_ERR, 0,                                                  \
   "reset; its worker had ended by itself", TEXT(PANIC))                        \
 X(RESET_TIMED_OUT, LOG_WARNING, EV_STUCK,                                      \
   "reset, but its worker is stuck in storage and was left behind; the disk "   \
-  "serves again when its call ends", TIMED_OUT_FIELDS)                         \
+  "serves again when its call ends", LEFT_FIELDS)                              \
 X(RESET_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                                \
   "reset, but its worker is stuck and no thread could be had to wait for "     \
-  "it; the disk serves again when its call ends", TIMED_OUT_FIELDS, ERRNO)     \
+  "it; the disk serves again when its call ends", LEFT_FIELDS)                 \
 X(RESET_HELPER_DISCONNECTED, LOG_ERR, 0,                                       \
   "reset, but its worker could not be waited for; the disk serves again "      \
-  "when it ends", TIMED_OUT_FIELDS, ERRNO)                                     \
+  "when it ends", LEFT_FIELDS)                                                 \
 X(RECLAIMED, LOG_NOTICE, 0,                                                    \
   "the worker left behind has ended and all it held is free", DEC(STUCK_MS))   \
 X(RESET_FAILED, LOG_ERR, EV_LIMITED,                                           \
@@ -79,7 +141,7 @@ X(RESET_FAILED, LOG_ERR, EV_LIMITED,                                           \
 X(START_FAILED, LOG_ERR, EV_LIMITED,                                           \
   "no worker could be started; reset and start again", TEXT(STEP), ERRNO)      \
 X(PLACEMENT_FAILED, LOG_WARNING, 0,                                            \
-  "the worker does not run on the CPUs asked for", DEC(CPU), ERRNO)            \
+  "the worker does not run on the CPUs asked for", MAYBE_DEC(CPU), ERRNO)      \
 X(WAITING_FOR_ORPHAN, LOG_WARNING, EV_LIMITED,                                 \
   "waiting for the worker left behind before the disk is served")              \
 X(WORKER_PANICKED, LOG_ERR, 0,                                                 \
@@ -118,7 +180,7 @@ X(MEMORY_ALREADY_SET, LOG_WARNING, 0,                                          \
   "guest memory is bound already, the binding is unchanged")                   \
 X(STATUS_NEEDS_RESET, LOG_WARNING, EV_LIMITED,                                 \
   "status write refused: the device needs a reset",                            \
-  HEX(DEVICE_STATUS), HEX(REQUESTED), HEX(NEW_BITS))                           \
+  HEX(DEVICE_STATUS), HEX(REQUESTED), MAYBE_HEX(NEW_BITS))                     \
 X(STATUS_BIT_CLEARED, LOG_WARNING, EV_LIMITED,                                 \
   "status write refused: it would clear a bit",                                \
   HEX(DEVICE_STATUS), HEX(REQUESTED))                                          \
@@ -214,6 +276,7 @@ enum event { EVENT_LIST(EVENT_ENUM) EVENT_COUNT };
 struct event_field {
 	const char *key;
 	enum field_format format;
+	bool may_be_absent;
 };
 
 struct event_info {
@@ -221,7 +284,7 @@ struct event_info {
 	const char *text;
 	int priority;
 	int flags;
-	struct event_field fields[9]; /* ends with FMT_END */
+	struct event_field fields[LOG_ARGS_MAX + 1]; /* ends with FMT_END */
 };
 
 extern const struct event_info event_table[EVENT_COUNT];

@@ -92,9 +92,9 @@ static enum transfer_end refuse(struct session *session, ssize_t n,
 	else if (n == -EINTR)
 		log_event(&session->id, INTERRUPTED_TOO_OFTEN, sector);
 	else if (request->type == VIRTIO_BLK_T_IN)
-		log_event(&session->id, READ_FAILED, sector, U64(-n));
+		log_event(&session->id, READ_FAILED, sector, (int)-n);
 	else
-		log_event(&session->id, WRITE_FAILED, sector, U64(-n));
+		log_event(&session->id, WRITE_FAILED, sector, (int)-n);
 	return TRANSFER_FAILED;
 }
 
@@ -186,7 +186,7 @@ static struct io_result serve_flush(struct session *session)
 			return ABANDONED;
 	}
 	if (r < 0) {
-		log_event(&session->id, FLUSH_FAILED, U64(-r));
+		log_event(&session->id, FLUSH_FAILED, -r);
 		return failed(session);
 	}
 	count_flush(session->stats);

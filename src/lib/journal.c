@@ -151,14 +151,16 @@ static void tell_dropped(void)
 {
 	struct log_entry entry = { .event = EVENT_LOG_OVERFLOW,
 				   .site = LOG_SITE };
+	uint64_t dropped;
 
 	pthread_mutex_lock(&logger.lock);
-	entry.args[0] = logger.dropped;
+	dropped = logger.dropped;
 	pthread_mutex_unlock(&logger.lock);
-	if (!entry.args[0] || !log_wants(entry.event) || !deliver(&entry))
+	fill_LOG_OVERFLOW(&entry.args, dropped);
+	if (!dropped || !log_wants(entry.event) || !deliver(&entry))
 		return;
 	pthread_mutex_lock(&logger.lock);
-	logger.dropped -= entry.args[0];
+	logger.dropped -= dropped;
 	pthread_mutex_unlock(&logger.lock);
 }
 
@@ -185,11 +187,12 @@ static uint64_t report_stalled(void)
 			.id = watch->id,
 			.watch = watch,
 			.site = LOG_SITE,
-			.args = { request.type, request.sector, request.length,
-				  (now_ns() - request.since_ns) /
-					  NSEC_PER_MSEC },
 		};
 
+		fill_REQUEST_STALLED(&entry.args, request.type, request.sector,
+				     request.length,
+				     (now_ns() - request.since_ns) /
+					     NSEC_PER_MSEC);
 		if (log_wants(entry.event))
 			deliver_or_count(&entry);
 		watch_unref(watch);
@@ -354,11 +357,12 @@ static void tell_suppressed(const struct identity *id, enum event event,
 		.event = EVENT_LOG_SUPPRESSED,
 		.id = *id,
 		.site = LOG_SITE,
-		.args = { n, TEXT_ARG(event_table[event].message_id) },
 	};
 
-	if (n && log_wants(entry.event))
-		enqueue(&entry);
+	if (!n || !log_wants(entry.event))
+		return;
+	fill_LOG_SUPPRESSED(&entry.args, n, event_table[event].message_id);
+	enqueue(&entry);
 }
 
 void log_suppressed(const struct identity *id)
@@ -370,17 +374,17 @@ void log_suppressed(const struct identity *id)
 }
 
 void log_emit(enum event event, const struct identity *id, struct watch *watch,
-	      struct log_site site, const uint64_t *args, size_t n_args)
+	      struct log_site site, const struct log_args *args)
 {
-	struct log_entry entry = { .event = event, .site = site };
+	struct log_entry entry = { .event = event,
+				   .site = site,
+				   .args = *args };
 	uint32_t suppressed;
 
 	if (id)
 		entry.id = *id;
 	if (event_table[event].flags & EV_STUCK)
 		entry.watch = watch;
-	for (size_t i = 0; i < LOG_ARGS_MAX; i++)
-		entry.args[i] = i < n_args ? args[i] : NO_VALUE;
 	if (id && (event_table[event].flags & EV_LIMITED)) {
 		if (!rate_limit_pass(&id->disk->limits[event], now_ns(),
 				     &suppressed))

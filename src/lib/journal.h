@@ -46,27 +46,52 @@ static inline bool log_wants(enum event event)
 }
 
 void log_emit(enum event event, const struct identity *id, struct watch *watch,
-	      struct log_site site, const uint64_t *args, size_t n_args);
+	      struct log_site site, const struct log_args *args);
 
 #define LOG_SITE ((struct log_site){ __FILE__, __func__, __LINE__ })
 
 /*
- * Make a record about the device of id (NULL: of none). The arguments are
- * uint64_t, or what U64() makes of others, in the order of the event's fields.
+ * For each event fill_<name>(), which takes what its fields want, and
+ * log_<name>(), which makes the record where the level wants it.
  */
-#define log_event(id, name, ...) log_stuck_event(id, NULL, name, ##__VA_ARGS__)
+/* clang-format off */
+#define FIELD_PARAM(kind, key, format, name) , FIELD_TYPE_##kind arg_##name
+#define FIELD_VALUE(kind, key, format, name) FIELD_ARG_##kind(arg_##name),
+#define FIELD_PASS(kind, key, format, name) , arg_##name
+#define EVENT_FUNCTIONS(name, level, bits, words, ...)                         \
+static inline void fill_##name(struct log_args *args                           \
+			       EACH_FIELD(FIELD_PARAM, __VA_ARGS__))           \
+{                                                                              \
+	*args = (struct log_args){ { EACH_FIELD(FIELD_VALUE, __VA_ARGS__) } }; \
+}                                                                              \
+									       \
+static inline void log_##name(const struct identity *id, struct watch *watch,  \
+			      struct log_site site                             \
+			      EACH_FIELD(FIELD_PARAM, __VA_ARGS__))            \
+{                                                                              \
+	struct log_args args;                                                  \
+									       \
+	if (!log_wants(EVENT_##name))                                          \
+		return;                                                        \
+	fill_##name(&args EACH_FIELD(FIELD_PASS, __VA_ARGS__));                \
+	log_emit(EVENT_##name, id, watch, site, &args);                        \
+}
+/* clang-format on */
 
-/* The same, with where the thread of watch is stuck. */
-#define log_stuck_event(id, watch, name, ...)                                  \
-	do {                                                                   \
-		const uint64_t args_[] = { __VA_ARGS__ };                      \
-                                                                               \
-		if (log_wants(EVENT_##name))                                   \
-			log_emit(EVENT_##name, id, watch, LOG_SITE, args_,     \
-				 sizeof(args_) / sizeof(uint64_t));            \
-	} while (0)
+EVENT_LIST(EVENT_FUNCTIONS)
 
-#define U64(x) ((uint64_t)(x))
-#define TEXT_ARG(s) ((uint64_t)(uintptr_t)(s))
+/*
+ * Make a record about the device of id (NULL: of none), with an argument for
+ * each field of the event: uint64_t, for a text const char *, for ERRNO a
+ * positive int, for what may be left out struct maybe.
+ */
+#define log_event(id, name, ...) log_##name(id, NULL, LOG_SITE, ##__VA_ARGS__)
+
+/*
+ * The same with the log_<name>() of one of several events that have the same
+ * fields, and with where the thread of watch is stuck.
+ */
+#define log_event_by(log_name, id, watch, ...)                                 \
+	(log_name)(id, watch, LOG_SITE, ##__VA_ARGS__)
 
 #endif

@@ -16,7 +16,7 @@ static void wake_worker(struct ktvblk_dev *dev)
 	int r = eventfd_signal(dev->ports->kick_fd);
 
 	if (r < 0 && r != -EAGAIN)
-		log_event(&dev->session->id, PAUSE_KICK_FAILED, U64(-r));
+		log_event(&dev->session->id, PAUSE_KICK_FAILED, -r);
 }
 
 static void count_on(struct ktvblk_dev *dev)
@@ -53,7 +53,7 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 		log_event(&dev->session->id, PAUSE_NO_WORKER);
 	r = ports_tell_parked(dev->ports);
 	if (r < 0)
-		log_event(&dev->session->id, PARKED_FD_FAILED, U64(-r));
+		log_event(&dev->session->id, PARKED_FD_FAILED, -r);
 	return 0;
 }
 

@@ -52,23 +52,23 @@ static void begin_field(struct record *record)
 #define field(record, ...) (begin_field(record), append(record, __VA_ARGS__))
 
 static void append_value(struct record *record, enum field_format format,
-			 uint64_t arg)
+			 const struct log_arg *arg)
 {
 	switch (format) {
 	case FMT_END:
 		break;
 	case FMT_DEC:
 	case FMT_ERRNO:
-		append(record, "%" PRIu64, arg);
+		append(record, "%" PRIu64, arg->number);
 		break;
 	case FMT_HEX:
-		append(record, "%#" PRIx64, arg);
+		append(record, "%#" PRIx64, arg->number);
 		break;
 	case FMT_TEXT:
-		append(record, "%s", (const char *)(uintptr_t)arg);
+		append(record, "%s", arg->text);
 		break;
 	case FMT_REQ:
-		append(record, "%s", request_type_name((uint32_t)arg));
+		append(record, "%s", request_type_name((uint32_t)arg->number));
 		break;
 	}
 }
@@ -101,12 +101,13 @@ static void format_message(struct record *record, const struct log_entry *entry)
 		append(record, "virtio-blk %" PRIu64 ": ", disk->instance_id);
 	append(record, "%s", info->text);
 	for (size_t i = 0; info->fields[i].format != FMT_END; i++) {
-		if (entry->args[i] == NO_VALUE)
+		if (!entry->args.of[i].has)
 			continue;
 		append(record, "%s", before);
 		append_key(record, info->fields[i].key);
 		append(record, "=");
-		append_value(record, info->fields[i].format, entry->args[i]);
+		append_value(record, info->fields[i].format,
+			     &entry->args.of[i]);
 		before = " ";
 	}
 	if (*before == ' ' && before[1] == '\0')
@@ -154,11 +155,12 @@ void record_format(struct record *record, const struct log_entry *entry)
 			field(record, KTVBLK_FIELD_DISK "=%s", disk->name);
 	}
 	for (size_t i = 0; info->fields[i].format != FMT_END; i++) {
-		if (entry->args[i] == NO_VALUE)
+		if (!entry->args.of[i].has)
 			continue;
 		begin_field(record);
 		append(record, "%s=", info->fields[i].key);
-		append_value(record, info->fields[i].format, entry->args[i]);
+		append_value(record, info->fields[i].format,
+			     &entry->args.of[i]);
 	}
 	if (entry->watch)
 		format_stuck(record, entry->watch);

@@ -19,7 +19,7 @@ struct log_entry {
 	struct identity id; /* with a reference to the disk */
 	struct watch *watch; /* with a reference; NULL: nobody is stuck */
 	struct log_site site;
-	uint64_t args[LOG_ARGS_MAX];
+	struct log_args args;
 };
 
 struct record {

@@ -117,7 +117,7 @@ static bool chain_ok(struct request *request, const struct virtqueue *vq,
 			  CHAIN_DESC_MAX + 1);
 		return false;
 	case CHAIN_MALFORMED:
-		log_event(id, CHAIN_MALFORMED, request->head, TEXT_ARG(reason));
+		log_event(id, CHAIN_MALFORMED, request->head, reason);
 		return false;
 	}
 	frame(request, framing);

@@ -170,7 +170,7 @@ int session_start(struct session *session, const struct session_start *start)
 	session->mem = ktvblk_mem_unref(session->mem);
 	session->backend = ktvblk_backend_unref(session->backend);
 fail:
-	log_event(&session->id, START_FAILED, TEXT_ARG(step), U64(-r));
+	log_event(&session->id, START_FAILED, step, -r);
 	give_back_resources(session);
 	return r;
 }
@@ -202,7 +202,7 @@ void session_raise(struct session *session, uint32_t bits)
 				 memory_order_release);
 	r = eventfd_signal(session->ports->irq_fd);
 	if (r < 0)
-		log_event(&session->id, IRQ_WRITE_FAILED, U64(-r));
+		log_event(&session->id, IRQ_WRITE_FAILED, -r);
 }
 
 void session_needs_reset(struct session *session)

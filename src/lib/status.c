@@ -85,7 +85,8 @@ static void refuse(const struct ktvblk_dev *dev, uint32_t status,
 				  dev->driver_features, dev->features,
 				  not_offered(dev));
 	} else if (status & VIRTIO_CONFIG_S_NEEDS_RESET) {
-		log_event(id, STATUS_NEEDS_RESET, status, value, new_bits);
+		log_event(id, STATUS_NEEDS_RESET, status, value,
+			  only_if(true, new_bits));
 	} else {
 		log_event(id, STATUS_ILLEGAL, status, value, new_bits);
 	}
@@ -112,7 +113,7 @@ void status_write(struct ktvblk_dev *dev, uint32_t value)
 		if ((value & status) != status) {
 			if (status & VIRTIO_CONFIG_S_NEEDS_RESET)
 				log_event(id, STATUS_NEEDS_RESET, status, value,
-					  NO_VALUE);
+					  NOTHING);
 			else
 				log_event(id, STATUS_BIT_CLEARED, status,
 					  value);

@@ -16,16 +16,14 @@
 #include "util.h"
 #include "worker.h"
 
-/* One event for each way to end, in two sets. */
-static const enum event join_events[2][5] = {
-	{ [KTVBLK_PANICKED] = EVENT_RESET_PANICKED,
-	  [KTVBLK_TIMED_OUT] = EVENT_RESET_TIMED_OUT,
-	  [KTVBLK_HELPER_SPAWN_FAILED] = EVENT_RESET_HELPER_SPAWN_FAILED,
-	  [KTVBLK_HELPER_DISCONNECTED] = EVENT_RESET_HELPER_DISCONNECTED },
-	{ [KTVBLK_PANICKED] = EVENT_DESTROY_PANICKED,
-	  [KTVBLK_TIMED_OUT] = EVENT_DESTROY_TIMED_OUT,
-	  [KTVBLK_HELPER_SPAWN_FAILED] = EVENT_DESTROY_HELPER_SPAWN_FAILED,
-	  [KTVBLK_HELPER_DISCONNECTED] = EVENT_DESTROY_HELPER_DISCONNECTED },
+/* One record for each way to leave a worker behind, in two sets. */
+static typeof(log_RESET_TIMED_OUT) *const log_left[2][5] = {
+	{ [KTVBLK_TIMED_OUT] = log_RESET_TIMED_OUT,
+	  [KTVBLK_HELPER_SPAWN_FAILED] = log_RESET_HELPER_SPAWN_FAILED,
+	  [KTVBLK_HELPER_DISCONNECTED] = log_RESET_HELPER_DISCONNECTED },
+	{ [KTVBLK_TIMED_OUT] = log_DESTROY_TIMED_OUT,
+	  [KTVBLK_HELPER_SPAWN_FAILED] = log_DESTROY_HELPER_SPAWN_FAILED,
+	  [KTVBLK_HELPER_DISCONNECTED] = log_DESTROY_HELPER_DISCONNECTED },
 };
 
 void session_signal_stop(struct session *session)
@@ -41,7 +39,7 @@ void session_signal_stop(struct session *session)
 		if (r == 0)
 			return;
 		if (r != -EAGAIN) {
-			log_event(id, STOP_WRITE_FAILED, attempt, U64(-r));
+			log_event(id, STOP_WRITE_FAILED, attempt, -r);
 			/* A worker that sleeps is woken by this as well. */
 			eventfd_signal(session->ports->kick_fd);
 			return;
@@ -116,10 +114,9 @@ static enum ktvblk_outcome joined(struct session *session,
 	session_unref(session);
 	if (!session->panic)
 		return KTVBLK_JOINED;
-	const uint64_t args[] = { TEXT_ARG(session->panic) };
-
-	log_emit(join_events[how->destroying][KTVBLK_PANICKED], &session->id,
-		 NULL, LOG_SITE, args, ARRAY_SIZE(args));
+	log_event_by(how->destroying ? log_DESTROY_PANICKED
+				     : log_RESET_PANICKED,
+		     &session->id, NULL, session->panic);
 	session->panic = NULL; /* told */
 	return KTVBLK_PANICKED;
 }
@@ -145,19 +142,14 @@ static void record_left(struct session *session, const struct stop_how *how,
 			enum ktvblk_outcome outcome, int error)
 {
 	const bool busy = request->busy;
-	const uint64_t args[] = {
-		how->timeout_ms,
-		TEXT_ARG(fenced ? "yes" : "no"),
-		busy ? request->type : NO_VALUE,
-		busy ? request->sector : NO_VALUE,
-		busy ? request->length : NO_VALUE,
-		busy ? (now_ns() - request->since_ns) / NSEC_PER_MSEC
-		     : NO_VALUE,
-		error ? U64(error) : NO_VALUE,
-	};
+	const uint64_t age_ms = (now_ns() - request->since_ns) / NSEC_PER_MSEC;
 
-	log_emit(join_events[how->destroying][outcome], &session->id,
-		 session->watch, LOG_SITE, args, ARRAY_SIZE(args));
+	log_event_by(log_left[how->destroying][outcome], &session->id,
+		     session->watch, how->timeout_ms, fenced ? "yes" : "no",
+		     only_if(busy, request->type),
+		     only_if(busy, request->sector),
+		     only_if(busy, request->length), only_if(busy, age_ms),
+		     only_if(error != 0, (uint64_t)error));
 }
 
 /* Nobody will join the worker: it drops its own reference. */

@@ -104,7 +104,7 @@ static void place(struct session *session)
 	r = pthread_setaffinity_np(pthread_self(), sizeof(session->cpus),
 				   &session->cpus);
 	if (r)
-		log_event(&session->id, PLACEMENT_FAILED, NO_VALUE, U64(r));
+		log_event(&session->id, PLACEMENT_FAILED, NOTHING, r);
 }
 
 static bool stopping(const struct session *session)
@@ -146,7 +146,7 @@ static bool park(struct session *session)
 			ports_changed(ports);
 		r = ports_tell_parked(ports);
 		if (r < 0)
-			log_event(&session->id, PARKED_FD_FAILED, U64(-r));
+			log_event(&session->id, PARKED_FD_FAILED, -r);
 		session_leave(session);
 		ports_wait(ports, seen, 0);
 		if (!session_enter(session))
@@ -163,7 +163,7 @@ static void sleep_until(struct worker *worker, uint64_t wait_ns)
 	worker->blocked = true;
 	if (timerfd_settime(session->timer_fd, 0, &when, NULL) == 0)
 		return;
-	log_event(&session->id, TIMER_SET_FAILED, U64(errno));
+	log_event(&session->id, TIMER_SET_FAILED, errno);
 	worker->retry_ns = now_ns() + wait_ns;
 }
 
@@ -219,7 +219,7 @@ static void read_kick(struct worker *worker)
 
 	worker->kicked = false;
 	if (r < 0)
-		log_event(&session->id, KICK_READ_FAILED, U64(-r));
+		log_event(&session->id, KICK_READ_FAILED, -r);
 }
 
 static void read_timer(const struct session *session)
@@ -227,7 +227,7 @@ static void read_timer(const struct session *session)
 	const int r = eventfd_drain(session->timer_fd);
 
 	if (r < 0)
-		log_event(&session->id, TIMER_READ_FAILED, U64(-r));
+		log_event(&session->id, TIMER_READ_FAILED, -r);
 }
 
 /* Sleep for events. False: the session is over. *ret_drain: there is work. */
@@ -247,7 +247,7 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	if (!session_enter(session))
 		return false;
 	if (n < 0 && saved != EINTR) {
-		log_event(&session->id, EPOLL_WAIT_FAILED, U64(saved));
+		log_event(&session->id, EPOLL_WAIT_FAILED, saved);
 		session_needs_reset(session);
 		return false;
 	}
@@ -336,8 +336,7 @@ static void ended_abnormally(void *arg)
 		session->panic = PANIC_UNKNOWN;
 		session_unthrottle(session);
 		session_needs_reset(session);
-		log_event(&session->id, WORKER_PANICKED,
-			  TEXT_ARG(session->panic));
+		log_event(&session->id, WORKER_PANICKED, session->panic);
 	}
 	worker_finish(session);
 }

@@ -31,10 +31,10 @@ static struct ktvblk_counters sums;
 
 void __real_log_emit(enum event event, const struct identity *id,
 		     struct watch *watch, struct log_site site,
-		     const uint64_t *args, size_t n_args);
+		     const struct log_args *args);
 void __wrap_log_emit(enum event event, const struct identity *id,
 		     struct watch *watch, struct log_site site,
-		     const uint64_t *args, size_t n_args);
+		     const struct log_args *args);
 
 static void see_reason(const char *reason)
 {
@@ -49,14 +49,14 @@ static void see_reason(const char *reason)
 
 void __wrap_log_emit(enum event event, const struct identity *id,
 		     struct watch *watch, struct log_site site,
-		     const uint64_t *args, size_t n_args)
+		     const struct log_args *args)
 {
 	events[event] = true;
 	if (event == EVENT_CHAIN_MALFORMED)
-		see_reason((const char *)(uintptr_t)args[1]);
+		see_reason(args->of[1].text);
 	/* One for each request would be a lot. */
 	if (event_table[event].priority < LOG_DEBUG)
-		__real_log_emit(event, id, watch, site, args, n_args);
+		__real_log_emit(event, id, watch, site, args);
 }
 
 void reach_count(struct ktvblk_stats *stats)

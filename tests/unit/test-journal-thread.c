@@ -173,7 +173,7 @@ START_TEST(a_new_reference_gets_the_thread_that_hangs)
 	before = created;
 	ck_assert_int_eq(log_ref(), 0);
 	ck_assert_uint_eq(created, before);
-	log_event(&id, RESET_FAILED, TEXT_ARG("step"), EIO);
+	log_event(&id, RESET_FAILED, "step", EIO);
 	recorder_go_on(&rec);
 	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
 	ck_assert_int_eq(log_thread(), tid);
@@ -638,7 +638,7 @@ static int start_scene(void)
 	if (r < 0)
 		return r;
 	log_event(NULL, RECLAIMED, 1);
-	log_event(NULL, WORKER_PANICKED, TEXT_ARG("at exit"));
+	log_event(NULL, WORKER_PANICKED, "at exit");
 	return latch_wait(&sink_entered, WAIT_MS) ? 0 : -ETIMEDOUT;
 }
 

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "harness.h"
+#include "journal.h"
 #include "ktvblk.h"
-#include "record.h"
 
 #define INSTANCE_FIELD KTVBLK_FIELD_INSTANCE_ID
 #define STOP_FIELD KTVBLK_FIELD_STOP_FD
@@ -64,16 +64,21 @@ static size_t field_count(const struct event_info *info)
 }
 
 /* An argument that can be told from the others. */
-static uint64_t argument(const struct event_info *info, size_t i)
+static struct log_arg argument(const struct event_info *info, size_t i)
 {
+	struct log_arg arg = { .has = true };
+
 	switch (info->fields[i].format) {
 	case FMT_TEXT:
-		return (uint64_t)(uintptr_t) "some text";
+		arg.text = "some text";
+		break;
 	case FMT_REQ:
-		return VIRTIO_BLK_T_FLUSH;
+		arg.number = VIRTIO_BLK_T_FLUSH;
+		break;
 	default:
-		return 1000 + i;
+		arg.number = 1000 + i;
 	}
+	return arg;
 }
 
 static const char *argument_text(const struct event_info *info, size_t i,
@@ -101,10 +106,8 @@ static struct log_entry entry_of(int event, const struct identity *id)
 		.site = { "src/lib/some.c", "some_function", 321 },
 	};
 
-	for (size_t i = 0; i < LOG_ARGS_MAX; i++)
-		entry.args[i] = NO_VALUE;
 	for (size_t i = 0; i < field_count(&event_table[event]); i++)
-		entry.args[i] = argument(&event_table[event], i);
+		entry.args.of[i] = argument(&event_table[event], i);
 	return entry;
 }
 
@@ -339,18 +342,55 @@ START_TEST(what_has_no_value_is_left_out)
 	const struct identity id = new_identity("root");
 	struct log_entry entry = entry_of(EVENT_RESET_TIMED_OUT, &id);
 
-	for (size_t i = 1; i < LOG_ARGS_MAX; i++)
-		entry.args[i] = NO_VALUE;
+	fill_RESET_TIMED_OUT(&entry.args, 1000, "yes", NOTHING, NOTHING,
+			     NOTHING, NOTHING, NOTHING);
 	record_format(&record, &entry);
 	ck_assert_field(KTVBLK_FIELD_TIMEOUT_MS, "1000");
-	ck_assert_ptr_null(field(KTVBLK_FIELD_FENCED));
-	ck_assert_ptr_null(field(KTVBLK_FIELD_SECTOR));
-	ck_assert_ptr_nonnull(strstr(record.message, " [timeout_ms=1000]"));
+	ck_assert_field(KTVBLK_FIELD_FENCED, "yes");
+	ck_assert_uint_eq(record.n_fields, 12);
+	ck_assert_ptr_nonnull(
+		strstr(record.message, " [timeout_ms=1000 fenced=yes]"));
 
-	entry.args[0] = NO_VALUE;
+	fill_RESET_TIMED_OUT(&entry.args, 1000, "yes", only_if(false, 1),
+			     only_if(true, 0), NOTHING, NOTHING,
+			     only_if(true, EIO));
 	record_format(&record, &entry);
-	ck_assert_uint_eq(record.n_fields, 10);
-	ck_assert_ptr_null(strchr(record.message, '['));
+	ck_assert_ptr_null(field(KTVBLK_FIELD_REQ_TYPE));
+	ck_assert_field(KTVBLK_FIELD_SECTOR, "0");
+	ck_assert_field("ERRNO", "5");
+	disk_id_unref(id.disk);
+}
+END_TEST
+
+/* Absent is no number: whatever a guest has written, it is told. */
+START_TEST(every_number_is_told)
+{
+	/* What 1.0 left out, ends, and one bit in each place. */
+	uint64_t numbers[3 + 64] = { UINT64_C(0x9d3be85f1a6c7247), 0,
+				     UINT64_MAX };
+	const struct identity id = new_identity(NULL);
+	char text[32];
+
+	for (size_t i = 0; i < 64; i++)
+		numbers[3 + i] = UINT64_C(1) << i;
+	for (int event = 0; event < EVENT_COUNT; event++) {
+		const struct event_info *info = &event_table[event];
+		struct log_entry entry = entry_of(event, &id);
+
+		for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+			snprintf(text, sizeof(text), "%" PRIu64, numbers[i]);
+			for (size_t j = 0; j < field_count(info); j++)
+				if (info->fields[j].format != FMT_TEXT)
+					entry.args.of[j].number = numbers[i];
+			record_format(&record, &entry);
+			for (size_t j = 0; j < field_count(info); j++)
+				if (info->fields[j].format == FMT_DEC)
+					ck_assert_field(info->fields[j].key,
+							text);
+			ck_assert_uint_eq(record.n_fields,
+					  9 + field_count(info));
+		}
+	}
 	disk_id_unref(id.disk);
 }
 END_TEST
@@ -360,19 +400,16 @@ START_TEST(numbers_are_whole_and_zero_is_a_number)
 	const struct identity id = new_identity(NULL);
 	struct log_entry entry = entry_of(EVENT_FEATURES_NOT_OFFERED, &id);
 
-	entry.args[0] = UINT64_MAX - 1;
-	entry.args[1] = 0;
-	entry.args[2] = 0xabcdef;
+	fill_FEATURES_NOT_OFFERED(&entry.args, UINT64_MAX, 0, 0xabcdef);
 	record_format(&record, &entry);
-	ck_assert_field(KTVBLK_FIELD_DRIVER_FEATURES, "0xfffffffffffffffe");
+	ck_assert_field(KTVBLK_FIELD_DRIVER_FEATURES, "0xffffffffffffffff");
 	ck_assert_field(KTVBLK_FIELD_DEVICE_FEATURES, "0");
 	ck_assert_field(KTVBLK_FIELD_NOT_OFFERED, "0xabcdef");
 
 	entry = entry_of(EVENT_READ_FAILED, &id);
-	entry.args[0] = UINT64_MAX - 1;
-	entry.args[1] = EIO;
+	fill_READ_FAILED(&entry.args, UINT64_MAX, EIO);
 	record_format(&record, &entry);
-	ck_assert_field(KTVBLK_FIELD_SECTOR, "18446744073709551614");
+	ck_assert_field(KTVBLK_FIELD_SECTOR, "18446744073709551615");
 	ck_assert_field("ERRNO", "5");
 	disk_id_unref(id.disk);
 }
@@ -415,7 +452,7 @@ START_TEST(what_does_not_fit_is_cut)
 	struct log_entry entry = entry_of(EVENT_WORKER_PANICKED, &id);
 
 	memset(text, 'p', sizeof(text) - 1);
-	entry.args[0] = (uint64_t)(uintptr_t)text;
+	fill_WORKER_PANICKED(&entry.args, text);
 	record_format(&record, &entry);
 	ck_assert_uint_lt(record.used, sizeof(record.text));
 	ck_assert_uint_le(record.n_fields, LOG_FIELDS_MAX);
@@ -518,7 +555,7 @@ TEST_PROGRAM("record", message_ids_are_those_of_the_header,
 	     records_of_no_device_carry_none,
 	     the_identity_is_called_as_promised,
 	     the_disk_is_named_where_the_vmm_named_it,
-	     what_has_no_value_is_left_out,
+	     what_has_no_value_is_left_out, every_number_is_told,
 	     numbers_are_whole_and_zero_is_a_number, request_types_have_names,
 	     the_longest_name_is_not_cut, what_does_not_fit_is_cut,
 	     who_is_stuck_is_told_where, no_record_tells_an_address)
