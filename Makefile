@@ -389,4 +389,5 @@ FORCE:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
-	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) $(HELP_OBJ) $(TEST_OBJ))
+	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
+	$(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(HELP_OBJ) $(TEST_OBJ))

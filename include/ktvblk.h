@@ -267,6 +267,17 @@ int ktvblk_set_worker_cpus(struct ktvblk_dev *dev, const uint32_t *cpus,
 			   size_t n_cpus);
 
 /*
+ * What each worker runs first, on its own thread, before it serves: for whatever
+ * a VMM wants of a thread that serves a disk, its scheduling, control group,
+ * memory policy. From the next start; NULL: nothing. It may call whatever is
+ * marked [any], and, as an op of the storage, may block: then the disk is not
+ * served. userdata must be there as long as guest memory. [device]
+ *   -EINVAL  dev NULL
+ */
+int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
+			   void *userdata);
+
+/*
  * A guest's access at a byte offset into the device's window (section 4.2.2).
  * Registers answer 4-byte accesses only: other reads give all ones, other
  * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
@@ -280,6 +291,15 @@ void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 		      size_t len);
 void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
 		       const void *data, size_t len);
+
+/*
+ * Tell the worker to stop, as a reset does, and return at once: the write of 0 to
+ * Status that has to follow counts its budget from here, so that many devices
+ * can share one. Until then the device answers its registers and serves nothing.
+ * No effect on a device without a worker, nor again. [device]
+ *   -EINVAL  NULL
+ */
+int ktvblk_request_reset(struct ktvblk_dev *dev);
 
 /*
  * Eventfds that stay the same for the device's life and belong to it: do not
@@ -340,13 +360,22 @@ enum ktvblk_state {
 	KTVBLK_STATE_STALLED = 3, /* a request is older than stall_warn_ms */
 	KTVBLK_STATE_WEDGED = 4, /* an earlier worker has not come back yet */
 	KTVBLK_STATE_NEEDS_RESET = 5, /* only the guest's reset helps */
-	KTVBLK_STATE_STOPPING = 6 /* after ktvblk_request_stop() */
+	KTVBLK_STATE_STOPPING = 6 /* after ktvblk_request_stop(), or _reset() */
 };
 
-/* What the device is doing. [device]
+/* What the device is doing. [any]
  *   -EINVAL  NULL
  */
 int ktvblk_get_state(const struct ktvblk_dev *dev);
+
+/*
+ * An eventfd to which 1 is added whenever the state may have changed: a VMM that
+ * polls it and then asks ktvblk_get_state() need not read records. That a
+ * request has stalled is found, and told, by the thread that sends the records.
+ * It belongs to the device, as ktvblk_kick_fd(). [any]
+ *   -EINVAL  NULL
+ */
+int ktvblk_state_fd(const struct ktvblk_dev *dev);
 
 /* Its name in lower case, or "unknown". A constant. [any] */
 const char *ktvblk_state_name(int state);
@@ -361,7 +390,7 @@ struct ktvblk_identity {
 
 /*
  * size is sizeof(*ret_identity); what a later library adds is cut, what this
- * one does not know is zeroed. [device]
+ * one does not know is zeroed. [any]
  *   -EINVAL  NULL, or size too small
  */
 int ktvblk_get_identity(const struct ktvblk_dev *dev,

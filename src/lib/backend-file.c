@@ -85,9 +85,10 @@ static void file_release(void *userdata)
 	struct file *file = (struct file *)userdata;
 
 	close(file->fd); /* may block: FUSE, NFS */
+	pthread_cleanup_push(free, file);
 	if (file->release)
 		file->release(file->userdata);
-	free(file);
+	pthread_cleanup_pop(1);
 }
 
 /* 0 with *ret_read_only, or why this descriptor will not do. */

@@ -43,9 +43,11 @@ struct ktvblk_backend *ktvblk_backend_ref(struct ktvblk_backend *backend)
 struct ktvblk_backend *ktvblk_backend_unref(struct ktvblk_backend *backend)
 {
 	if (backend && refs_put(&backend->refs)) {
+		/* It may end the thread. */
+		pthread_cleanup_push(free, backend);
 		if (backend->ops.release)
 			backend->ops.release(backend->userdata);
-		free(backend);
+		pthread_cleanup_pop(1);
 	}
 	return NULL;
 }

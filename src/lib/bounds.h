@@ -44,10 +44,17 @@
 #define BUDGET_MS_MAX 3600000u
 #define STOP_ATTEMPTS 4u
 #define STATUS_CAS_ATTEMPTS 4u
-#define DROP_STACK_BYTES (1u << 20) /* only what is used counts */
+
+/* Stacks: of threads that run callbacks, and of ktvblk-drop, which runs none. */
+#define THREAD_STACK_BYTES (512u << 10)
+#define DROP_STACK_BYTES (128u << 10)
 #define GATE_GRACE_NS UINT64_C(20000000)
+#define OVERSLEPT_NS UINT64_C(5000000) /* behind a deadline: nobody ran */
+#define LOOK_AGAIN_NS UINT64_C(20000000) /* then, once */
+#define LATE_LOOK_NS UINT64_C(2000000) /* where it was past before */
 #define RELEASE_GRACE_NS UINT64_C(20000000)
 #define LOG_STOP_NS UINT64_C(20000000)
+#define TELLING_NS UINT64_C(20000000)
 
 /* Records. */
 #define STALL_WARN_MS_DEFAULT 5000u

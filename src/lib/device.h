@@ -7,9 +7,9 @@
  * session of the moment. No worker ever touches it.
  *
  * Who may call what, from where:
- *   the VMM's device lock   everything in mmio, status, queue, device and pause,
- *                           but what is listed next
- *   any thread, no lock     is_paused, kick_fd, irq_fd, get_stats, the stats
+ *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle
+ *                           and pause, but what is listed next
+ *   any thread, no lock     state.c, is_paused, kick_fd, irq_fd, the stats
  *   the worker              session, drain, io, request, virtqueue, throttle
  *   any thread of ours      counters, identity, journal, gate, ports, watch
  *   ktvblk-log              record, watch_scan, watch_locate
@@ -25,18 +25,19 @@ struct ktvblk_dev {
 	struct disk_id *disk_id;
 	struct ports *ports;
 	struct ktvblk_stats *stats;
-	struct ktvblk_backend *backend;
 	uint64_t features; /* offered */
 	uint16_t queue_size_max;
 	uint32_t reset_timeout_ms;
 	uint32_t destroy_timeout_ms;
 
 	/* the VMM's */
-	struct ktvblk_mem *mem;
+	struct holdings *holdings; /* NULL: let go, the end is near */
 	cpu_set_t cpus;
 	bool has_cpus;
-	uint64_t stop_requested_ns; /* 0: not yet */
-	bool handed_over; /* mem and backend are the session's to drop */
+	void (*init)(void *userdata);
+	void *init_data;
+	_Atomic uint64_t stop_requested_ns; /* 0: not yet */
+	_Atomic uint64_t reset_requested_ns; /* 0: no */
 
 	/* the register file */
 	uint32_t device_features_sel;
@@ -46,8 +47,17 @@ struct ktvblk_dev {
 	struct queue_config queue; /* latched by the session at DRIVER_OK */
 	uint32_t config_generation;
 
+	pthread_mutex_t session_lock; /* of the pointer, for state.c */
 	struct session *session; /* never NULL */
+	struct session *spare; /* the next one; NULL: see next_session() */
+	struct pages pages; /* of the last session, for the next */
 };
+
+/* 0 or -errno. */
+int device_make_session(struct ktvblk_dev *dev, struct session **ret_session);
+
+/* Of a device without a worker; takes one that is not whole. */
+void device_free(struct ktvblk_dev *dev);
 
 /* A write of 0 to Status (section 2.4). */
 void device_reset(struct ktvblk_dev *dev);

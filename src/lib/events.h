@@ -19,6 +19,7 @@
 enum event_flags {
 	EV_LIMITED = 1, /* a guest can provoke it: rate-limited */
 	EV_STUCK = 2, /* say where the worker is stuck */
+	EV_RETIRED = 4, /* made by earlier versions only, and still explained */
 };
 
 enum field_format {
@@ -113,29 +114,32 @@ X(STOP_GAVE_UP, LOG_ERR, 0,                                                    \
 X(DESTROY_PANICKED, LOG_ERR, 0,                                                \
   "destroyed; its worker had ended by itself", TEXT(PANIC))                    \
 X(DESTROY_TIMED_OUT, LOG_WARNING, EV_STUCK,                                    \
-  "destroyed, but its worker is stuck in storage and was left behind; "        \
-  "memory and descriptors it uses stay until its call ends; "                  \
+  "destroyed, but a thread of it did not come back and was left behind; "      \
+  "memory and descriptors it uses stay until it does; "                        \
   "look at the storage and at the kernel log", LEFT_FIELDS)                    \
 X(DESTROY_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                              \
-  "destroyed, but its worker is stuck and no thread could be had to wait "     \
-  "for it; it cleans up by itself", LEFT_FIELDS)                               \
+  "destroyed, but its worker did not come back and no thread could be had "    \
+  "to wait for it; it cleans up by itself", LEFT_FIELDS)                       \
 X(DESTROY_HELPER_DISCONNECTED, LOG_ERR, 0,                                     \
   "destroyed, but its worker could not be waited for; it cleans up by itself", \
   LEFT_FIELDS)                                                                 \
+X(DESTROY_STILL_WEDGED, LOG_WARNING, 0,                                        \
+  "destroyed, while what an earlier reset left behind is still out; memory "   \
+  "and descriptors it uses stay until its call ends")                          \
 X(RESET_PANICKED, LOG_ERR, 0,                                                  \
   "reset; its worker had ended by itself", TEXT(PANIC))                        \
 X(RESET_TIMED_OUT, LOG_WARNING, EV_STUCK,                                      \
-  "reset, but its worker is stuck in storage and was left behind; the disk "   \
-  "serves again when its call ends", LEFT_FIELDS)                              \
+  "reset, but its worker did not come back and was left behind; the disk "     \
+  "serves again when it does", LEFT_FIELDS)                                    \
 X(RESET_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                                \
-  "reset, but its worker is stuck and no thread could be had to wait for "     \
-  "it; the disk serves again when its call ends", LEFT_FIELDS)                 \
+  "reset, but its worker did not come back and no thread could be had to "     \
+  "wait for it; the disk serves again when it does", LEFT_FIELDS)              \
 X(RESET_HELPER_DISCONNECTED, LOG_ERR, 0,                                       \
   "reset, but its worker could not be waited for; the disk serves again "      \
   "when it ends", LEFT_FIELDS)                                                 \
 X(RECLAIMED, LOG_NOTICE, 0,                                                    \
   "the worker left behind has ended and all it held is free", DEC(STUCK_MS))   \
-X(RESET_FAILED, LOG_ERR, EV_LIMITED,                                           \
+X(RESET_FAILED, LOG_ERR, EV_RETIRED,                                           \
   "reset without what a new start needs; reset again", TEXT(STEP), ERRNO)      \
 /* a worker's life */                                                          \
 X(START_FAILED, LOG_ERR, EV_LIMITED,                                           \

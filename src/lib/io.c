@@ -61,14 +61,14 @@ static uint64_t prepare(struct session *session, struct cursor at,
 {
 	const struct request *request = &session->request;
 
-	if (!session->bounce)
+	if (!session->pages.bounce)
 		return request_map(request, at, session->mem, iov,
 				   IOV_BATCH_MAX, ret_n_iov);
 	*ret_n_iov = 1;
-	iov[0].iov_base = session->bounce;
+	iov[0].iov_base = session->pages.bounce;
 	iov[0].iov_len = MIN(left, (uint64_t)BOUNCE_BYTES);
 	if (request->type == VIRTIO_BLK_T_OUT &&
-	    !request_copy_in(request, at, session->mem, session->bounce,
+	    !request_copy_in(request, at, session->mem, session->pages.bounce,
 			     iov[0].iov_len))
 		return 0;
 	return iov[0].iov_len;
@@ -131,9 +131,9 @@ static enum transfer_end transfer(struct session *session, uint64_t offset,
 			n = -EIO; /* no storage moves more than it was given */
 		if (n < 0 || (n == 0 && !in))
 			return refuse(session, n, moved);
-		if (in && session->bounce &&
+		if (in && session->pages.bounce &&
 		    !request_copy_out(request, at, session->mem,
-				      session->bounce, (uint64_t)n))
+				      session->pages.bounce, (uint64_t)n))
 			return TRANSFER_FAILED;
 		cursor_advance(request, &at, (uint64_t)n);
 		moved += (uint64_t)n;

@@ -17,6 +17,7 @@
 
 #include "journal.h"
 #include "ktvblk.h"
+#include "thread.h"
 #include "util.h"
 
 struct sink {
@@ -264,7 +265,7 @@ static int start_thread(void)
 	/* The one before has only to return. */
 	if (logger.joinable)
 		pthread_join(logger.thread, NULL);
-	r = thread_start(&logger.thread, NULL, log_main, NULL);
+	r = thread_start(&logger.thread, log_main, NULL);
 	logger.running = logger.joinable = r == 0;
 	/* The one before may have ended while it was to look again. */
 	logger.rescan = true;

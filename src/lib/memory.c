@@ -93,9 +93,11 @@ struct ktvblk_mem *ktvblk_mem_ref(struct ktvblk_mem *mem)
 struct ktvblk_mem *ktvblk_mem_unref(struct ktvblk_mem *mem)
 {
 	if (mem && refs_put(&mem->refs)) {
+		/* It may end the thread. */
+		pthread_cleanup_push(free, mem);
 		if (mem->release)
 			mem->release(mem->userdata);
-		free(mem);
+		pthread_cleanup_pop(1);
 	}
 	return NULL;
 }

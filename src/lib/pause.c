@@ -19,19 +19,6 @@ static void wake_worker(struct ktvblk_dev *dev)
 		log_event(&dev->session->id, PAUSE_KICK_FAILED, -r);
 }
 
-static void count_on(struct ktvblk_dev *dev)
-{
-	/* seq_cst, before the kick: the worker reads the kick, then this. */
-	atomic_fetch_add(&dev->ports->pause, 1);
-	ports_changed(dev->ports);
-}
-
-static void set_parked_fd(struct ports *ports, int fd)
-{
-	__attribute__((cleanup(closep), unused)) int old =
-		atomic_exchange(&ports->parked_fd, fd);
-}
-
 int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 {
 	int fd = -1, r;
@@ -43,15 +30,12 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 		if (fd < 0)
 			return -errno;
 	}
-	/* Before the request, or the worker could park and find nobody. */
-	set_parked_fd(dev->ports, fd);
-	if (!ports_pause_wanted(dev->ports))
-		count_on(dev);
+	r = ports_pause(dev->ports, fd);
 	/* Asked again, too: the kick before may have failed. */
 	wake_worker(dev);
-	if (!atomic_load(&dev->ports->workers))
+	if (!atomic_load(&dev->ports->workers) &&
+	    !atomic_load(&dev->ports->orphans))
 		log_event(&dev->session->id, PAUSE_NO_WORKER);
-	r = ports_tell_parked(dev->ports);
 	if (r < 0)
 		log_event(&dev->session->id, PARKED_FD_FAILED, -r);
 	return 0;
@@ -103,8 +87,7 @@ int ktvblk_resume(struct ktvblk_dev *dev)
 		return -EINVAL;
 	if (!ports_pause_wanted(dev->ports))
 		return 0;
-	set_parked_fd(dev->ports, -1);
-	count_on(dev);
+	ports_resume(dev->ports);
 	wake_worker(dev);
 	return 1;
 }

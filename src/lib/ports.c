@@ -2,43 +2,42 @@
 
 /* See ports.h. All accesses are seq_cst: none is on the request path. */
 
+#include <poll.h>
 #include <sys/eventfd.h>
 
+#include "bounds.h"
 #include "ports.h"
 #include "util.h"
 
 int ports_new(struct ports **ret_ports)
 {
 	struct ports *ports = calloc(1, sizeof(*ports));
+	int *const fds[] = { &ports->kick_fd, &ports->irq_fd,
+			     &ports->state_fd };
 	int r;
 
 	if (!ports)
 		return -ENOMEM;
 	atomic_init(&ports->refs, 1);
-	atomic_init(&ports->parked_fd, -1);
-	ports->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (ports->kick_fd < 0) {
+	ports->parked_fd = -1;
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		*fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (*fds[i] >= 0)
+			continue;
 		r = -errno;
-		goto fail_ports;
-	}
-	ports->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (ports->irq_fd < 0) {
-		r = -errno;
-		goto fail_kick;
+		while (i--)
+			close(*fds[i]);
+		free(ports);
+		return r;
 	}
 	*ret_ports = ports;
 	return 0;
-
-fail_kick:
-	close(ports->kick_fd);
-fail_ports:
-	free(ports);
-	return r;
 }
 
 struct ports *ports_ref(struct ports *ports)
 {
-	refs_get(&ports->refs);
+	if (ports)
+		refs_get(&ports->refs);
 	return ports;
 }
 
@@ -48,8 +47,8 @@ void ports_unref(struct ports *ports)
 		return;
 	close(ports->kick_fd);
 	close(ports->irq_fd);
-	if (ports->parked_fd >= 0)
-		close(ports->parked_fd);
+	close(ports->state_fd);
+	closep(&ports->parked_fd);
 	free(ports);
 }
 
@@ -57,6 +56,12 @@ void ports_changed(struct ports *ports)
 {
 	atomic_fetch_add(&ports->changes, 1);
 	futex_wake(&ports->changes, INT_MAX);
+}
+
+void ports_state_changed(struct ports *ports)
+{
+	/* Full means readable: the VMM will look. */
+	eventfd_signal(ports->state_fd);
 }
 
 void ports_wait(struct ports *ports, uint32_t seen, uint64_t deadline_ns)
@@ -74,20 +79,90 @@ bool ports_are_paused(const struct ports *ports)
 	const uint32_t workers = atomic_load(&ports->workers);
 	const uint32_t pause = atomic_load(&ports->pause);
 
-	return workers == 0 || (workers == 1 && (pause & 1) &&
-				atomic_load(&ports->parked) == pause &&
-				atomic_load(&ports->orphans) == 0);
+	return atomic_load(&ports->orphans) == 0 &&
+	       (workers == 0 || (workers == 1 && (pause & 1) &&
+				 atomic_load(&ports->parked) == pause));
 }
 
-int ports_tell_parked(struct ports *ports)
+/*
+ * Bounded: whoever holds it does so for a few instructions, unless it is stopped
+ * just there, and then a pause told too late is the lesser evil.
+ */
+static bool begin_telling(struct ports *ports)
+{
+	return gate_enter_until(&ports->telling, now_ns() + TELLING_NS);
+}
+
+static void end_telling(struct ports *ports, bool entered)
+{
+	if (entered)
+		gate_leave(&ports->telling);
+}
+
+/* Only the VMM's side changes it, one at a time. */
+static void count_on(struct ports *ports)
+{
+	/* seq_cst, before the kick: the worker reads the kick, then this. */
+	atomic_fetch_add(&ports->pause, 1);
+	ports_changed(ports);
+}
+
+static int tell(int fd)
+{
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
+
+	/* Full means readable: who looks is told. */
+	return poll(&room, 1, 0) == 1 ? eventfd_signal(fd) : -EAGAIN;
+}
+
+/* With `telling` held. */
+static int tell_if_paused(struct ports *ports)
 {
 	__attribute__((cleanup(closep))) int fd = -1;
 
 	if (!ports_are_paused(ports))
 		return 0;
-	/* Whoever takes it out tells it, so it is told once. */
-	fd = atomic_exchange(&ports->parked_fd, -1);
-	return fd >= 0 ? eventfd_signal(fd) : 0;
+	fd = ports->parked_fd;
+	ports->parked_fd = -1;
+	return fd >= 0 ? tell(fd) : 0;
+}
+
+int ports_pause(struct ports *ports, int fd)
+{
+	__attribute__((cleanup(closep), unused)) int old;
+	const bool entered = begin_telling(ports);
+	int r;
+
+	/* Before the request, or the worker could park and find nobody. */
+	old = ports->parked_fd;
+	ports->parked_fd = fd;
+	if (!ports_pause_wanted(ports))
+		count_on(ports);
+	r = tell_if_paused(ports);
+	end_telling(ports, entered);
+	return r;
+}
+
+void ports_resume(struct ports *ports)
+{
+	__attribute__((cleanup(closep), unused)) int old;
+	const bool entered = begin_telling(ports);
+
+	old = ports->parked_fd;
+	ports->parked_fd = -1;
+	count_on(ports);
+	end_telling(ports, entered);
+	ports_state_changed(ports);
+}
+
+int ports_tell_parked(struct ports *ports)
+{
+	int r;
+
+	gate_enter(&ports->telling);
+	r = tell_if_paused(ports);
+	gate_leave(&ports->telling);
+	return r;
 }
 
 void ports_worker_comes(struct ports *ports)
@@ -100,20 +175,40 @@ void ports_worker_comes(struct ports *ports)
 	atomic_fetch_add(&ports->workers, 1);
 }
 
+static void fewer(struct ports *ports)
+{
+	ports_tell_parked(ports);
+	ports_changed(ports);
+	ports_state_changed(ports);
+}
+
 void ports_worker_gone(struct ports *ports)
 {
 	atomic_fetch_sub(&ports->workers, 1);
-	ports_tell_parked(ports);
-	ports_changed(ports);
+	fewer(ports);
 }
 
 void ports_orphan_comes(struct ports *ports)
 {
+	atomic_fetch_add(&ports->remains, 1);
 	atomic_fetch_add(&ports->orphans, 1);
+	ports_state_changed(ports);
+}
+
+void ports_worker_left(struct ports *ports)
+{
+	/* Behind ports_orphan_comes(): at no time is there nobody. */
+	atomic_fetch_sub(&ports->workers, 1);
 }
 
 void ports_orphan_gone(struct ports *ports)
 {
 	atomic_fetch_sub(&ports->orphans, 1);
-	ports_worker_gone(ports);
+	fewer(ports);
+}
+
+void ports_remains_gone(struct ports *ports)
+{
+	atomic_fetch_sub(&ports->remains, 1);
+	ports_changed(ports);
 }

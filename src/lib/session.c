@@ -7,10 +7,10 @@
 #include <linux/virtio_ring.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/timerfd.h>
 
 #include "session.h"
+#include "thread.h"
 #include "util.h"
 #include "worker.h"
 
@@ -55,22 +55,6 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 	return epoll_ctl(session->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
-static void *map_pages(size_t bytes)
-{
-	void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	return pages == MAP_FAILED ? NULL : pages;
-}
-
-/* Returns NULL, takes NULL. */
-static void *unmap_pages(void *pages, size_t bytes)
-{
-	if (pages)
-		munmap(pages, bytes);
-	return NULL;
-}
-
 /* What the start can fail at, in order; the name of the step, or NULL. */
 static const char *take_resources(struct session *session)
 {
@@ -91,15 +75,7 @@ static const char *take_resources(struct session *session)
 				   session->disk.stall_warn_ms * NSEC_PER_MSEC);
 	if (!session->watch)
 		return "watch";
-	session->drop_stack = map_pages(DROP_STACK_BYTES);
-	if (!session->drop_stack)
-		return "stack";
-	if (!session->disk.zero_copy) {
-		session->bounce = map_pages(BOUNCE_BYTES);
-		if (!session->bounce)
-			return "buffer";
-	}
-	return NULL;
+	return pages_map(&session->pages, session->disk.zero_copy);
 }
 
 static void give_back_resources(struct session *session)
@@ -109,9 +85,36 @@ static void give_back_resources(struct session *session)
 	session->epoll_fd = session->timer_fd = -1;
 	watch_unref(session->watch);
 	session->watch = NULL;
-	session->drop_stack =
-		unmap_pages(session->drop_stack, DROP_STACK_BYTES);
-	session->bounce = unmap_pages(session->bounce, BOUNCE_BYTES);
+}
+
+/* Kept in the pages that it is about. */
+struct unmapping {
+	struct log_job job;
+	struct pages pages;
+};
+
+static void unmap(struct log_job *job)
+{
+	struct pages pages = container_of(job, struct unmapping, job)->pages;
+
+	pages_unmap(&pages);
+}
+
+void session_unmap_later(struct pages *pages)
+{
+	struct unmapping *unmapping = (struct unmapping *)pages->drop_stack;
+
+	if (!unmapping)
+		return;
+	unmapping->job.run = unmap;
+	pages_take(&unmapping->pages, pages);
+	log_run_later(&unmapping->job);
+}
+
+struct session *session_ref(struct session *session)
+{
+	refs_get(&session->refs);
+	return session;
 }
 
 void session_unref(struct session *session)
@@ -120,6 +123,7 @@ void session_unref(struct session *session)
 		return;
 	closep(&session->stop_fd);
 	give_back_resources(session);
+	session_unmap_later(&session->pages);
 	ports_unref(session->ports);
 	ktvblk_stats_unref(session->stats);
 	disk_id_unref(session->id.disk);
@@ -129,19 +133,32 @@ void session_unref(struct session *session)
 
 static void latch(struct session *session, const struct session_start *start)
 {
-	session->mem = ktvblk_mem_ref(start->mem);
-	session->backend = ktvblk_backend_ref(start->backend);
+	session->holdings = holdings_ref(start->holdings);
+	session->mem = start->holdings->mem;
+	session->backend = start->holdings->backend;
 	session->vq = (struct virtqueue){
-		.mem = start->mem,
+		.mem = session->mem,
 		.ring = start->ring,
 		.event_idx = start->features >> VIRTIO_RING_F_EVENT_IDX & 1,
 		.indirect = start->features >> VIRTIO_RING_F_INDIRECT_DESC & 1,
 	};
-	if (start->mem)
+	if (session->mem)
 		virtqueue_map(&session->vq);
+	session->init = start->init;
+	session->init_data = start->init_data;
 	session->has_cpus = start->cpus != NULL;
 	if (start->cpus)
 		session->cpus = *start->cpus;
+}
+
+void session_renew(struct session *session)
+{
+	atomic_store(&session->status, 0);
+	atomic_store(&session->interrupt_status, 0);
+	if (session->started)
+		return; /* and never again */
+	atomic_store(&session->stop, false);
+	eventfd_drain(session->stop_fd);
 }
 
 int session_start(struct session *session, const struct session_start *start)
@@ -158,17 +175,17 @@ int session_start(struct session *session, const struct session_start *start)
 	ports_worker_comes(session->ports);
 	if (atomic_load(&session->ports->orphans))
 		log_event(&session->id, WAITING_FOR_ORPHAN);
-	r = thread_start(&session->thread, NULL, worker_main, session);
+	r = thread_start(&session->thread, worker_main, session);
 	if (r == 0) {
-		session->has_thread = true;
+		session->has_thread = session->started = true;
+		ports_state_changed(session->ports);
 		return 0;
 	}
 	step = "thread";
 	ports_worker_gone(session->ports);
-	atomic_fetch_sub(&session->refs, 1);
-	/* Never the last: the device has its own. */
-	session->mem = ktvblk_mem_unref(session->mem);
-	session->backend = ktvblk_backend_unref(session->backend);
+	/* Neither is the last: the device has its own. */
+	session_unref(session);
+	session_release(session);
 fail:
 	log_event(&session->id, START_FAILED, step, -r);
 	give_back_resources(session);
@@ -210,6 +227,7 @@ void session_needs_reset(struct session *session)
 	/* The worker only ever adds this bit: see status.c. */
 	atomic_fetch_or(&session->status, VIRTIO_CONFIG_S_NEEDS_RESET);
 	session_raise(session, VIRTIO_MMIO_INT_CONFIG);
+	ports_state_changed(session->ports);
 }
 
 void session_unthrottle(struct session *session)
@@ -233,23 +251,13 @@ void session_request_ended(struct session *session)
 		  (now_ns() - request.since_ns) / NSEC_PER_MSEC);
 }
 
-void session_record_reclaimed(const struct session *session)
-{
-	log_event(&session->id, RECLAIMED,
-		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
-}
-
 void session_release(struct session *session)
 {
-	/* First the storage: its calls may use the memory. */
-	session->backend = ktvblk_backend_unref(session->backend);
-	session->mem = ktvblk_mem_unref(session->mem);
-	session_release_handover(session);
-	session->bounce = unmap_pages(session->bounce, BOUNCE_BYTES);
-}
+	struct holdings *holdings = session->holdings;
 
-void session_release_handover(struct session *session)
-{
-	ktvblk_backend_unref(atomic_exchange(&session->handover_backend, NULL));
-	ktvblk_mem_unref(atomic_exchange(&session->handover_mem, NULL));
+	session->holdings = NULL;
+	session->mem = NULL;
+	session->backend = NULL;
+	pages_idle(&session->pages);
+	holdings_unref(holdings);
 }

@@ -3,14 +3,14 @@
 #define KTVBLK_SESSION_H
 
 /*
- * One life of the device between two resets, and the unit of fencing: a worker
- * is bound to one session and touches nothing of another. The device holds one
- * reference, the worker's thread the other; a worker that is left behind keeps
- * its session, and with it all it may still use.
+ * One life of the queue between its start and its stop, and the unit of
+ * fencing: a worker is bound to one session and touches nothing of another. The
+ * device holds one reference, the worker's thread the other; a worker that is
+ * left behind keeps its session, and with it all it may still use.
  *
  * Who writes what: the device's side (under the VMM's lock) before the worker
  * starts and after it was joined; the worker in between, with the gate held.
- * Both sides, atomically: status, interrupt_status, stop, fate, the handover.
+ * Both sides, atomically: status, interrupt_status, stop, fate.
  */
 
 #include <pthread.h>
@@ -21,8 +21,10 @@
 #include "backend.h"
 #include "counters.h"
 #include "gate.h"
+#include "holdings.h"
 #include "identity.h"
 #include "journal.h"
+#include "pages.h"
 #include "polling.h"
 #include "ports.h"
 #include "request.h"
@@ -44,8 +46,8 @@ struct disk_config {
 /* How the worker's end and the device's patience met: the last to come acts. */
 enum fate {
 	FATE_RUNNING,
-	FATE_ENDED, /* the worker did its last act */
-	FATE_ORPHANED, /* left behind: ktvblk-drop joins it */
+	FATE_ENDED, /* the worker did its last act, but its thread may be there */
+	FATE_ORPHANED, /* left behind: ktvblk-drop joins it, and cleans up */
 	FATE_DETACHED, /* left behind: it cleans up by itself */
 };
 
@@ -60,9 +62,6 @@ struct session {
 	_Atomic uint32_t interrupt_status;
 	_Atomic bool stop;
 	_Atomic uint32_t fate;
-	/* References that a destroyed device leaves for the worker to drop. */
-	_Atomic(struct ktvblk_mem *) handover_mem;
-	_Atomic(struct ktvblk_backend *) handover_backend;
 
 	struct gate gate;
 	/* Set with the gate held, or, past its grace, without: so atomic. */
@@ -73,9 +72,11 @@ struct session {
 	int epoll_fd; /* these two: -1 before the start */
 	int timer_fd;
 
-	struct ktvblk_mem *mem; /* NULL: none was bound */
-	struct ktvblk_backend *backend;
-	unsigned char *bounce; /* NULL: zero-copy */
+	/* From the start to the worker's end; the two are what is in it. */
+	struct holdings *holdings;
+	const struct ktvblk_mem *mem; /* NULL: none was bound */
+	const struct ktvblk_backend *backend;
+	struct pages pages;
 	struct watch *watch;
 	struct virtqueue vq;
 	struct throttle throttle;
@@ -87,18 +88,18 @@ struct session {
 	cpu_set_t cpus;
 	bool has_cpus;
 	pthread_t thread;
-	bool has_thread; /* one to be joined */
-	bool left_behind; /* one that may still be there, but is not ours */
+	_Atomic bool has_thread; /* one to be joined */
+	bool started; /* it had one */
+	void (*init)(void *userdata); /* the VMM's, before anything else */
+	void *init_data;
 	bool gate_held; /* by the worker; its own note */
 	const char *panic; /* how the worker ended by itself; NULL: it did not */
 	uint64_t stuck_since_ns;
 	/* For ktvblk-drop: see teardown.c. */
-	void *drop_stack;
 	pthread_t reaper;
-	struct log_job reaped;
+	struct log_job job;
 	struct gate untold; /* held until the record of the wedge is made */
 	bool throttle_lost; /* its balance could not be had when revoked */
-	struct log_job job;
 };
 
 /*
@@ -108,20 +109,25 @@ struct session {
 int session_new(struct disk_id *disk_id, const struct disk_config *disk,
 		struct ports *ports, struct ktvblk_stats *stats,
 		struct session **ret_session);
+struct session *session_ref(struct session *session);
 void session_unref(struct session *session);
+
+/* Begin anew without another one, which cannot fail; see device_reset(). */
+void session_renew(struct session *session);
 
 /* What a start takes from the device of that moment. */
 struct session_start {
-	struct ktvblk_mem *mem;
-	struct ktvblk_backend *backend;
+	struct holdings *holdings; /* the session takes a reference */
 	struct queue_config ring;
 	uint64_t features; /* negotiated */
 	const cpu_set_t *cpus; /* NULL: inherit */
+	void (*init)(void *userdata); /* NULL: none */
+	void *init_data;
 };
 
 /*
  * Latch the ring and start the worker, once; 0, or -errno with a record, and
- * then the session holds nothing more than before.
+ * then the session has no more than it had before, but for its pages.
  */
 int session_start(struct session *session, const struct session_start *start);
 
@@ -151,13 +157,10 @@ void session_unthrottle(struct session *session);
 /* The request in service has ended; if it had been found stalled, say so. */
 void session_request_ended(struct session *session);
 
-/* What was stuck is free, and since when it was. */
-void session_record_reclaimed(const struct session *session);
+/* On the log thread, as that may block; of a session's or a device's. */
+void session_unmap_later(struct pages *pages);
 
-/* Release storage, memory and buffer, and what was handed over; may block. */
+/* Let storage, memory and buffer go; may block, or end the thread. */
 void session_release(struct session *session);
-
-/* The last of that alone; also while a worker left behind does the former. */
-void session_release_handover(struct session *session);
 
 #endif

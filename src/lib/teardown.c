@@ -7,12 +7,16 @@
  *                                               ktvblk-drop, which joins it
  *
  * A clean end creates no thread and makes no record. The worker and we each set
- * `fate` when we are through with the other; see worker_finish().
+ * `fate` when we are through with the other; see worker_finish(). A worker that
+ * is through with us has not ended before the kernel says so: the destructors
+ * of thread-local data and the kernel's own work for a thread that exits come
+ * behind, and can wait for the storage as well as any call.
  */
 
 #include <linux/virtio_blk.h>
 
 #include "teardown.h"
+#include "thread.h"
 #include "util.h"
 #include "worker.h"
 
@@ -60,9 +64,30 @@ static int join_until(pthread_t thread, uint64_t deadline_ns)
 /* On the log thread: the reaper has only to return; then its stack goes. */
 static void reaped(struct log_job *job)
 {
-	struct session *session = container_of(job, struct session, reaped);
+	struct session *session = container_of(job, struct session, job);
 
 	pthread_join(session->reaper, NULL);
+	ports_remains_gone(session->ports);
+	session_unref(session);
+}
+
+/* What was left behind has ended: the next worker may begin. */
+static void orphan_ended(struct session *session)
+{
+	/* The record of the wedge comes before the one of its end. */
+	gate_enter(&session->untold);
+	gate_leave(&session->untold);
+	/* It may have counted when that was forbidden already. */
+	session_unthrottle(session);
+	ports_orphan_gone(session->ports);
+	log_event(&session->id, RECLAIMED,
+		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
+}
+
+void session_end_detached(struct session *session)
+{
+	orphan_ended(session);
+	ports_remains_gone(session->ports);
 	session_unref(session);
 }
 
@@ -72,13 +97,10 @@ static void *reaper_main(void *arg)
 	struct session *session = (struct session *)arg;
 
 	pthread_setname_np(pthread_self(), "ktvblk-drop");
-	/* The record of the wedge comes before the one of its end. */
-	gate_enter(&session->untold);
-	gate_leave(&session->untold);
 	pthread_join(session->thread, NULL);
-	session_record_reclaimed(session);
-	session->reaped.run = reaped;
-	log_run_later(&session->reaped);
+	orphan_ended(session);
+	session->job.run = reaped;
+	log_run_later(&session->job);
 	return NULL;
 }
 
@@ -88,20 +110,25 @@ static void *reaper_main(void *arg)
  */
 static int start_reaper(struct session *session)
 {
-	pthread_attr_t attr;
-	int r = -EINVAL;
+	return thread_start_on(&session->reaper, session->pages.drop_stack,
+			       DROP_STACK_BYTES, reaper_main, session);
+}
 
-	if (session->drop_stack) {
-		pthread_attr_init(&attr);
-		pthread_attr_setstack(&attr, session->drop_stack,
-				      DROP_STACK_BYTES);
-		r = thread_start(&session->reaper, &attr, reaper_main, session);
-		pthread_attr_destroy(&attr);
-	}
-	/* Or the program's thread-local data leave no room on it. */
-	if (r == -EINVAL)
-		r = thread_start(&session->reaper, NULL, reaper_main, session);
-	return r;
+/*
+ * The deadline may have passed while nobody ran, the worker as little as we: the
+ * process was stopped, or the machine. Then look once more. Where it had passed
+ * before we came a look has to be short, as there may be many of us.
+ */
+static int join_worker(struct session *session, uint64_t deadline_ns)
+{
+	const bool late = now_ns() >= deadline_ns;
+	int error = join_until(session->thread, deadline_ns);
+	uint64_t now = now_ns();
+
+	if (error == ETIMEDOUT && (late || now - deadline_ns >= OVERSLEPT_NS))
+		error = join_until(session->thread,
+				   now + (late ? LATE_LOOK_NS : LOOK_AGAIN_NS));
+	return error;
 }
 
 /* The worker is gone and joined; its reference is ours. */
@@ -152,15 +179,16 @@ static void record_left(struct session *session, const struct stop_how *how,
 		     only_if(error != 0, (uint64_t)error));
 }
 
-/* Nobody will join the worker: it drops its own reference. */
-static void detach(struct session *session)
+/*
+ * Nobody will join the worker: it cleans up itself, unless it was through
+ * already. What its thread does behind that nobody will know.
+ */
+static void detach(struct session *session, bool ended)
 {
 	pthread_detach(session->thread);
-	if (atomic_exchange(&session->fate, FATE_DETACHED) != FATE_ENDED)
-		return;
-	/* It ended in between and left that to us. */
-	session_record_reclaimed(session);
-	session_unref(session);
+	if (atomic_exchange(&session->fate, FATE_DETACHED) == FATE_ENDED ||
+	    ended)
+		session_end_detached(session);
 }
 
 static enum ktvblk_outcome leave_behind(struct session *session,
@@ -168,25 +196,23 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 {
 	struct watch_request request = { 0 };
 	enum ktvblk_outcome outcome = KTVBLK_TIMED_OUT;
-	bool fenced;
+	bool fenced, ended;
 
-	if (session->watch)
-		request = watch_snapshot(session->watch);
 	session->stuck_since_ns = now_ns();
 	fenced = shut_gate(session, how->deadline_ns + GATE_GRACE_NS);
+	/* Behind the gate, where nothing begins any more. */
+	if (session->watch)
+		request = watch_snapshot(session->watch);
 	if (session->disk.zero_copy && request.busy &&
 	    request.type != VIRTIO_BLK_T_FLUSH)
 		fenced = false;
-	/* Before fate, behind which the worker takes it back. */
-	ports_orphan_comes(session->ports);
-	if (atomic_exchange(&session->fate, FATE_ORPHANED) == FATE_ENDED) {
-		/* It just made it: it has only to return. */
-		atomic_fetch_sub(&session->ports->orphans, 1);
-		pthread_join(session->thread, NULL);
+	ended = atomic_exchange(&session->fate, FATE_ORPHANED) == FATE_ENDED;
+	if (ended && !join_until(session->thread, now_ns() + LOOK_AGAIN_NS))
 		return joined(session, how);
-	}
+	ports_orphan_comes(session->ports);
+	if (!ended)
+		ports_worker_left(session->ports);
 	session->has_thread = false;
-	session->left_behind = true;
 	gate_enter(&session->untold);
 	if (error) {
 		outcome = KTVBLK_HELPER_DISCONNECTED;
@@ -198,14 +224,14 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 	record_left(session, how, &request, fenced, outcome, error);
 	gate_leave(&session->untold);
 	if (outcome != KTVBLK_TIMED_OUT)
-		detach(session);
+		detach(session, ended);
 	return outcome;
 }
 
 static enum ktvblk_outcome join_or_leave(struct session *session,
 					 const struct stop_how *how)
 {
-	const int error = join_until(session->thread, how->deadline_ns);
+	const int error = join_worker(session, how->deadline_ns);
 
 	if (!error)
 		return joined(session, how);
@@ -220,28 +246,8 @@ enum ktvblk_outcome session_stop(struct session *session,
 				   : KTVBLK_JOINED;
 }
 
-/* Drop what is handed over and cannot block; true: that is all of it. */
-static bool drop_at_once(struct session *session)
-{
-	struct ktvblk_mem *mem = atomic_load(&session->handover_mem);
-	struct ktvblk_backend *backend =
-		atomic_load(&session->handover_backend);
-
-	if (backend && !backend->ops.release)
-		atomic_store(&session->handover_backend,
-			     ktvblk_backend_unref(backend));
-	else if (backend && refs_put_not_last(&backend->refs))
-		atomic_store(&session->handover_backend, NULL);
-	if (mem && !mem->release)
-		atomic_store(&session->handover_mem, ktvblk_mem_unref(mem));
-	else if (mem && refs_put_not_last(&mem->refs))
-		atomic_store(&session->handover_mem, NULL);
-	return !atomic_load(&session->handover_backend) &&
-	       !atomic_load(&session->handover_mem);
-}
-
 /* A thread in the worker's place whose only act is the last one. */
-static void *release_main(void *arg)
+static void *drop_main(void *arg)
 {
 	struct session *session = (struct session *)arg;
 
@@ -252,59 +258,102 @@ static void *release_main(void *arg)
 	return NULL;
 }
 
-static void release_later(struct log_job *job)
+/* The session is to have a last act again. */
+static void take_over(struct session *session, struct holdings **holdings)
 {
-	struct session *session = container_of(job, struct session, job);
-
-	session_release_handover(session);
-	session_record_reclaimed(session);
-	session_unref(session);
-}
-
-int session_start_release(struct session *session)
-{
-	int r;
-
-	if (session->has_thread || drop_at_once(session))
-		return 0;
-	/* Its thread, fate and watch are still the one's on its way out. */
-	if (session->left_behind)
-		return -EBUSY;
-	if (!session->watch)
-		session->watch = watch_new(&session->id, UINT64_MAX);
+	session->started = true;
+	session->holdings = *holdings;
+	*holdings = NULL;
 	refs_get(&session->refs);
 	atomic_store(&session->fate, FATE_RUNNING);
 	ports_worker_comes(session->ports);
-	r = thread_start(&session->thread, NULL, release_main, session);
-	if (r == 0) {
-		session->has_thread = true;
-		return 0;
-	}
+}
+
+static void hand_back(struct session *session, struct holdings **holdings)
+{
 	ports_worker_gone(session->ports);
+	*holdings = session->holdings;
+	session->holdings = NULL;
 	session_unref(session); /* never the last: the caller has one */
+}
+
+int session_start_drop(struct session *session, struct holdings **holdings)
+{
+	int r;
+
+	/* Only to tell where it is, so it can do without. */
+	if (!session->watch)
+		session->watch = watch_new(&session->id, UINT64_MAX);
+	take_over(session, holdings);
+	r = thread_start(&session->thread, drop_main, session);
+	if (r == 0)
+		session->has_thread = true;
+	else
+		hand_back(session, holdings);
 	return r;
 }
 
-enum ktvblk_outcome session_drop_handover(struct session *session,
-					  const struct stop_how *how)
+static void drop_later(struct log_job *job)
+{
+	worker_finish(container_of(job, struct session, job));
+}
+
+/* Until the last act was done; false: not in time. */
+static bool await_end(struct session *session, uint64_t deadline_ns)
+{
+	struct ports *ports = session->ports;
+
+	for (;;) {
+		const uint32_t seen = atomic_load(&ports->changes);
+
+		if (atomic_load(&session->fate) == FATE_ENDED)
+			return true;
+		if (now_ns() >= deadline_ns)
+			return false;
+		ports_wait(ports, seen, deadline_ns);
+	}
+}
+
+/* No thread is to be had: then the log thread has to do it. */
+static enum ktvblk_outcome drop_by_log_thread(struct session *session,
+					      struct holdings **holdings,
+					      const struct stop_how *how)
 {
 	const struct watch_request nothing = { 0 };
-	const int r = session_start_release(session);
+
+	take_over(session, holdings);
+	session->stuck_since_ns = now_ns();
+	session->job.run = drop_later;
+	log_run_later(&session->job);
+	if (!await_end(session, how->deadline_ns)) {
+		gate_enter(&session->untold);
+		ports_orphan_comes(session->ports);
+		if (atomic_exchange(&session->fate, FATE_DETACHED) !=
+		    FATE_ENDED) {
+			ports_worker_left(session->ports);
+			record_left(session, how, &nothing, true,
+				    KTVBLK_TIMED_OUT, 0);
+			gate_leave(&session->untold);
+			return KTVBLK_TIMED_OUT;
+		}
+		ports_orphan_gone(session->ports);
+		ports_remains_gone(session->ports);
+		gate_leave(&session->untold);
+	}
+	session_unref(session);
+	return KTVBLK_JOINED;
+}
+
+enum ktvblk_outcome session_drop(struct session *session,
+				 struct holdings **holdings,
+				 const struct stop_how *how)
+{
 	struct stop_how this_how = *how;
 
-	if (r < 0) {
-		record_left(session, how, &nothing, true,
-			    KTVBLK_HELPER_SPAWN_FAILED, -r);
-		refs_get(&session->refs);
-		session->stuck_since_ns = now_ns();
-		session->job.run = release_later;
-		log_run_later(&session->job);
-		return KTVBLK_HELPER_SPAWN_FAILED;
-	}
-	if (!session->has_thread)
-		return KTVBLK_JOINED;
 	/* A thread made just now gets a moment, also of a spent budget. */
 	this_how.deadline_ns =
 		MAX(how->deadline_ns, now_ns() + RELEASE_GRACE_NS);
-	return join_or_leave(session, &this_how);
+	if (session_start_drop(session, holdings) == 0)
+		return join_or_leave(session, &this_how);
+	return drop_by_log_thread(session, holdings, &this_how);
 }

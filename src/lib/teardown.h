@@ -2,7 +2,35 @@
 #ifndef KTVBLK_TEARDOWN_H
 #define KTVBLK_TEARDOWN_H
 
-/* Ending a session within a budget, whatever its worker is stuck in. */
+/*
+ * Ending a session within a budget, whatever its worker is stuck in.
+ *
+ * Where a thread of the VMM's can wait in reset, the stop of a queue, destroy,
+ * request_stop, request_reset, pause and new, and for how long:
+ *
+ *   join of a worker     the deadline; 20 ms more where the process did not run
+ *                        when that passed, and where the worker has done its last
+ *                        act and its thread is on its way out
+ *   gate of a session    20 ms behind the deadline
+ *   join of ktvblk-drop  never: the log thread does it
+ *   a release without a  the deadline, 20 ms if that is past: a thread of its own
+ *   worker               runs it, or else the log thread
+ *   what a reset left    the deadline, and only for memory that is about to be
+ *   behind               free; not for its worker
+ *   parking a worker     pause(): its timeout
+ *   telling a pause      20 ms; see ports.h
+ *   the log thread       20 ms, in the last device's destroy; its lock and those
+ *                        of the watch are held for copies only
+ *   eventfds             never: they do not block
+ *   the storage's size   new(): as long as capacity() takes; not asked if the
+ *                        configuration has it
+ *   memory               reset and stop take and give back none. The others may,
+ *                        and wait if the kernel's lock of the address space is
+ *                        kept by a page fault that hangs; see README, Limits
+ *
+ * Nobody on these ways closes the storage, runs a release callback, reads procfs,
+ * calls libsystemd, maps or unmaps.
+ */
 
 #include "session.h"
 
@@ -23,15 +51,24 @@ struct stop_how {
 enum ktvblk_outcome session_stop(struct session *session,
 				 const struct stop_how *how);
 
-/*
- * Where no worker runs that would: drop the references handed over. Where one
- * is the last that may block, so a thread does it, to be joined as a worker is.
- * 0, or -errno if there was none to be had.
- */
-int session_start_release(struct session *session);
+/* Was the worker seen to end, so that nothing of the session is left? */
+static inline bool stop_is_clean(enum ktvblk_outcome outcome)
+{
+	return outcome == KTVBLK_JOINED || outcome == KTVBLK_PANICKED;
+}
 
-/* For destroy, behind session_stop(): the same, and wait for that thread. */
-enum ktvblk_outcome session_drop_handover(struct session *session,
-					  const struct stop_how *how);
+/*
+ * A thread that lets *holdings go, which are the session's from then on: for
+ * what may block where no worker is left to do it. The session has no thread.
+ * 0, or -errno and nothing has changed.
+ */
+int session_start_drop(struct session *session, struct holdings **holdings);
+
+/*
+ * The same for destroy, with whatever can be had, and wait for it: how it ended.
+ */
+enum ktvblk_outcome session_drop(struct session *session,
+				 struct holdings **holdings,
+				 const struct stop_how *how);
 
 #endif

@@ -111,22 +111,6 @@ static inline int cancel_disable(void)
 	__attribute__((cleanup(cancel_restorep), unused))                      \
 	const int scoped_cancel_ = cancel_disable()
 
-/*
- * The VMM's signals are not for our threads. attr may be NULL. 0 or -errno.
- */
-static inline int thread_start(pthread_t *thread, const pthread_attr_t *attr,
-			       void *(*main)(void *), void *arg)
-{
-	sigset_t all, before;
-	int r;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(thread, attr, main, arg);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -r;
-}
-
 static inline void closep(int *fd)
 {
 	if (*fd >= 0)

@@ -142,12 +142,15 @@ static bool park(struct session *session)
 		 * All done to guest memory is seen by who sees this store; with
 		 * the gate, as a revoked worker must not speak for its heir.
 		 */
-		if (atomic_exchange(&ports->parked, pause) != pause)
+		if (atomic_exchange(&ports->parked, pause) != pause) {
 			ports_changed(ports);
+			ports_state_changed(ports);
+		}
+		/* Without it: what is told may be in the VMM's way. */
+		session_leave(session);
 		r = ports_tell_parked(ports);
 		if (r < 0)
 			log_event(&session->id, PARKED_FD_FAILED, -r);
-		session_leave(session);
 		ports_wait(ports, seen, 0);
 		if (!session_enter(session))
 			return false;
@@ -296,41 +299,55 @@ static void run(struct session *session)
 	}
 }
 
-void worker_finish(struct session *session)
+/* Nobody else's code runs in here. */
+static void last_act(void *arg)
 {
+	struct session *session = (struct session *)arg;
 	struct ports *ports = ports_ref(session->ports);
 
-	if (session->gate_held)
-		session_leave(session);
-	session_release(session);
 	if (session->watch)
 		watch_leave(session->watch);
 	/*
 	 * Pairs with the exchanges in teardown.c: whoever comes second knows
-	 * of the other. With FATE_ENDED set a session that was left behind may
-	 * be freed, but for the last case.
+	 * of the other. But for the last case the session may be freed now.
 	 */
 	switch (atomic_exchange(&session->fate, FATE_ENDED)) {
 	case FATE_RUNNING:
 		ports_worker_gone(ports);
 		break;
-	case FATE_ORPHANED:
-		ports_orphan_gone(ports);
-		break;
 	case FATE_DETACHED:
-		ports_orphan_gone(ports);
-		session_record_reclaimed(session);
-		session_unref(session);
+		session_end_detached(session);
 		break;
 	}
 	ports_unref(ports);
 }
 
+void worker_finish(struct session *session)
+{
+	if (session->gate_held)
+		session_leave(session);
+	/* A release callback may end the thread as well. */
+	pthread_cleanup_push(last_act, session);
+	session_release(session);
+	pthread_cleanup_pop(1);
+}
+
+/* Outlives the session, on the stack of its thread. */
+struct ending {
+	struct session *session;
+	bool begun;
+};
+
 /* The thread ends by pthread_exit(), out of a backend's op or of ours. */
 static void ended_abnormally(void *arg)
 {
-	struct session *session = (struct session *)arg;
+	struct ending *ending = (struct ending *)arg;
+	struct session *session = ending->session;
 
+	/* Out of a release callback, further below. */
+	if (ending->begun)
+		return;
+	ending->begun = true;
 	session_request_ended(session);
 	if (session->gate_held || session_enter(session)) {
 		session->panic = PANIC_UNKNOWN;
@@ -341,18 +358,26 @@ static void ended_abnormally(void *arg)
 	worker_finish(session);
 }
 
-void *worker_main(void *arg)
+static void serve_life(struct session *session)
 {
-	struct session *session = (struct session *)arg;
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	watch_enter(session->watch);
-	pthread_cleanup_push(ended_abnormally, session);
 	place(session);
+	if (session->init && !stopping(session))
+		session->init(session->init_data);
 	await_predecessor(session);
 	if (session_enter(session))
 		run(session);
+}
+
+void *worker_main(void *arg)
+{
+	struct ending ending = { .session = (struct session *)arg };
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	watch_enter(ending.session->watch);
+	pthread_cleanup_push(ended_abnormally, &ending);
+	serve_life(ending.session);
+	ending.begun = true;
+	worker_finish(ending.session);
 	pthread_cleanup_pop(0);
-	worker_finish(session);
 	return NULL;
 }

@@ -169,9 +169,10 @@ static void restart(struct rig *rig)
 	rig_start(rig);
 }
 
-static void reset_without_fds(struct rig *rig)
+static void destroy_behind_reset(struct rig *rig)
 {
-	without_fds(rig, rig_reset);
+	hang_reset(rig);
+	destroy(rig);
 }
 
 /*
@@ -406,13 +407,13 @@ const struct provoked device_events[] = {
 	  LEFT "|ERRNO=11" STUCK),
 	EV(DESTROY_HELPER_DISCONNECTED, destroy_itself,
 	  LEFT "|ERRNO=35"),
+	EV(DESTROY_STILL_WEDGED, destroy_behind_reset, ""),
 	EV(RESET_PANICKED, panic_reset, PANIC),
 	EV(RESET_TIMED_OUT, hang_reset, LEFT STUCK),
 	EV(RESET_HELPER_SPAWN_FAILED, hang_reset_no_threads,
 	  LEFT "|ERRNO=11" STUCK),
 	EV(RESET_HELPER_DISCONNECTED, reset_no_join, LEFT "|ERRNO=22"),
 	EV(RECLAIMED, reclaim, "KTVBLK_STUCK_MS=*"),
-	EV(RESET_FAILED, reset_without_fds, "KTVBLK_STEP=session|ERRNO=24"),
 	EV(START_FAILED, fail_to_start, "KTVBLK_STEP=epoll|ERRNO=24"),
 	EV(PLACEMENT_FAILED, misplace, "KTVBLK_CPU=5000|ERRNO=22"),
 	EV(WAITING_FOR_ORPHAN, restart, ""),

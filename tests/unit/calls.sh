@@ -24,11 +24,14 @@ __pthread_register_cancel __pthread_unregister_cancel __sched_cpucount
 __sigsetjmp __stack_chk_fail __udivmodti4 __udivti3 __umodti3
 # Fail for a wrong argument only, and theirs are constants: a clock, a signal
 # mask, a state; or a lock, a condition, attributes that were initialised.
-clock_gettime pthread_attr_destroy pthread_attr_init pthread_cond_broadcast
+clock_gettime pthread_attr_destroy pthread_attr_init
+pthread_attr_setstacksize pthread_cond_broadcast
 pthread_cond_init pthread_cond_signal pthread_condattr_destroy
 pthread_condattr_init pthread_condattr_setclock pthread_mutex_destroy
 pthread_mutex_init pthread_mutex_lock pthread_mutex_unlock pthread_once
-pthread_setcancelstate pthread_sigmask sigfillset
+pthread_setcancelstate pthread_sigmask sigdelset sigfillset
+# Fails where memory is locked; then that stays.
+madvise
 # Always succeed.
 free getpid gettid pthread_equal pthread_self sched_yield
 # Of a thread that is ours and has not been joined or detached before.

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include "thread.h"
 #include "wedge.h"
 
 static _Atomic unsigned int allocations;
@@ -185,9 +186,8 @@ static void bare_open(struct bare *bare)
 	ck_assert_ptr_ne(bare->pages, MAP_FAILED);
 	bare->pages[0] = 1;
 	latch_init(&bare->end);
-	ck_assert_int_eq(thread_start(&bare->log, NULL, bare_log, bare), 0);
-	ck_assert_int_eq(thread_start(&bare->worker, NULL, bare_worker, bare),
-			 0);
+	ck_assert_int_eq(thread_start(&bare->log, bare_log, bare), 0);
+	ck_assert_int_eq(thread_start(&bare->worker, bare_worker, bare), 0);
 }
 
 /* How long that takes: all of it, or all but the second thread. */

@@ -292,7 +292,8 @@ START_TEST(the_config_and_its_strings_are_copied)
 	rig_start(&rig);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_GET_ID, 0, 20), 0);
 	ck_assert_mem_eq(rig_at(&rig, RIG_DATA), "12345678901234567890", 20);
-	ck_assert_int_eq(ktvblk_set_memory(rig.dev, rig.dev->mem), -EBUSY);
+	ck_assert_int_eq(ktvblk_set_memory(rig.dev, rig.dev->holdings->mem),
+			 -EBUSY);
 	expect_text(recorder_wait(&rec, KTVBLK_MESSAGE_MEMORY_ALREADY_SET),
 		    "KTVBLK_DISK", "vdx");
 	rig_close(&rig);
@@ -369,11 +370,11 @@ START_TEST(set_mem_twice_keeps_first_instance_and_emits_warn)
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 	ck_assert_int_eq(ktvblk_mem_new(rig.regions, 1, NULL, NULL, &other), 0);
 	for (int i = 1; i <= 2; i++) {
-		struct ktvblk_mem *const first = rig.dev->mem;
+		struct ktvblk_mem *const first = rig.dev->holdings->mem;
 		const struct kept_record *record;
 
 		ck_assert_int_eq(ktvblk_set_memory(rig.dev, other), -EBUSY);
-		ck_assert_ptr_eq(rig.dev->mem, first);
+		ck_assert_ptr_eq(rig.dev->holdings->mem, first);
 		ck_assert_uint_eq(other->refs, 1);
 		record = recorder_wait_n(&rec,
 					 KTVBLK_MESSAGE_MEMORY_ALREADY_SET, i);
@@ -395,7 +396,7 @@ START_TEST(bad_arguments_are_refused)
 
 	rig_open(&rig, &(struct rig_options){ .no_memory = true });
 	ck_assert_int_eq(ktvblk_set_memory(rig.dev, NULL), -EINVAL);
-	ck_assert_ptr_null(rig.dev->mem);
+	ck_assert_ptr_null(rig.dev->holdings->mem);
 	ck_assert_int_eq(ktvblk_set_worker_cpus(NULL, &cpu, 1), -EINVAL);
 	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, NULL, 1), -EINVAL);
 	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, &cpu, 0), 0);

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "thread.h"
 #include "harness.h"
 #include "recorder.h"
 #include "rig.h"
@@ -67,8 +68,7 @@ static void guest_start(struct guest *guest, uint32_t type, uint64_t features)
 	guest->kick_fd = dup(ktvblk_kick_fd(guest->rig.dev));
 	ck_assert_int_ge(guest->kick_fd, 0);
 	rig_chain(&guest->rig, 0, type, 0, 0);
-	ck_assert_int_eq(thread_start(&guest->thread, NULL, guest_main, guest),
-			 0);
+	ck_assert_int_eq(thread_start(&guest->thread, guest_main, guest), 0);
 	wait_progress(guest, 1000);
 }
 

@@ -11,7 +11,7 @@
 
 /* wrap: malloc calloc free mmap munmap eventfd epoll_create1 epoll_ctl */
 /* wrap: epoll_wait timerfd_create timerfd_settime open read write close */
-/* wrap: fcntl fstat ioctl preadv pread pwritev fdatasync syscall */
+/* wrap: fcntl fstat ioctl poll preadv pread pwritev fdatasync syscall */
 /* wrap: pthread_create pthread_clockjoin_np pthread_getaffinity_np */
 /* wrap: pthread_setaffinity_np pthread_setname_np pthread_attr_setstack */
 /* wrap: pthread_cond_wait pthread_cond_timedwait sd_journal_sendv */
@@ -52,6 +52,20 @@ WRAP(ssize_t, pread, (int fd, void *to, size_t n, off_t at), (fd, to, n, at), 0,
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at), 0, -1)
 WRAP(int, fdatasync, (int fd), (fd), 0, -1)
+
+int __real_poll(struct pollfd *fds, nfds_t n, int timeout);
+int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout);
+
+static struct fault poll_fault;
+
+/* The tests' own waiting has no descriptors. */
+int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+	return n && fault_hits(&poll_fault, fds->fd)
+		       ? -1
+		       : __real_poll(fds, n, timeout);
+}
+
 WRAP(int, pthread_getaffinity_np,
      (pthread_t thread, size_t size, cpu_set_t *set), (thread, size, set), 0,
      pthread_getaffinity_np_fault.when.error)
@@ -482,6 +496,7 @@ static const struct call {
 	CALL(close, false, EIO, EINTR),
 	CALL(fcntl, true, EMFILE, EBADF),
 	CALL(fstat, false, EIO, EOVERFLOW),
+	CALL(poll, false, EINTR, ENOMEM),
 	CALL(ioctl, false, EIO, ENOTTY),
 	CALL(preadv, true, EINTR, EIO),
 	CALL(pread, true, EINTR, EIO),

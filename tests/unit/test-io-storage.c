@@ -429,7 +429,7 @@ START_TEST(storage_without_a_flush_op_flushes_well)
 
 	start(&f, _i, 0);
 	rig_reset(&f.rig);
-	f.rig.dev->backend->ops.flush = NULL;
+	f.rig.dev->holdings->backend->ops.flush = NULL;
 	rig_start(&f.rig);
 	ck_assert_int_eq(rig_request(&f.rig, T_FLUSH, 0, 0), OK);
 	check_used_len(&f, 1);

@@ -173,9 +173,9 @@ START_TEST(a_new_reference_gets_the_thread_that_hangs)
 	before = created;
 	ck_assert_int_eq(log_ref(), 0);
 	ck_assert_uint_eq(created, before);
-	log_event(&id, RESET_FAILED, "step", EIO);
+	log_event(&id, START_FAILED, "step", EIO);
 	recorder_go_on(&rec);
-	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
+	recorder_wait(&rec, KTVBLK_MESSAGE_START_FAILED);
 	ck_assert_int_eq(log_thread(), tid);
 	log_unref(far_away());
 	tear_down();

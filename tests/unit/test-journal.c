@@ -222,10 +222,10 @@ START_TEST(a_record_in_the_queue_keeps_its_disk)
 
 	set_up();
 	hang();
-	log_event(&gone, RESET_FAILED, "step", ENOMEM);
+	log_event(&gone, START_FAILED, "step", ENOMEM);
 	disk_id_unref(gone.disk);
 	recorder_go_on(&rec);
-	r = recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
+	r = recorder_wait(&rec, KTVBLK_MESSAGE_START_FAILED);
 	ck_assert_str_eq(kept_field(r, "KTVBLK_DISK"), "gone");
 	tear_down();
 }
@@ -368,7 +368,7 @@ START_TEST(a_count_nobody_wants_to_hear_is_kept)
 	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	journal_answer = 0;
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_ERR), 0);
-	log_event(&id, RESET_FAILED, "step", ENOMEM);
+	log_event(&id, START_FAILED, "step", ENOMEM);
 	ck_assert_int_eq(recorder_count(&journal, NULL), 1);
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_INFO), 0);
 	log_event(&id, RECLAIMED, 1);
@@ -458,10 +458,10 @@ START_TEST(only_records_of_the_level_are_made)
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_ERR), 0);
 	log_event(&id, RECLAIMED, 1);
 	log_event(&id, CAPACITY_BELOW_SECTOR, 1, 512);
-	log_event(&id, RESET_FAILED, "step", EIO);
+	log_event(&id, START_FAILED, "step", EIO);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 3);
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_EMERG), 0);
-	log_event(&id, RESET_FAILED, "step", EIO);
+	log_event(&id, START_FAILED, "step", EIO);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 3);
 	tear_down();
 }

@@ -47,16 +47,17 @@ START_TEST(the_eventfds_are_non_blocking_and_closed_with_the_last_reference)
 {
 	const unsigned int fds = count_fds();
 	struct ports *ports = new_ports();
-	const int both[] = { ports->kick_fd, ports->irq_fd };
+	const int all[] = { ports->kick_fd, ports->irq_fd, ports->state_fd };
 
-	ck_assert_int_ne(both[0], both[1]);
-	for (int i = 0; i < 2; i++) {
-		ck_assert(fcntl(both[i], F_GETFL) & O_NONBLOCK);
-		ck_assert(fcntl(both[i], F_GETFD) & FD_CLOEXEC);
-		ck_assert_uint_eq(take(both[i]), 0);
+	ck_assert_int_ne(all[0], all[1]);
+	ck_assert_int_ne(all[1], all[2]);
+	for (int i = 0; i < 3; i++) {
+		ck_assert(fcntl(all[i], F_GETFL) & O_NONBLOCK);
+		ck_assert(fcntl(all[i], F_GETFD) & FD_CLOEXEC);
+		ck_assert_uint_eq(take(all[i]), 0);
 	}
 	ports_unref(ports_ref(ports));
-	ck_assert_uint_eq(count_fds(), fds + 2);
+	ck_assert_uint_eq(count_fds(), fds + 3);
 	ports_unref(ports);
 	ck_assert_uint_eq(count_fds(), fds);
 	ports_unref(NULL);
@@ -68,7 +69,7 @@ START_TEST(what_cannot_be_had_is_said_and_nothing_is_left)
 	const unsigned int fds = count_fds();
 	struct ports *ports = NULL;
 
-	for (unsigned int i = 0; i < 2; i++) {
+	for (unsigned int i = 0; i < 3; i++) {
 		fault_set(&eventfd_fault,
 			  &(struct fault_when){ .error = EMFILE, .skip = i });
 		ck_assert_int_eq(ports_new(&ports), -EMFILE);
@@ -193,6 +194,7 @@ START_TEST(the_last_to_go_tells_and_so_does_one_left_behind)
 	ports->pause = 0;
 	ports_worker_comes(ports);
 	ports_orphan_comes(ports);
+	ports_worker_left(ports);
 	ports->pause = 1;
 	ck_assert_int_eq(ports_tell_parked(ports), 0);
 	ck_assert_uint_eq(take(fd), 0);
@@ -217,7 +219,7 @@ static void *wait_for_change(void *arg)
 START_TEST(a_change_wakes_all_who_wait_for_one)
 {
 	struct ports *ports = new_ports();
-	const uint64_t start = now_ns();
+	const uint64_t start = clock_start();
 	pthread_t threads[3];
 
 	for (int i = 0; i < 3; i++)
@@ -242,12 +244,16 @@ START_TEST(every_coming_and_going_that_matters_is_a_change)
 
 	ports_worker_comes(ports);
 	ports_orphan_comes(ports);
+	ports_worker_left(ports);
 	ck_assert_uint_eq(ports->changes, 0);
 	ports_orphan_gone(ports);
 	ck_assert_uint_eq(ports->changes, 1);
+	ports_remains_gone(ports);
+	ck_assert_uint_eq(ports->changes, 2);
+	ck_assert_uint_eq(ports->remains, 0);
 	ports_worker_comes(ports);
 	ports_worker_gone(ports);
-	ck_assert_uint_eq(ports->changes, 2);
+	ck_assert_uint_eq(ports->changes, 3);
 	ports_unref(ports);
 }
 END_TEST

@@ -6,10 +6,11 @@
  * worker is gone, however fast the resets come.
  */
 
-/* wrap: calloc eventfd munmap */
+/* wrap: calloc malloc eventfd mmap munmap */
 
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <syslog.h>
 
 #include "device.h"
@@ -19,23 +20,11 @@
 WRAP_CALLOC
 WRAP_EVENTFD
 
-int __real_munmap(void *addr, size_t len);
-int __wrap_munmap(void *addr, size_t len);
-
-/* The next unmapping of a buffer, if any, waits for this. */
-static struct latch *_Atomic unmap_go;
-static _Atomic bool unmap_waits;
-
-int __wrap_munmap(void *addr, size_t len)
-{
-	struct latch *go = atomic_exchange(&unmap_go, NULL);
-
-	if (go) {
-		unmap_waits = true;
-		latch_wait(go, WAIT_MS);
-	}
-	return __real_munmap(addr, len);
-}
+WRAP(void *, malloc, (size_t size), (size), 0, NULL)
+WRAP(void *, mmap,
+     (void *addr, size_t len, int prot, int flags, int fd, off_t at),
+     (addr, len, prot, flags, fd, at), 0, MAP_FAILED)
+WRAP(int, munmap, (void *addr, size_t len), (addr, len), 0, -1)
 
 static int read_sector(struct rig *rig)
 {
@@ -239,7 +228,7 @@ START_TEST(resets_in_a_row_are_cheap_and_silent)
 
 	wedge_record(&rec);
 	rig_open(&rig, NULL);
-	start = now_ns();
+	start = clock_start();
 	for (int i = 0; i < 100; i++)
 		rig_reset(&rig);
 	rig_start(&rig);
@@ -286,7 +275,7 @@ START_TEST(a_throttled_worker_is_reset_quickly)
 	rig_avail(&rig, 0);
 	rig_kick(&rig);
 	ck_assert(eventually(rig_counters(&rig).throttled_count == 1));
-	start = now_ns();
+	start = clock_start();
 	rig_reset(&rig);
 	ck_assert_uint_lt(ms_since(start), bound_ms(200));
 	rig_close(&rig);
@@ -306,7 +295,7 @@ START_TEST(a_worker_that_never_runs_dry_is_reset_quickly)
 	rig_open(&rig, &(struct rig_options){ .queue_size = 256 });
 	rig_start(&rig);
 	rig_chain(&rig, 0, 99, 0, 512);
-	start = now_ns();
+	start = clock_start();
 	for (int i = 0; i < 100; i++) {
 		for (int j = 0; j < 256; j++)
 			rig_avail(&rig, 0);
@@ -345,154 +334,186 @@ START_TEST(a_request_that_ends_during_the_reset_is_answered_or_not_at_all)
 END_TEST
 
 /*
- * What is needed for the next session cannot be had
+ * A reset needs nothing that it has not: with a worker stuck in a page fault and
+ * no descriptor left it must not wait, and cannot fail
  */
 
-static void check_reset_failed(struct fault *fault, int error, bool started)
+static void expect_needless_reset(struct rig *rig)
 {
+	struct fault *const faults[] = { &calloc_fault, &malloc_fault,
+					 &eventfd_fault, &mmap_fault,
+					 &munmap_fault };
+	const struct fault_when never = { .error = ENOMEM,
+					  .here = true,
+					  .times = 1000 };
+	unsigned int asked = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
+		fault_set(faults[i], &never);
+	rig_reset(rig);
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+		asked += never.times - faults[i]->left;
+		fault_clear(faults[i]);
+	}
+	ck_assert_uint_eq(asked, 0);
+	ck_assert_uint_eq(rig_status(rig), 0);
+}
+
+START_TEST(a_reset_takes_and_gives_back_nothing)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	wedge_open_idle(&rig, 1000, 0);
+	for (int i = 0; i < 3; i++)
+		expect_needless_reset(&rig);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	for (int i = 0; i < 3; i++)
+		expect_needless_reset(&rig);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
+	rig_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(a_wedged_reset_takes_nothing_and_so_do_those_behind_it)
+{
+	const struct traces before = traces_now();
+	struct recorder rec;
+	struct rig rig;
+	int stop_fd;
+
+	wedge_record(&rec);
+	wedge_open(&rig, 20, 0);
+	wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	stop_fd = rig_identity(&rig).stop_fd;
+	/* But for the thread that waits for the worker. */
+	expect_needless_reset(&rig);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_WEDGED);
+	for (int i = 0; i < 3; i++) {
+		expect_needless_reset(&rig);
+		ck_assert_int_ne(rig_identity(&rig).stop_fd, stop_fd);
+	}
+	/* The start has what the next reset needs. */
+	rig_start(&rig);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_WEDGED);
+	expect_needless_reset(&rig);
+	rig_start(&rig);
+	storage_let_go(rig.storage);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	wedge_close(&rig);
+	recorder_stop(&rec);
+	traces_expect_gone(&before);
+}
+END_TEST
+
+/* Behind a wedge the spare session is gone, and another cannot be had. */
+START_TEST(a_start_that_lacks_the_next_session_asks_for_a_reset)
+{
+	const struct traces before = traces_now();
 	const struct kept_record *record;
 	struct recorder rec;
 	struct rig rig;
 
 	wedge_record(&rec);
-	rig_open(&rig, NULL);
-	if (started) {
-		rig_start(&rig);
-		ck_assert_int_eq(read_sector(&rig), 0);
-	}
-	fault_set(fault, &(struct fault_when){ .error = error, .here = true });
-	rig_reset(&rig);
-	ck_assert(fault_over(fault));
-	record = recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
-	expect_text(record, "KTVBLK_STEP", "session");
-	expect_number(record, "ERRNO", error);
-	ck_assert_int_eq(record->priority, LOG_ERR);
-	ck_assert_uint_eq(rig_status(&rig), VIRTIO_CONFIG_S_NEEDS_RESET);
-	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS), 0);
-	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_CONFIG_GENERATION), 1);
-	ck_assert_uint_eq(rig_irqs(&rig), 0);
-	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_NEEDS_RESET);
-	/* Its worker was stopped all the same, and no step is taken. */
-	ck_assert_int_eq(worker_tid(&rig), 0);
-	ck_assert_int_eq(ktvblk_is_paused(rig.dev), 1);
-	rig_write(&rig, VIRTIO_MMIO_STATUS, S_ACK);
-	ck_assert_uint_eq(rig_status(&rig), VIRTIO_CONFIG_S_NEEDS_RESET);
-
-	rig_reset(&rig);
-	ck_assert_uint_eq(rig_status(&rig), 0);
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-
-	/* And destroyed in that state. */
-	fault_set(fault, &(struct fault_when){ .error = error, .here = true });
-	rig_reset(&rig);
-	rig_close(&rig);
-	recorder_stop(&rec);
-}
-
-START_TEST(a_reset_that_lacks_something_stops_the_worker_and_asks_for_another)
-{
-	const struct traces before = traces_now();
-
-	check_reset_failed(&eventfd_fault, EMFILE, true);
-	check_reset_failed(&calloc_fault, ENOMEM, true);
-	check_reset_failed(&eventfd_fault, ENFILE, false);
-	traces_expect_gone(&before);
-}
-END_TEST
-
-/* Both at once: the worker is stuck, and no next session can be had. */
-static void check_wedged_and_failed(bool reset_again)
-{
-	struct recorder rec;
-	struct rig rig;
-
-	wedge_record(&rec);
 	wedge_open(&rig, 20, 0);
 	wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	rig_reset(&rig);
+	rig_prepare(&rig);
 	fault_set(&eventfd_fault,
 		  &(struct fault_when){ .error = EMFILE, .here = true });
-	rig_reset(&rig);
-	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
-	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
-	ck_assert_uint_eq(rig_status(&rig), VIRTIO_CONFIG_S_NEEDS_RESET);
-	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_WEDGED);
-	if (reset_again) {
-		rig_reset(&rig);
-		rig_start(&rig);
-		ck_assert_int_eq(ktvblk_get_state(rig.dev),
-				 KTVBLK_STATE_WEDGED);
-		storage_let_go(rig.storage);
-		ck_assert_int_eq(read_sector(&rig), 0);
-	} else {
-		ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_JOINED);
-		rig.dev = NULL;
-		ck_assert_uint_eq(rig.ram_released, 0);
-		storage_let_go(rig.storage);
-	}
-	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_START_FAILED);
+	expect_text(record, "KTVBLK_STEP", "session");
+	expect_number(record, "ERRNO", EMFILE);
+	ck_assert_uint_eq(rig_status(&rig), S_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
+	ck_assert(!rig.dev->session->has_thread);
+	expect_needless_reset(&rig);
+	storage_let_go(rig.storage);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
 	wedge_close(&rig);
 	recorder_stop(&rec);
-}
-
-START_TEST(a_wedged_reset_that_lacks_something_recovers_too)
-{
-	const struct traces before = traces_now();
-
-	check_wedged_and_failed(true);
-	check_wedged_and_failed(false);
 	traces_expect_gone(&before);
 }
 END_TEST
 
 /*
- * The same, destroyed while the one left behind is on its way out, its last
- * references dropped already: the two must not clean up the same session.
+ * Many resets, one budget
  */
-START_TEST(a_wedged_reset_that_lacked_something_is_destroyed_at_the_last_moment)
+
+#define MANY 8
+
+START_TEST(resets_that_were_asked_for_share_one_budget)
 {
-	const struct traces before = traces_now();
+	struct rig rigs[MANY];
 	struct recorder rec;
-	struct watch *watch;
-	struct ports *ports;
-	struct latch go;
+	uint64_t start;
+
+	wedge_record(&rec);
+	for (int i = 0; i < MANY; i++) {
+		wedge_open(&rigs[i], 200, 0);
+		wedge(&rigs[i], VIRTIO_BLK_T_IN, 0);
+	}
+	start = clock_start();
+	for (int i = 0; i < MANY; i++) {
+		ck_assert_int_eq(ktvblk_request_reset(rigs[i].dev), 0);
+		ck_assert_int_eq(ktvblk_request_reset(rigs[i].dev), 0);
+		ck_assert_int_eq(ktvblk_get_state(rigs[i].dev),
+				 KTVBLK_STATE_STOPPING);
+	}
+	for (int i = 0; i < MANY; i++)
+		rig_reset(&rigs[i]);
+	ck_assert_uint_ge(ms_since(start), 200);
+	/* Each wedged one may be looked at for another 2 ms. */
+	ck_assert_uint_lt(ms_since(start), bound_ms(200 + 50));
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT, MANY);
+	for (int i = 0; i < MANY; i++) {
+		storage_let_go(rigs[i].storage);
+		rig_start(&rigs[i]);
+		ck_assert_int_eq(read_sector(&rigs[i]), 0);
+		/* The next one has a budget of its own. */
+		ck_assert_int_eq(ktvblk_get_state(rigs[i].dev),
+				 KTVBLK_STATE_RUNNING);
+		wedge_close(&rigs[i]);
+	}
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(a_reset_that_was_asked_for_is_one_that_has_begun)
+{
+	struct recorder rec;
 	struct rig rig;
 
-	latch_init(&go);
+	ck_assert_int_eq(ktvblk_request_reset(NULL), -EINVAL);
 	wedge_record(&rec);
-	wedge_open(&rig, 20, 0);
-	watch = watch_ref(rig.dev->session->watch);
-	ports = ports_ref(rig.dev->ports);
-	wedge(&rig, VIRTIO_BLK_T_IN, 0);
-	fault_set(&eventfd_fault,
-		  &(struct fault_when){ .error = EMFILE, .here = true });
+	wedge_open_idle(&rig, 1000, 0);
+	/* Nothing to stop: no effect. */
+	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
+	ck_assert(eventually(worker_tid(&rig) == 0));
+	ck_assert_uint_eq(rig_status(&rig), S_OK);
 	rig_reset(&rig);
-	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
-	unmap_waits = false;
-	unmap_go = &go;
-	storage_let_go(rig.storage);
-	ck_assert(eventually(atomic_load(&unmap_waits)));
-	ktvblk_destroy(rig.dev);
-	rig.dev = NULL;
-	latch_set(&go);
-	storage_wait_released(rig.storage);
-	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
-	ck_assert(eventually(count_threads("ktvblk") <= 1));
-	ck_assert(eventually(count_threads("ktvblk-drop") == 0));
-	/* One for the worker, one for what the log thread dropped. */
-	recorder_wait_n(&rec, KTVBLK_MESSAGE_RECLAIMED, 2);
-	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED), 2);
-	/* Nobody looks at what is gone, or waits for it. */
-	ck_assert_ptr_ne(watch->next, watch);
-	ck_assert_ptr_null(watch->link);
-	ck_assert_uint_eq(ports->orphans, 0);
-	ck_assert_uint_eq(ports->workers, 0);
-	watch_unref(watch);
-	ports_unref(ports);
-	wedge_close(&rig);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);
+	rig_start(&rig);
+	ck_assert_int_eq(read_sector(&rig), 0);
+	/* Or a destroy. */
+	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
+	ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);
+	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
+	rig_close(&rig);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 	recorder_stop(&rec);
-	traces_expect_gone(&before);
-	latch_destroy(&go);
 }
 END_TEST
 
@@ -562,20 +583,21 @@ START_TEST(rapid_resets_from_another_thread_break_nothing)
 }
 END_TEST
 
-TEST_PROGRAM(
-	"reset", reset_rebuilds_throttle_buckets_changed_balance_survives,
-	reset_rebuilds_throttle_then_stalls_changed_on_first_chain,
-	reset_clears_queue_next_avail, reset_drains_irq_evt_pending_count,
-	reset_clears_interrupt_status,
-	reset_then_reactivate_processes_new_chain, reset_preserves_counters,
-	reset_blocks_post_reset_queue_config,
-	reset_bumps_config_generation_by_exactly_one_each,
-	resets_in_a_row_are_cheap_and_silent,
-	each_session_has_a_stop_eventfd_of_its_own,
-	a_throttled_worker_is_reset_quickly,
-	a_worker_that_never_runs_dry_is_reset_quickly,
-	a_request_that_ends_during_the_reset_is_answered_or_not_at_all,
-	a_reset_that_lacks_something_stops_the_worker_and_asks_for_another,
-	a_wedged_reset_that_lacks_something_recovers_too,
-	rapid_resets_from_another_thread_break_nothing,
-	a_wedged_reset_that_lacked_something_is_destroyed_at_the_last_moment)
+TEST_PROGRAM("reset", reset_rebuilds_throttle_buckets_changed_balance_survives,
+	     reset_rebuilds_throttle_then_stalls_changed_on_first_chain,
+	     reset_clears_queue_next_avail, reset_drains_irq_evt_pending_count,
+	     reset_clears_interrupt_status,
+	     reset_then_reactivate_processes_new_chain,
+	     reset_preserves_counters, reset_blocks_post_reset_queue_config,
+	     reset_bumps_config_generation_by_exactly_one_each,
+	     resets_in_a_row_are_cheap_and_silent,
+	     each_session_has_a_stop_eventfd_of_its_own,
+	     a_throttled_worker_is_reset_quickly,
+	     a_worker_that_never_runs_dry_is_reset_quickly,
+	     a_request_that_ends_during_the_reset_is_answered_or_not_at_all,
+	     a_reset_takes_and_gives_back_nothing,
+	     a_wedged_reset_takes_nothing_and_so_do_those_behind_it,
+	     a_start_that_lacks_the_next_session_asks_for_a_reset,
+	     resets_that_were_asked_for_share_one_budget,
+	     a_reset_that_was_asked_for_is_one_that_has_begun,
+	     rapid_resets_from_another_thread_break_nothing)

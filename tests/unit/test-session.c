@@ -80,7 +80,8 @@ START_TEST(a_new_session_is_at_reset_and_has_a_stop_eventfd)
 	ck_assert_int_eq(session->epoll_fd, -1);
 	ck_assert_int_eq(session->timer_fd, -1);
 	ck_assert(!session->has_thread);
-	ck_assert_uint_eq(count_fds(), fds + 3);
+	/* It, and the ports' three. */
+	ck_assert_uint_eq(count_fds(), fds + 4);
 	parts_close(&parts);
 	ck_assert_uint_eq(count_fds(), fds);
 	ck_assert_uint_eq(count_threads("ktvblk"), 0);
@@ -293,17 +294,16 @@ static struct ktvblk_mem *noting_mem(void)
 
 START_TEST(storage_is_released_before_memory_and_each_once)
 {
+	struct ktvblk_backend *backend;
 	struct parts parts;
 
 	memset(released, 0, sizeof(released));
 	parts_open(&parts);
 	ck_assert_int_eq(make(&parts), 0);
-	/* Its own references, and those a destroyed device leaves to it. */
-	parts.session->backend = noting_backend();
-	parts.session->mem = noting_mem();
-	parts.session->handover_backend =
-		ktvblk_backend_ref(parts.session->backend);
-	parts.session->handover_mem = ktvblk_mem_ref(parts.session->mem);
+	backend = noting_backend();
+	parts.session->holdings = holdings_new(backend);
+	ktvblk_backend_unref(backend);
+	parts.session->holdings->mem = noting_mem();
 	session_release(parts.session);
 	ck_assert_str_eq(released, "sm");
 	session_release(parts.session);
@@ -339,13 +339,17 @@ static const struct start_row {
 static void expect_start_failure(struct rig *rig, struct recorder *rec,
 				 const struct start_row *row)
 {
+	/* Behind a life it has the next session first, which it keeps. */
+	const unsigned int spare = rig->dev->spare == NULL;
+	const unsigned int fds = count_fds() + spare;
+	const bool skip_spare = spare && row->fault == &calloc_fault;
 	const struct kept_record *record;
-	const unsigned int fds = count_fds();
 
 	rig_prepare(rig);
-	fault_set(row->fault, &(struct fault_when){ .error = row->error,
-						    .skip = row->skip,
-						    .here = true });
+	fault_set(row->fault,
+		  &(struct fault_when){ .error = row->error,
+					.skip = row->skip + skip_spare,
+					.here = true });
 	rig_write(rig, VIRTIO_MMIO_STATUS, S_OK);
 	ck_assert_msg(fault_over(row->fault), "%s was not tried", row->step);
 	ck_assert_uint_eq(rig_status(rig), S_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
@@ -364,7 +368,7 @@ static void expect_start_failure(struct rig *rig, struct recorder *rec,
 
 	/* Nothing was kept, and nobody works. */
 	ck_assert_uint_eq(count_fds(), fds);
-	ck_assert_ptr_null(rig->dev->session->bounce);
+	ck_assert_ptr_null(rig->dev->session->holdings);
 	ck_assert_ptr_null(rig->dev->session->backend);
 	ck_assert_ptr_null(rig->dev->session->mem);
 	ck_assert_uint_eq(rig->dev->ports->workers, 0);
@@ -411,7 +415,7 @@ START_TEST(a_zero_copy_session_has_no_buffer)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, KTVBLK_ZERO_COPY);
-	ck_assert_ptr_null(rig.dev->session->bounce);
+	ck_assert_ptr_null(rig.dev->session->pages.bounce);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	rig_close(&rig);
 }

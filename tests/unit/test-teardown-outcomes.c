@@ -522,7 +522,7 @@ END_TEST
 static void check_disconnected_by_error(bool destroying)
 {
 	const struct kept_record *record;
-	const uint64_t start = now_ns();
+	const uint64_t start = clock_start();
 	struct scene scene;
 
 	scene_open(&scene, 0, destroying, BUDGET);

@@ -38,13 +38,20 @@ bool worker_sleeps(struct rig *rig);
 /* A sum over all of guest memory. */
 uint64_t wedge_ram_sum(const struct rig *rig);
 
-/* Milliseconds since, rounded down. */
+/*
+ * The time, from which a call that is made here is measured; and milliseconds
+ * since, rounded down.
+ */
+uint64_t clock_start(void);
 uint64_t ms_since(uint64_t start_ns);
 
 /* Under valgrind or a sanitizer: times mean little, and rounds are dear. */
 bool runs_slowly(void);
 
-/* A bound in milliseconds, made wide where that is so. */
+/*
+ * A bound in milliseconds, made wide where that is so, and by what this thread
+ * spent since clock_start() ready to run while others had the processor.
+ */
 uint64_t bound_ms(uint64_t ms);
 
 /* A number from the environment, or `usual`, or `slow` where that is so. */

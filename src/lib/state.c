@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * What the device is, and what it is doing: from the facts, for any thread. The
+ * session changes with a reset, so whoever looks at it has a reference.
+ */
+
+#include <linux/virtio_config.h>
+
+#include "device.h"
+#include "sized.h"
+#include "util.h"
+
+/* The end of struct ktvblk_identity in version 1.0. */
+#define IDENTITY_SIZE_1_0 24
+
+static struct session *device_session(const struct ktvblk_dev *dev)
+{
+	SCOPED_LOCK((pthread_mutex_t *)(uintptr_t)&dev->session_lock);
+
+	return session_ref(dev->session);
+}
+
+int ktvblk_get_identity(const struct ktvblk_dev *dev,
+			struct ktvblk_identity *ret_identity, size_t size)
+{
+	if (!dev || !ret_identity || size < IDENTITY_SIZE_1_0)
+		return -EINVAL;
+
+	struct session *session = device_session(dev);
+	const struct ktvblk_identity identity = {
+		.instance_id = dev->disk_id->instance_id,
+		.capacity_sectors = dev->disk_id->capacity_sectors,
+		.stop_fd = session->stop_fd,
+	};
+
+	session_unref(session);
+	sized_copy_out(ret_identity, size, &identity, sizeof(identity));
+	return 0;
+}
+
+static int state_of(const struct session *session)
+{
+	if (atomic_load(&session->status) & VIRTIO_CONFIG_S_NEEDS_RESET)
+		return KTVBLK_STATE_NEEDS_RESET;
+	/* Behind it the watch is there. */
+	if (!atomic_load(&session->has_thread))
+		return KTVBLK_STATE_IDLE;
+	if (watch_is_stalled(session->watch))
+		return KTVBLK_STATE_STALLED;
+	return ports_are_paused(session->ports) ? KTVBLK_STATE_PAUSED
+						: KTVBLK_STATE_RUNNING;
+}
+
+int ktvblk_get_state(const struct ktvblk_dev *dev)
+{
+	struct session *session;
+	int state;
+
+	if (!dev)
+		return -EINVAL;
+	if (atomic_load(&dev->stop_requested_ns) ||
+	    atomic_load(&dev->reset_requested_ns))
+		return KTVBLK_STATE_STOPPING;
+	if (atomic_load(&dev->ports->orphans))
+		return KTVBLK_STATE_WEDGED;
+	session = device_session(dev);
+	state = state_of(session);
+	session_unref(session);
+	return state;
+}
+
+int ktvblk_state_fd(const struct ktvblk_dev *dev)
+{
+	return dev ? dev->ports->state_fd : -EINVAL;
+}
+
+const char *ktvblk_state_name(int state)
+{
+	static const char *const names[] = {
+		[KTVBLK_STATE_IDLE] = "idle",
+		[KTVBLK_STATE_RUNNING] = "running",
+		[KTVBLK_STATE_PAUSED] = "paused",
+		[KTVBLK_STATE_STALLED] = "stalled",
+		[KTVBLK_STATE_WEDGED] = "wedged",
+		[KTVBLK_STATE_NEEDS_RESET] = "needs reset",
+		[KTVBLK_STATE_STOPPING] = "stopping",
+	};
+
+	return state >= 0 && (size_t)state < ARRAY_SIZE(names) ? names[state]
+							       : "unknown";
+}
+
+const char *ktvblk_outcome_name(enum ktvblk_outcome outcome)
+{
+	static const char *const names[] = {
+		[KTVBLK_JOINED] = "joined",
+		[KTVBLK_PANICKED] = "panicked",
+		[KTVBLK_TIMED_OUT] = "timed out",
+		[KTVBLK_HELPER_SPAWN_FAILED] = "helper spawn failed",
+		[KTVBLK_HELPER_DISCONNECTED] = "helper disconnected",
+	};
+
+	return (size_t)outcome < ARRAY_SIZE(names) ? names[outcome] : "unknown";
+}
