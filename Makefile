@@ -59,12 +59,12 @@ SHARED_LDFLAGS = -shared -Wl,-soname,$(SONAME) \
 # Sorted, as the order in which a wildcard finds them is that of the locale.
 objects = $(patsubst %.c,$(BUILD)/%.o,$(sort $(1)))
 LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c))
-DEMO_OBJ := $(call objects,$(filter-out src/demo/vmm%,$(wildcard src/demo/*.c)))
-TOOL_OBJ := $(call objects,$(wildcard src/tools/*.c))
+DEMO_OBJ := $(call objects,$(wildcard src/demo/*.c))
+TOOL_OBJ := $(call objects,$(wildcard src/tools/wedged/*.c))
 UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
-VMM_OBJ  := $(call objects,$(wildcard src/demo/vmm*.c))
+VMM_OBJ  := $(call objects,$(wildcard src/demo/vmm/*.c))
 GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c gate.c \
 	ring3.c tsc-khz.c))
 BENCH_OBJ := $(call objects,$(wildcard tests/bench/*.c))
@@ -190,12 +190,12 @@ GUEST = $(BUILD)/tests/guest
 $(GUEST)/%.o: private OUR_CPPFLAGS += -iquote src/demo
 
 $(GUEST)/overlay.so: $(addprefix $(GUEST)/,overlay.o control.o gate.o) \
-		$(BUILD)/src/demo/vmm-disk.o $(LINKS)
+		$(BUILD)/src/demo/vmm/disk.o $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
 
 $(GUEST)/ring3: $(addprefix $(GUEST)/,ring3.o gate.o) \
-		$(BUILD)/src/demo/vmm-disk.o $(LINKS)
+		$(BUILD)/src/demo/vmm/disk.o $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
 

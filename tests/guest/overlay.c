@@ -4,7 +4,7 @@
  * Puts devices of libktvblk into a stock qemu-system-x86_64 -M microvm, each in
  * the place of a virtio-mmio slot, by LD_PRELOAD:
  *
- *   KTVBLK_DISKS    disks, separated by spaces; see vmm-disk.h for one. The
+ *   KTVBLK_DISKS    disks, separated by spaces; see vmm/disk.h for one. The
  *                   n-th lies over virtio-mmio-bus.(23 - n), where QEMU must
  *                   have a placeholder, so that it is in the ACPI tables.
  *   KTVBLK_GATED    how the names of those begin whose storage can be blocked
@@ -31,7 +31,7 @@
 
 #include "control.h"
 #include "gate.h"
-#include "vmm-disk.h"
+#include "vmm/disk.h"
 
 struct MemoryRegion;
 struct Object;

@@ -21,7 +21,7 @@
 
 #include "gate.h"
 #include "ring3.h"
-#include "vmm-disk.h"
+#include "vmm/disk.h"
 
 /* In guest memory, below the code. */
 #define GDT 0x1000

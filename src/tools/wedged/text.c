@@ -2,9 +2,11 @@
 
 /* Strings of strangers. */
 
+#include <stdbool.h>
 #include <string.h>
 
-#include "wedged.h"
+#include "text.h"
+#include "util.h"
 
 /* How many bytes follow the first one; -1: it is not a first one. */
 static int continuation(unsigned char first, int32_t *ret_bits)

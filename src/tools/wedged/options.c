@@ -9,7 +9,10 @@
 #include <time.h>
 
 #include "ktvblk.h"
-#include "wedged.h"
+#include "options.h"
+#include "say.h"
+#include "since.h"
+#include "util.h"
 
 static const char usage[] =
 	"Usage: " PROGRAM " [OPTION]...\n"

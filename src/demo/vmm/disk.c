@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* See vmm-disk.h. */
+/* See disk.h. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "vmm-disk.h"
+#include "disk.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 

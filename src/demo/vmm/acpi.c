@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "vmm.h"
+#include "acpi.h"
 
 #define HEADER_LEN 36
 #define FADT_LEN 276

@@ -15,7 +15,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "wedged.h"
+#include "follow.h"
+#include "process.h"
+#include "say.h"
+#include "util.h"
 
 static int timeout_ms(sd_journal *journal)
 {

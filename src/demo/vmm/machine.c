@@ -11,7 +11,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "ask.h"
+#include "bus.h"
+#include "machine.h"
+#include "say.h"
+#include "serial.h"
 
 #define HUGE_PAGE (UINT64_C(2) << 20)
 /* KVM wants some pages of its own below 4 GiB, on CPUs that need them. */
@@ -101,6 +105,7 @@ static void make_cpu(struct vmm *vmm)
 	if (run == MAP_FAILED)
 		fail("virtual CPU");
 	vmm->run = (struct kvm_run *)run;
+	ask_interrupts(vmm->run);
 }
 
 void machine_on(struct vmm *vmm)
@@ -116,7 +121,8 @@ void machine_off(struct vmm *vmm)
 {
 	struct kvm_run *run = vmm->run;
 
-	vmm->run = NULL; /* first: a signal handler looks there */
+	ask_interrupts(NULL); /* first: a signal handler looks there */
+	vmm->run = NULL;
 	munmap(run, run_size(vmm));
 	serial_connect(-1);
 	close(vmm->vcpu_fd);

@@ -13,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "boot.h"
+#include "say.h"
 
 #define KERNEL_ADDR UINT64_C(0x1000000)
 #define KERNEL_ENTRY (KERNEL_ADDR + 0x200)

@@ -20,7 +20,8 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
-#include "vmm.h"
+#include "bus.h"
+#include "say.h"
 
 static uint64_t now_ms(void)
 {

@@ -10,7 +10,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "wedged.h"
+#include "printer.h"
+#include "text.h"
+#include "util.h"
 
 static int n_characters(const char *text)
 {

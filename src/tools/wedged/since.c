@@ -4,11 +4,13 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "wedged.h"
+#include "since.h"
+#include "util.h"
 
 /* The year 9999, and room to add. */
 #define SECONDS_MAX UINT64_C(253402300799)

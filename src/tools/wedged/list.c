@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "wedged.h"
+#include "list.h"
 
 /* The key comes first in what the tree compares. */
 static int compare(const void *a, const void *b)

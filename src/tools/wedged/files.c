@@ -16,7 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "wedged.h"
+#include "files.h"
+#include "journal.h"
+#include "say.h"
 
 struct census {
 	const struct query *query;

@@ -8,13 +8,17 @@
 #include <linux/serial_reg.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "ask.h"
+#include "layout.h"
+#include "say.h"
+#include "serial.h"
 
 #define INPUT_BYTES 256u
 #define CTRL_A 1
@@ -144,9 +148,9 @@ static void receive(uint8_t byte)
 static void escape(uint8_t byte)
 {
 	if (byte == 'x')
-		vmm_ask(ASK_QUIT);
+		ask_for(ASK_QUIT);
 	else if (byte >= '0' && byte < '0' + BUS_SLOTS)
-		vmm_ask(ASK_UNPLUG(byte - '0'));
+		ask_for(ASK_UNPLUG(byte - '0'));
 	else if (byte == CTRL_A)
 		receive(byte);
 }

@@ -12,10 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal.h"
 #include "ktvblk-messages.h"
-#include "wedged.h"
+#include "say.h"
+#include "util.h"
 
-const struct kind kinds[] = {
+/* Those that are looked at. */
+static const struct kind kinds[] = {
 	{ KTVBLK_MESSAGE_DESTROY_TIMED_OUT, "destroy_timed_out", EFFECT_WEDGE },
 	{ KTVBLK_MESSAGE_DESTROY_HELPER_SPAWN_FAILED,
 	  "destroy_helper_spawn_failed", EFFECT_WEDGE },

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef VMM_ASK_H
+#define VMM_ASK_H
+
+/* What others want of the main thread, which is in the guest or waits for it. */
+
+#include <linux/kvm.h>
+
+#include "layout.h"
+
+#define ASK_UNPLUG(slot) (1u << (slot))
+#define ASK_QUIT (1u << BUS_SLOTS)
+
+/* From now on signals ask to end; on the main thread. */
+void ask_start(void);
+
+/* Ask the main thread to pull out a disk, or to end. From any thread. */
+void ask_for(unsigned int what);
+
+/* The CPU that whoever asks takes out of the guest; NULL: none. */
+void ask_interrupts(struct kvm_run *run);
+
+/* What has been asked for since the last time. */
+unsigned int ask_taken(void);
+
+#endif

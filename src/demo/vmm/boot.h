@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef VMM_BOOT_H
+#define VMM_BOOT_H
+
+#include "vmm.h"
+
+void boot_load(const struct vmm *vmm, const char *kernel, const char *initrd,
+	       const char *cmdline);
+void boot_cpu(const struct vmm *vmm);
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef VMM_BUS_H
+#define VMM_BUS_H
+
+#include "vmm.h"
+
+void bus_open(struct vmm *vmm, struct ktvblk_mem *mem);
+void bus_connect(const struct vmm *vmm);
+void bus_access(const struct vmm *vmm, uint64_t addr, bool is_write, void *data,
+		size_t len);
+void bus_reset(const struct vmm *vmm);
+bool bus_unplug(struct vmm *vmm, unsigned int slot);
+bool bus_close(struct vmm *vmm);
+
+#endif

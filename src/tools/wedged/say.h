@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef WEDGED_SAY_H
+#define WEDGED_SAY_H
+
+/* What is told, and to whom. */
+
+#define PROGRAM "ktvblk-wedged"
+
+/* One line on stderr, as "ktvblk-wedged: ...". */
+__attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
+
+/* What is on its way to stdout must get there: 0, or -EIO, told on stderr. */
+int flush(void);
+
+#endif
