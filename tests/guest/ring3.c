@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "gate.h"
+#include "ktvblk-kvm.h"
 #include "ring3.h"
 #include "vmm/disk.h"
 
@@ -136,23 +137,65 @@ static void route_interrupts(void)
 	free(routing);
 }
 
+static uint64_t window_of(unsigned int i)
+{
+	return RING3_MMIO + 0x1000 * i;
+}
+
 /* Kicks go to the eventfd at once, or come here as an exit. */
 static void set_kick(unsigned int i, bool by_ioeventfd)
 {
 	struct kvm_ioeventfd kick = {
-		.addr = RING3_MMIO + 0x1000 * i + KTVBLK_MMIO_QUEUE_NOTIFY,
+		.addr = window_of(i) + KTVBLK_MMIO_QUEUE_NOTIFY,
 		.len = 4,
 		.fd = ktvblk_kick_fd(disks[i].dev),
-		.flags = by_ioeventfd ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN,
+		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH |
+			 (by_ioeventfd ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN),
 	};
 
 	kvm(vm_fd, KVM_IOEVENTFD, &kick, "KVM_IOEVENTFD");
 }
 
+static int bind_at(unsigned int i, unsigned int window)
+{
+	return ktvblk_kvm_bind(disks[i].dev, vm_fd, window_of(window),
+			       RING3_GSI + i);
+}
+
+static int unbind_at(unsigned int i, unsigned int window)
+{
+	return ktvblk_kvm_unbind(disks[i].dev, vm_fd, window_of(window),
+				 RING3_GSI + i);
+}
+
+static void expect(int r, int wanted, const char *what)
+{
+	if (r != wanted)
+		errx(1, "%s: %d, not %d", what, r, wanted);
+}
+
+/*
+ * Of a binding that KVM refuses nothing stays: were its kick still at a window
+ * of nobody, the next one there would be refused for that. Ends with both disks
+ * bound, which the guest then proves.
+ */
+static void check_bindings(void)
+{
+	expect(bind_at(0, 0), 0, "bind");
+	expect(bind_at(0, 0), -EEXIST, "bind again");
+	expect(bind_at(0, RING3_DISKS), -EBUSY, "bind its irq again");
+	expect(bind_at(0, RING3_DISKS), -EBUSY, "... with nothing left over");
+	expect(unbind_at(0, 0), 0, "unbind");
+	expect(unbind_at(0, 0), -ENOENT, "unbind again");
+	expect(bind_at(1, 0), 0, "bind another there");
+	expect(unbind_at(1, 0), 0, "unbind the other");
+	for (unsigned int i = 0; i < RING3_DISKS; i++)
+		expect(bind_at(i, i), 0, "bind for the guest");
+}
+
 static void plug(unsigned int i, char *path, struct ktvblk_mem *mem)
 {
 	struct ktvblk_backend *storage;
-	struct kvm_irqfd irq = { .gsi = RING3_GSI + i };
 	const char *what;
 	int r = disk_parse(path, &disks[i], &what);
 
@@ -164,9 +207,6 @@ static void plug(unsigned int i, char *path, struct ktvblk_mem *mem)
 	if (r < 0)
 		errx(1, "%s: %s", path, strerror(-r));
 	ktvblk_backend_unref(storage);
-	set_kick(i, true);
-	irq.fd = (uint32_t)ktvblk_irq_fd(disks[i].dev);
-	kvm(vm_fd, KVM_IRQFD, &irq, "KVM_IRQFD");
 }
 
 /* x2APIC is not there unless CPUID says so. */
@@ -242,6 +282,7 @@ static void destroy_disk(void)
 {
 	struct ktvblk_dev *dev = disks[0].dev;
 
+	expect(unbind_at(0, 0), 0, "unbind under the guest");
 	disks[0].dev = NULL;
 	ktvblk_destroy(dev);
 }
@@ -373,6 +414,7 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < RING3_DISKS; i++)
 		plug(i, argv[2 + i], mem);
 	ktvblk_mem_unref(mem);
+	check_bindings();
 	make_vcpu();
 	for (;;) {
 		if (ioctl(vcpu_fd, KVM_RUN, 0) < 0 && errno != EINTR)

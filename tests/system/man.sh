@@ -43,8 +43,10 @@ command -v mandoc >/dev/null || skip 'no mandoc here: lint'
 echo '- every symbol'
 symbols=$(sed 's|/\*.*\*/||' "$top/src/lib/libktvblk.map" |
 	grep -o 'ktvblk_[a-z0-9_]*' | sort)
-inlines=$(sed -n 's/^static inline .*\(ktvblk_[a-z_]*\)(.*/\1/p' \
-	"$top/include/ktvblk.h")
+headers=("$top"/include/ktvblk{,-kvm}.h)
+# Those with an underscore at the end are for the header itself.
+inlines=$(sed -n 's/^static inline .*\(ktvblk_[a-z_]*[a-z]\)(.*/\1/p' \
+	"${headers[@]}")
 [ "$symbols" ] && [ "$inlines" ] || exit 1
 # says TEXT REGEX: without a process for each of some hundred questions.
 says() { [[ $1 =~ $2 ]]; }
@@ -83,11 +85,11 @@ perl -ne '
 check 'as many prototypes as names' [ "$(wc -l <"$work/prototypes")" -eq \
 	"$(printf '%s\n' $symbols $inlines | wc -l)" ]
 {
-	echo '#include "ktvblk.h"'
+	printf '#include "%s"\n' "${headers[@]}"
 	grep -v 'p(struct' "$work/prototypes"
 } >"$work/prototypes.c"
 check 'the prototypes are those of the header' ${CC:-cc} -Wall -Werror \
-	-I"$top/include" -fsyntax-only "$work/prototypes.c"
+	-I"$top/include" -Wno-unused-function -fsyntax-only "$work/prototypes.c"
 
 # Structures: each as the header has it, without comments.
 for page in $(grep -l '^struct ktvblk_.* {$' man3/*.3); do
@@ -117,10 +119,10 @@ perl -0ne '
 		@codes = $text =~ /(?<![A-Za-z\d])-(E[A-Z0-9]+)/g;
 		# A list ends where its comment says more of callbacks.
 		@codes = () if $code =~ /^\s*(?:ssize_t|int) \(\*/;
-		for $f ($code =~ /^[a-z].*?\b(ktvblk_\w+)\(/mg) {
+		for $f ($code =~ /^[a-z].*?\b(ktvblk_\w*[a-z])\(/mg) {
 			print "$f $_\n" for grep { $text =~ /^ \*   .*-$_/m } @codes
 		}
-	}' "$top/include/ktvblk.h" | sort -u >"$work/header-errors"
+	}' "${headers[@]}" | sort -u >"$work/header-errors"
 perl -ne '
 	if (/^\.Sh /) { $on = /ERRORS/; @f = () }
 	next unless $on;
@@ -134,7 +136,8 @@ check 'the header lists errors' [ "$(wc -l <"$work/header-errors")" -ge 40 ]
 check 'pages and header list the same' \
 	diff "$work/header-errors" "$work/page-errors"
 # What returns int can fail, but for the names.
-for name in $(sed -n 's/^int \(ktvblk_[a-z_]*\)(.*/\1/p' "$top/include/ktvblk.h"); do
+for name in $(sed -n 's/^\(static inline \)\{0,1\}int \(ktvblk_[a-z_]*[a-z]\)(.*/\2/p' \
+	"${headers[@]}"); do
 	check "$name: errors" grep -q "^$name " "$work/page-errors"
 done
 

@@ -17,8 +17,9 @@
 #include <linux/virtio_mmio.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
+
+#include <ktvblk-kvm.h>
 
 #include "bus.h"
 #include "say.h"
@@ -46,6 +47,11 @@ void bus_open(struct vmm *vmm, struct ktvblk_mem *mem)
 	}
 }
 
+static uint64_t window_of(unsigned int slot)
+{
+	return BUS_ADDR + KTVBLK_MMIO_SIZE * slot;
+}
+
 /*
  * The guest's kicks and the disk's interrupts go through the kernel, without an
  * exit to us. The eventfds are the same for the device's life, so this is all
@@ -53,22 +59,23 @@ void bus_open(struct vmm *vmm, struct ktvblk_mem *mem)
  */
 static void connect_disk(const struct vmm *vmm, unsigned int slot)
 {
-	const struct ktvblk_dev *dev = vmm->disks[slot].dev;
-	const struct kvm_ioeventfd kick = {
-		.addr = BUS_ADDR + KTVBLK_MMIO_SIZE * slot +
-			KTVBLK_MMIO_QUEUE_NOTIFY,
-		.len = sizeof(uint32_t),
-		.fd = ktvblk_kick_fd(dev),
-	};
-	const struct kvm_irqfd irq = {
-		.gsi = BUS_GSI + slot,
-		.fd = (uint32_t)ktvblk_irq_fd(dev),
-	};
+	const struct disk *disk = &vmm->disks[slot];
+	const int r = ktvblk_kvm_bind(disk->dev, vmm->vm_fd, window_of(slot),
+				      BUS_GSI + slot);
 
-	if (ioctl(vmm->vm_fd, KVM_IOEVENTFD, &kick) < 0)
-		fail("KVM_IOEVENTFD");
-	if (ioctl(vmm->vm_fd, KVM_IRQFD, &irq) < 0)
-		fail("KVM_IRQFD");
+	if (r < 0)
+		give_up("%s: KVM: %s", disk->path, strerror(-r));
+}
+
+/* KVM knows them by eventfds that are gone once the device is destroyed. */
+static void disconnect_disk(const struct vmm *vmm, unsigned int slot)
+{
+	const struct disk *disk = &vmm->disks[slot];
+	const int r = ktvblk_kvm_unbind(disk->dev, vmm->vm_fd, window_of(slot),
+					BUS_GSI + slot);
+
+	if (r < 0)
+		give_up("%s: KVM: %s", disk->path, strerror(-r));
 }
 
 void bus_connect(const struct vmm *vmm)
@@ -113,6 +120,8 @@ bool bus_unplug(struct vmm *vmm, unsigned int slot)
 	const uint64_t start = now_ms();
 	enum ktvblk_outcome outcome;
 
+	if (dev && vmm->vm_fd >= 0)
+		disconnect_disk(vmm, slot);
 	disk->dev = NULL;
 	outcome = ktvblk_destroy(dev);
 	if (outcome != KTVBLK_JOINED)

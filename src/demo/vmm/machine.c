@@ -127,6 +127,7 @@ void machine_off(struct vmm *vmm)
 	serial_connect(-1);
 	close(vmm->vcpu_fd);
 	close(vmm->vm_fd);
+	vmm->vm_fd = -1;
 }
 
 static bool is_serial(uint16_t port)

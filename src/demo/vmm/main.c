@@ -14,7 +14,7 @@
 #include "say.h"
 #include "serial.h"
 
-static struct vmm vmm;
+static struct vmm vmm = { .vm_fd = -1 };
 
 static enum end do_what_is_asked(void)
 {

@@ -31,7 +31,7 @@ struct vmm {
 	struct disk disks[BUS_SLOTS];
 	unsigned int n_disks;
 	/* Anew for each boot. */
-	int vm_fd;
+	int vm_fd; /* -1: off */
 	int vcpu_fd;
 	struct kvm_run *run;
 };
