@@ -112,8 +112,8 @@ void bus_reset(const struct vmm *vmm)
 				  sizeof(reset));
 }
 
-/* False: its worker is stuck, and was left behind. */
-bool bus_unplug(struct vmm *vmm, unsigned int slot)
+/* What is not joined is told, and remembered for the exit status. */
+void bus_unplug(struct vmm *vmm, unsigned int slot)
 {
 	struct disk *disk = &vmm->disks[slot];
 	struct ktvblk_dev *dev = disk->dev;
@@ -124,22 +124,20 @@ bool bus_unplug(struct vmm *vmm, unsigned int slot)
 		disconnect_disk(vmm, slot);
 	disk->dev = NULL;
 	outcome = ktvblk_destroy(dev);
-	if (outcome != KTVBLK_JOINED)
-		fprintf(stderr, "ktvblk-vmm: %s: %s after %llu ms\n",
-			disk->path, ktvblk_outcome_name(outcome),
-			(unsigned long long)(now_ms() - start));
-	return outcome == KTVBLK_JOINED;
+	if (outcome == KTVBLK_JOINED)
+		return;
+	vmm->left_behind = true;
+	fprintf(stderr, "ktvblk-vmm: %s: %s after %llu ms\n", disk->path,
+		ktvblk_outcome_name(outcome),
+		(unsigned long long)(now_ms() - start));
 }
 
 /* All are told to stop before the first is waited for: they share a budget. */
-bool bus_close(struct vmm *vmm)
+void bus_close(struct vmm *vmm)
 {
-	bool joined = true;
-
 	for (unsigned int i = 0; i < vmm->n_disks; i++)
 		if (vmm->disks[i].dev)
 			ktvblk_request_stop(vmm->disks[i].dev);
 	for (unsigned int i = 0; i < vmm->n_disks; i++)
-		joined &= bus_unplug(vmm, i);
-	return joined;
+		bus_unplug(vmm, i);
 }

@@ -9,7 +9,7 @@ void bus_connect(const struct vmm *vmm);
 void bus_access(const struct vmm *vmm, uint64_t addr, bool is_write, void *data,
 		size_t len);
 void bus_reset(const struct vmm *vmm);
-bool bus_unplug(struct vmm *vmm, unsigned int slot);
-bool bus_close(struct vmm *vmm);
+void bus_unplug(struct vmm *vmm, unsigned int slot);
+void bus_close(struct vmm *vmm);
 
 #endif

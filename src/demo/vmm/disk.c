@@ -67,16 +67,32 @@ static bool set_value(struct ktvblk_config *config, const char *key,
 	return true;
 }
 
+/* The next part of *text, NULL if there is none; see disk_parse(). */
+static char *next_part(char **text)
+{
+	char *const part = *text, *from = part, *to = part;
+
+	if (!part)
+		return NULL;
+	while (*from && (*from != ',' || from[1] == ',')) {
+		from += *from == ',';
+		*to++ = *from++;
+	}
+	*text = *from ? from + 1 : NULL;
+	*to = '\0';
+	return part;
+}
+
 int disk_parse(char *text, struct disk *ret_disk, const char **ret_what)
 {
 	struct disk disk = { .config = KTVBLK_CONFIG_INIT };
 	char *key, *value;
 
-	disk.path = disk.config.name = strsep(&text, ",");
+	disk.path = next_part(&text);
 	*ret_what = "no file";
 	if (!*disk.path)
 		return -EINVAL;
-	while ((key = strsep(&text, ","))) {
+	while ((key = next_part(&text))) {
 		value = strchr(key, '=');
 		*ret_what = key;
 		if (value)
@@ -103,15 +119,42 @@ int disk_open(const struct disk *disk, struct ktvblk_backend **ret_storage)
 	return r;
 }
 
+/* A path may be longer than a name, and have bytes that no name may have. */
+static void make_plain_name(const char *from, char *to)
+{
+	const size_t len = strlen(from);
+
+	if (len > KTVBLK_NAME_MAX)
+		from += len - KTVBLK_NAME_MAX; /* its end says most */
+	for (; *from; from++)
+		*to++ = *from > ' ' && *from < 0x7f ? *from : '?';
+	*to = '\0';
+}
+
+static int new_device(const struct disk *disk, struct ktvblk_backend *storage,
+		      struct ktvblk_dev **ret_dev)
+{
+	struct ktvblk_config config = disk->config;
+	char plain_name[KTVBLK_NAME_MAX + 1];
+	int r;
+
+	config.backend = storage;
+	if (!config.name)
+		config.name = disk->path;
+	r = ktvblk_new(&config, ret_dev);
+	if (disk->config.name || (r != -ENAMETOOLONG && r != -EINVAL))
+		return r;
+	make_plain_name(disk->path, plain_name);
+	config.name = plain_name;
+	return ktvblk_new(&config, ret_dev);
+}
+
 int disk_start(struct disk *disk, struct ktvblk_backend *storage,
 	       struct ktvblk_mem *mem)
 {
 	struct ktvblk_dev *dev;
-	int r;
+	int r = new_device(disk, storage, &dev);
 
-	disk->config.backend = storage;
-	r = ktvblk_new(&disk->config, &dev);
-	disk->config.backend = NULL; /* the device has a reference of its own */
 	if (r < 0)
 		return r;
 	r = ktvblk_set_memory(dev, mem);

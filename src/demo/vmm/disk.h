@@ -9,12 +9,13 @@
 
 struct disk {
 	const char *path;
-	struct ktvblk_config config;
+	struct ktvblk_config config; /* no name: as much of the path as can be */
 	struct ktvblk_dev *dev; /* NULL: not made yet, or gone */
 };
 
 /*
- * Take text apart, which is written to and must live as long as the disk.
+ * Take text apart, which is written to and must live as long as the disk: parts
+ * are separated by commas, and two commas are one of a part itself.
  * -EINVAL: *ret_what is the part that is wrong.
  */
 int disk_parse(char *text, struct disk *ret_disk, const char **ret_what);

@@ -51,7 +51,6 @@ int main(int argc, char **argv)
 	const struct options options = options_parse(argc, argv, &vmm);
 	struct ktvblk_mem *mem;
 	enum end end;
-	bool all_joined;
 
 	ask_start();
 	vmm.kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -62,9 +61,9 @@ int main(int argc, char **argv)
 	serial_start();
 	while ((end = boot_and_run(&options)) == REBOOT)
 		bus_reset(&vmm);
-	all_joined = bus_close(&vmm);
+	bus_close(&vmm);
 	ktvblk_mem_unref(mem); /* a disk left behind has a reference as well */
 	ktvblk_log_flush(1000);
 	fprintf(stderr, "ktvblk-vmm: end of the guest: %s\n", ends[end]);
-	return !all_joined;
+	return vmm.left_behind;
 }

@@ -21,7 +21,7 @@ static void print_help(void)
 	     "                    FILE[,name=NAME][,serial=TEXT][,ro]\n"
 	     "                    [,zero-copy][,iops=N][,bps=N][,queue=N]\n"
 	     "                    [,no-event-idx][,no-indirect][,budget=MS]\n"
-	     "                    [,stall=MS]\n"
+	     "                    [,stall=MS]; a comma in FILE or TEXT is ,,\n"
 	     "  --records         print the disks' records, which else go to "
 	     "the journal\n"
 	     "  --help            show this\n"
