@@ -336,7 +336,7 @@ bench-baseline: $(BENCH_BIN) $(LINKS)	## commit to the instructions as they are 
 	@tests/bench/instructions.sh baseline $(BENCH_BIN) $(SHARED) $(BUILD)/bench
 
 check-docs: all	## manual pages, message catalogue, ktvblk-wedged, jails
-	@for t in man catalog wedged wedged-follow wedged-journals one-liners jail vmm; do \
+	@for t in man catalog wedged wedged-follow wedged-journals one-liners jail vmm readme; do \
 		BUILD=$(BUILD) tests/system/$$t.sh || exit 1; done
 
 check-demo: $(BUILD)/ktvblk-demo	## the tour with each option, user and journal

@@ -33,7 +33,10 @@ extern "C" {
 /* The library is built with everything else hidden. */
 #pragma GCC visibility push(default)
 
-#define KTVBLK_VERSION "1.0.0"
+/* Of this header; the two numbers are for the preprocessor. */
+#define KTVBLK_VERSION "1.1.0"
+#define KTVBLK_VERSION_MAJOR 1
+#define KTVBLK_VERSION_MINOR 1
 
 /* The device's window in guest-physical address space. */
 #define KTVBLK_MMIO_SIZE 0x1000
@@ -50,7 +53,7 @@ struct ktvblk_backend;
 struct ktvblk_dev;
 struct ktvblk_stats;
 
-/* The version of the library that runs, as "1.0.0". [any] */
+/* The version of the library that runs, as "1.1.0". [any] */
 const char *ktvblk_version(void);
 
 /*

@@ -6,6 +6,8 @@
  * goes with one, may grow at its end: then this test grows with it.
  */
 
+#include <stdio.h>
+
 #include "harness.h"
 #include "ktvblk.h"
 
@@ -162,8 +164,25 @@ START_TEST(values_of_the_constants)
 }
 END_TEST
 
+START_TEST(the_version_is_one_for_people_and_for_the_preprocessor)
+{
+	int major = -1, minor = -1, patch = -1, end = 0;
+
+	ck_assert_int_eq(sscanf(KTVBLK_VERSION, "%d.%d.%d%n", &major, &minor,
+				&patch, &end),
+			 3);
+	ck_assert_int_eq(KTVBLK_VERSION[end], '\0');
+	ck_assert_int_eq(major, KTVBLK_VERSION_MAJOR);
+	ck_assert_int_eq(minor, KTVBLK_VERSION_MINOR);
+#if KTVBLK_VERSION_MAJOR != 1 || KTVBLK_VERSION_MINOR < 1
+#error "the header of another release"
+#endif
+}
+END_TEST
+
 TEST_PROGRAM("abi", values_of_the_states, values_of_the_outcomes,
 	     values_of_the_constants,
+	     the_version_is_one_for_people_and_for_the_preprocessor,
 	     LAYOUT_TESTS(layout_of_a_region, layout_of_the_backend_ops,
 			  layout_of_a_throttle, layout_of_a_config,
 			  layout_of_an_identity, layout_of_the_counters,
