@@ -18,6 +18,11 @@
  * Nothing here may be called from a signal handler, nor in a forked child
  * before exec.
  *
+ * A thread that is stuck in storage answers no signal, and whatever waits for
+ * all threads of a process waits for it: setuid(), setgroups() and the like of
+ * the C library, execve(), the end of the process. See libktvblk(7), which also
+ * says what the library's threads, and what callbacks start, inherit.
+ *
  * Section numbers are those of the OASIS virtio specification, version 1.2.
  */
 
@@ -98,7 +103,8 @@ struct ktvblk_mem *ktvblk_mem_unref(struct ktvblk_mem *mem);
  * may call whatever is marked [any], and ktvblk_destroy() of their own device,
  * which then answers KTVBLK_HELPER_DISCONNECTED. They must return: an
  * exception or a longjmp out of one ends the process; pthread_exit() ends the
- * worker, is recorded, and leaves the device at NEEDS_RESET.
+ * worker, is recorded, and leaves the device at NEEDS_RESET. A plugin that
+ * brought them must not be unloaded before release() has run.
  */
 
 struct ktvblk_backend_ops {
@@ -140,7 +146,8 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * guessed. The library works on a duplicate of fd, which it closes before
  * release(userdata) (may be NULL) runs; the caller keeps fd. A descriptor
  * opened O_RDONLY makes storage that can only be read. A short read is followed
- * up, so that an error is never taken for the end of the file. [any]
+ * up, so that an error is never taken for the end of the file. The close drops
+ * the process's POSIX locks on the file, not those of F_OFD_SETLK. [any]
  *   -EBADF   not a descriptor, or one without data (O_PATH)
  *   -EINVAL  NULL; neither a regular file nor a block device; write-only;
  *            O_APPEND, which would ignore the guest's sector

@@ -251,6 +251,12 @@ void crew_print_calls(void)
 				printf("%s %s\n", seen[t].name, calls[c].name);
 }
 
+void crew_be(enum caller caller, const char *file)
+{
+	read_allowed(file);
+	put_on_filter(caller);
+}
+
 void crew_start(const char *file)
 {
 	pthread_t noter;

@@ -4,6 +4,7 @@
  * jail [FILE]: the lives of devices with all that calls system calls: service,
  * throttle, placement, pause, reset, a wedge, its end, destroy. Without FILE it
  * prints which were made; with it, see crew_start().
+ * jail FILE first: make a device, and with it the first thread of the process.
  *
  * Storage, driver and guest memory are the demo's. What these do by themselves
  * is done on the main thread, which has no filter; jobs are the crew's.
@@ -192,6 +193,17 @@ static void a_short_life(void)
 		die("guest memory is still in use");
 }
 
+/* The C library sets itself up for threads when the first one is made. */
+_Noreturn static void first(const char *allowed)
+{
+	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
+	job_backend();
+	crew_be(NEW, allowed);
+	if (result == 0)
+		job_new();
+	_exit(result ? 1 : 0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *allowed = argc > 1 ? argv[1] : NULL;
@@ -199,6 +211,8 @@ int main(int argc, char **argv)
 	fd = open(".", O_RDWR | O_CLOEXEC | O_TMPFILE, 0600);
 	if (fd < 0 || ftruncate(fd, DISK_BYTES) < 0)
 		die("no disk: %s", strerror(errno));
+	if (argc > 2)
+		first(allowed);
 	crew_start(allowed);
 	a_good_life();
 	a_bad_life();

@@ -18,6 +18,12 @@ extern const char *const caller_names[N_CALLERS];
  */
 void crew_start(const char *allowed);
 
+/*
+ * The calling thread is one of them, behind its filter; it must have made no
+ * other before, and makes no more of them.
+ */
+void crew_be(enum caller caller, const char *allowed);
+
 /* Have it done by one of them, and wait. */
 void crew_do(enum caller caller, void (*job)(void));
 

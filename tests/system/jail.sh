@@ -69,6 +69,12 @@ for line in 'ktvblk-id preadv' 'ktvblk-log sendmsg' 'library set_robust_list' \
 	check "not without $line" bash -c 'timeout 60 ./jail less
 		[ $? -eq 159 ]' # SIGSYS
 done
+# Where ktvblk_new() makes the first thread of a process; exit_group is its end.
+{ cat all; echo 'caller exit_group'; } >first
+check 'the first thread, with what is listed' timeout 60 ./jail first first
+grep -v ' rt_sigaction$' first >less
+check 'not without new rt_sigaction' bash -c 'timeout 60 ./jail less first
+	[ $? -eq 159 ]'
 
 echo '- in a chroot'
 # in_chroot COMMAND...: given to the VMM; its answers are in out.
