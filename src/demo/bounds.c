@@ -92,12 +92,12 @@ static double try_hung(struct tour *tour, bool reset)
 	machine_start(&machine, &config);
 	machine_hang(&machine, &hang);
 
-	start = now_s();
+	start = own_s();
 	if (reset)
 		driver_reset(&machine.driver);
 	else
 		outcome = ktvblk_destroy(machine.dev);
-	end = now_s();
+	end = own_s();
 
 	if (reset && ktvblk_get_state(machine.dev) != KTVBLK_STATE_WEDGED)
 		die("the reset did not time out");

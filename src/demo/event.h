@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 #define FOR_EVER (-1)
-#define A_WHILE_MS 5000 /* for what comes at once, if at all */
+#define A_WHILE_MS 20000 /* for what comes at once, if at all */
 
 int event_new(void);
 void event_signal(int event);

@@ -71,7 +71,7 @@ static bool furnish(void)
 {
 	/* Not one mount of ours is to be seen outside. */
 	if (mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV,
+	    mount("ktvblk-demo", "/run", "tmpfs", MS_NOSUID | MS_NODEV,
 		  "mode=755,size=64m") < 0)
 		return false;
 	mkdir("/run/log", 0755);

@@ -11,6 +11,12 @@
 /* Seconds on a clock that only goes forward. */
 double now_s(void);
 
+/*
+ * The same, but it stands still while the calling thread could run and has to
+ * wait for a processor: how busy the machine is, is no property of a device.
+ */
+double own_s(void);
+
 void heading(const char *title);
 
 /* Text in memory, to be freed. */

@@ -12,7 +12,7 @@
 #include "say.h"
 #include "usage.h"
 
-#define SETTLE_S 3
+#define SETTLE_S 20
 
 static unsigned int count_entries(const char *path)
 {

@@ -27,9 +27,9 @@ static void show_stall(struct machine *machine)
 
 static void show_destroy(struct machine *machine, uint32_t budget_ms)
 {
-	const double start = now_s();
+	const double start = own_s();
 	const enum ktvblk_outcome outcome = ktvblk_destroy(machine->dev);
-	const double ms = 1000 * (now_s() - start);
+	const double ms = 1000 * (own_s() - start);
 
 	promise(ms <= budget_ms + GRACE_MS,
 		"ktvblk_destroy() came back after %.1f ms, with a budget of "

@@ -41,6 +41,16 @@ check() {
 	head -qn 20 "$work/said" "${show[@]}" | cut -c 1-200 | sed 's/^/    | /'
 }
 
+# eventually COMMAND...: it succeeds, sooner or later. How long that takes says
+# how busy the machine is.
+eventually() {
+	local until=$((SECONDS + 120))
+	until "$@"; do
+		[ $SECONDS -lt $until ] || return 1
+		sleep 0.02
+	done
+}
+
 skip() {
 	skipped=$((skipped + 1))
 	echo "skipped: $*"

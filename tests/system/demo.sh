@@ -93,12 +93,6 @@ check_record() {
 	fi
 }
 
-mounts() {
-	sort /proc/self/mounts
-}
-
-mounts >"$work/mounts"
-
 start=$(date +%s)
 run "$demo"
 check "plain (about $(($(date +%s) - start)) s)" all_held
@@ -153,13 +147,12 @@ kill -TERM $pid
 wait $pid 2>/dev/null
 ended() {
 	for child in $children; do
-		for _ in 1 2 3 4 5 6 7 8 9 10; do
-			state=$(sed 's/.*) //; s/ .*//' "/proc/$child/stat" \
-				2>/dev/null) || break
-			[ "$state" != Z ] || break
+		until=$(($(date +%s) + 60))
+		while state=$(sed 's/.*) //; s/ .*//' "/proc/$child/stat" \
+			2>/dev/null) && [ "$state" != Z ]; do
+			[ "$(date +%s)" -lt $until ] || return 1
 			sleep 0.1
 		done
-		case $state in Z | '') ;; *) return 1 ;; esac
 	done
 }
 if [ "$children" ]; then
@@ -202,8 +195,11 @@ run "$demo" --version
 check 'version' grep -q '^ktvblk-demo [0-9.]*, libktvblk [0-9.]*$' "$out"
 
 check 'nothing is left in the temporary directory' [ -z "$(ls -A "$TMPDIR")" ]
-mounts >"$out"
-check 'no mount is left' cmp -s "$out" "$work/mounts"
+# Of the program's: others come and go on a machine that does more than this.
+no_mounts() {
+	! grep -F -e ktvblk-demo -e "$work" /proc/self/mountinfo >"$out"
+}
+check 'no mount is left' no_mounts
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

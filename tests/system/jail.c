@@ -63,7 +63,7 @@ static void job_pause(void)
 {
 	result = ktvblk_pause_begin(dev, guest.released);
 	if (result == 0)
-		result = ktvblk_pause(dev, 5000);
+		result = ktvblk_pause(dev, 60000);
 	if (result == 0)
 		result = ktvblk_resume(dev) - 1;
 }
@@ -98,7 +98,7 @@ static void request(uint32_t type, uint32_t bytes)
 
 	driver_submit(&driver, 0, type, 0, bytes);
 	crew_do(MMIO, job_kick);
-	if (driver_wait(&driver, 5000, &status) != 0 || status)
+	if (driver_wait(&driver, 60000, &status) != 0 || status)
 		die("a request of type %u failed", type);
 }
 

@@ -40,7 +40,7 @@ sed -n 's/^surely //p' page | sort -u >surely
 cut -d' ' -f2- page | sort -u >all
 
 echo '- each thread by itself'
-check 'a life without a filter' bash -c 'timeout 60 ./jail >seen'
+check 'a life without a filter' bash -c 'timeout 300 ./jail >seen'
 # Common lists hold for each of their threads; ktvblk-drop runs the demo's
 # release callback, which writes an eventfd.
 awk 'NR == FNR { listed[$0] = 1; next }
@@ -60,20 +60,20 @@ done <threads
 
 echo '- behind filters'
 echo 'ktvblk-drop write' >>all
-check 'a life with what is listed' timeout 60 ./jail all
+check 'a life with what is listed' timeout 300 ./jail all
 # The filters are real: what is needed and left out ends the process.
 for line in 'ktvblk-id preadv' 'ktvblk-log sendmsg' 'library set_robust_list' \
 	'new eventfd2' 'backend_new_fd fcntl' 'mmio_write epoll_create1' \
 	'destroy clone3' 'pause fcntl'; do
 	grep -vx "$line" all >less
-	check "not without $line" bash -c 'timeout 60 ./jail less
+	check "not without $line" bash -c 'timeout 300 ./jail less
 		[ $? -eq 159 ]' # SIGSYS
 done
 # Where ktvblk_new() makes the first thread of a process; exit_group is its end.
 { cat all; echo 'caller exit_group'; } >first
-check 'the first thread, with what is listed' timeout 60 ./jail first first
+check 'the first thread, with what is listed' timeout 300 ./jail first first
 grep -v ' rt_sigaction$' first >less
-check 'not without new rt_sigaction' bash -c 'timeout 60 ./jail less first
+check 'not without new rt_sigaction' bash -c 'timeout 300 ./jail less first
 	[ $? -eq 159 ]'
 
 echo '- in a chroot'
@@ -87,7 +87,7 @@ mkdir -p "root$BUILD"
 cp -d "$BUILD"/libktvblk.so* "root$BUILD"
 cp vmm root/
 in_chroot() {
-	printf '%s\n' "$@" | timeout 20 chroot root /vmm >out 2>&1
+	printf '%s\n' "$@" | timeout 120 chroot root /vmm >out 2>&1
 }
 # record DISK [FIELD]: the wedge of that disk is in the journal, with the field.
 record() {

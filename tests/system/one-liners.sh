@@ -56,7 +56,7 @@ while read -r command; do
 		: >"$out" # not what was before, until the child gets there
 		# shellcheck disable=SC2086 # words
 		$command >"$out" 2>"$err" &
-		for _ in {1..400}; do [ ! -s "$out" ] || break; sleep 0.05; done
+		eventually [ -s "$out" ]
 		kill $!
 		wait $!
 		;;

@@ -46,9 +46,8 @@ cat >/run/systemd/journald.conf.d/private.conf <<-EOF
 	SystemMaxUse=512M
 EOF
 /lib/systemd/systemd-journald 2>"$PRIVATE/journald.log" &
-for _ in {1..100}; do
-	[ -S /run/systemd/journal/socket ] && break
-	sleep 0.05
+until [ -S /run/systemd/journal/socket ] || [ $SECONDS -gt 120 ]; do
+	sleep 0.02
 done
 { journalctl --flush && journalctl --sync; } || skip 'journald does not answer'
 

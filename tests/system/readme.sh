@@ -18,5 +18,5 @@ awk '/^\.Sh / { here = $2 == "EXAMPLES" }
 check 'the page has the code of README.md' diff <(expand readme.inc) page.inc
 truncate -s 1M one two
 build readme "$here/readme.c" "$top"/src/demo/{driver,event,guest,say}.c
-check 'two disks of a guest, one ends first' timeout 60 ./readme one two
+check 'two disks of a guest, one ends first' timeout 300 ./readme one two
 sums

@@ -59,7 +59,7 @@ build vmm-bus "$here/vmm-bus.c" "$top"/src/demo/vmm/{bus,disk,say}.c \
 bus() {
 	local want=$1 words=$2 rc
 	shift 2
-	timeout 60 ./vmm-bus "$@" >out 2>err
+	timeout 300 ./vmm-bus "$@" >out 2>err
 	rc=$?
 	[ $rc -eq "$want" ] || { echo "exit status $rc, not $want"; return 1; }
 	[ ! "$words" ] || grep -q -- "$words" err || { echo "not on stderr: $words"; return 1; }

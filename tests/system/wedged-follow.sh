@@ -19,21 +19,10 @@ follow() {
 	follower=$!
 }
 # await_lines N: it has printed that many.
-await_lines() {
-	for _ in {1..400}; do
-		[ "$(wc -l <"$out")" -ge "$1" ] && return
-		sleep 0.05
-	done
-	return 1
-}
+has_lines() { [ "$(wc -l <"$out")" -ge "$1" ]; }
+await_lines() { eventually has_lines "$1"; }
 # It has read what there is, and waits: it blocks the signals that end it.
-await_waiting() {
-	for _ in {1..400}; do
-		grep -q '^SigBlk:.*4002$' "/proc/$follower/status" && return
-		sleep 0.05
-	done
-	return 1
-}
+await_waiting() { eventually grep -q '^SigBlk:.*4002$' "/proc/$follower/status"; }
 # ended SIGNAL STATUS: by the signal, with that status and no word on stderr.
 ended() {
 	local rc
@@ -136,9 +125,9 @@ mkfifo pipe
 follower=$!
 exec 9<pipe
 forge RESET_TIMED_OUT 1010
-check 'a line goes through a pipe at once' read -r -t 20 -u 9 _
+check 'a line goes through a pipe at once' read -r -t 120 -u 9 _
 forge RECLAIMED 1010
-check 'and the next' read -r -t 20 -u 9 _
+check 'and the next' read -r -t 120 -u 9 _
 # Nothing more happens.
 exec 9<&-
 wait $follower
@@ -147,7 +136,7 @@ check 'it leaves: told' [ "$(cat "$err")" = \
 	'ktvblk-wedged: standard output: Broken pipe' ]
 forge RESET_TIMED_OUT 1011
 journalctl --sync
-timeout 20 "${wedged[@]}" -f --since="$since" 2>"$err" >/dev/full
+timeout 120 "${wedged[@]}" -f --since="$since" 2>"$err" >/dev/full
 check 'no room: status' [ $? -eq 2 ]
 check 'no room: told' [ "$(cat "$err")" = \
 	'ktvblk-wedged: standard output: No space left on device' ]

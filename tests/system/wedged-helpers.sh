@@ -17,7 +17,7 @@ run() {
 	local want=$1 rc
 	shift
 	journalctl --sync
-	timeout 60 "${wedged[@]}" "$@" >"$out" 2>"$err"
+	timeout 300 "${wedged[@]}" "$@" >"$out" 2>"$err"
 	rc=$?
 	[ $rc -eq "$want" ] || { echo "exit status $rc, not $want"; return 1; }
 }
@@ -62,7 +62,7 @@ start_vmm() {
 }
 ask() {
 	echo "$*" >&"${VMM[1]}"
-	read -r -t 20 answer <&"${VMM[0]}" || answer='no answer'
+	read -r -t 120 answer <&"${VMM[0]}" || answer='no answer'
 }
 stop_vmm() {
 	# shellcheck disable=SC1083,SC2093
@@ -86,7 +86,7 @@ forge() {
 }
 # No trace of what was before: the records of later tests stand alone.
 fresh() {
-	sleep 0.01
-	since=@$(($(date +%s) + 1))
-	while [ "@$(date +%s)" != "$since" ]; do sleep 0.05; done
+	local second=$(($(date +%s) + 1))
+	since=@$second
+	while [ "$(date +%s)" -lt $second ]; do sleep 0.05; done
 }

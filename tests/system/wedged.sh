@@ -165,11 +165,12 @@ bash -c './vmm <commands & echo $! >zombie.pid; exec sleep 100' >zombie.out &
 parent=$!
 exec 9>commands
 printf '%s\n' 'new zombie' hang destroy >&9
-for _ in {1..100}; do grep -q 'timed out' zombie.out && break; sleep 0.05; done
+eventually grep -q 'timed out' zombie.out
 pid=$(cat zombie.pid)
 kill -9 "$pid"
-sleep 0.2
-check 'a zombie' [ "$(awk '{ print $3 }' "/proc/$pid/stat")" = Z ]
+# All of its threads: only then is it gone for the program.
+is_zombie() { [ "$(awk '{ print $3, $20 }' "/proc/$pid/stat")" = 'Z 1' ]; }
+check 'a zombie' eventually is_zombie
 check 'a zombie is gone' quiet 0 --since="$since" --running
 kill $parent
 exec 9>&-
