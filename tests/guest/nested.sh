@@ -59,6 +59,7 @@ else
 	cat >>"$tmp/plan.1" <<-EOF
 		destroy wedge_destroy victim2 other
 		reset wedge_reset victim other 0xd0005000
+		off wedge_off victim3 other 0xd0007000
 	EOF
 fi
 "$here/mkinitramfs" "$inner" "$tmp/initramfs"
@@ -68,7 +69,7 @@ outer_files || exit
 printf '%s\n' ring3 end images records >"$tmp/plan.0"
 "$here/mkinitramfs" "$outer" "$tmp/initramfs"
 own_archive | cat - "$tmp/initramfs" >"$tmp/initrd"
-guest 600 qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot \
+guest 1800 qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot \
 	-serial stdio -M q35,accel=tcg -cpu max,+svm,+npt -m 1500 \
 	-kernel "$outer"/boot/vmlinuz-* -initrd "$tmp/initrd" \
 	-append "console=ttyS0 reboot=t panic=-1 quiet \
