@@ -24,7 +24,7 @@ endif
 MAKEFLAGS += --no-print-directory
 
 # Short lines, unless V=1.
-Q   = $(if $(filter 1,$(V)),,@)
+Q   = $(if $(filter-out 0,$(V)),,@)
 say = $(if $(Q),@printf '  %-5s %s\n' $(1) $(2))
 
 comma := ,
@@ -44,9 +44,10 @@ WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
        -Wconversion $(if $(filter 1,$(WERROR)),-Werror) \
        -Werror=int-conversion -Werror=incompatible-pointer-types \
        -Werror=implicit-function-declaration
-OUR_CPPFLAGS = -D_GNU_SOURCE -Iinclude
+# 64 bits on any machine: util.h sees to it.
+OUR_CPPFLAGS = -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -Iinclude
 OUR_CFLAGS   = -std=gnu11 -fPIC -fvisibility=hidden -pthread $(WARN) $(SANITIZE)
-COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS)
+COMPILE = $(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS) $(NO_LTO)
 LINK     = $(CC) -pthread $(SANITIZE) $(CFLAGS) $(LDFLAGS)
 # Position independent whatever the compiler's default: -fPIC objects serve both.
 LINK_PIE = $(LINK) -fPIE -pie
@@ -59,6 +60,8 @@ SHARED_LDFLAGS = -shared -Wl,-soname,$(SONAME) \
 # Sorted, as the order in which a wildcard finds them is that of the locale.
 objects = $(patsubst %.c,$(BUILD)/%.o,$(sort $(1)))
 LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c))
+# The static library's and the tests', where link-time optimisation is wanted.
+PLAIN_OBJ := $(if $(filter -flto%,$(CFLAGS) $(CPPFLAGS)),$(LIB_OBJ:$(BUILD)/%=$(BUILD)/plain/%),$(LIB_OBJ))
 DEMO_OBJ := $(call objects,$(wildcard src/demo/*.c))
 TOOL_OBJ := $(call objects,$(wildcard src/tools/wedged/*.c))
 UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
@@ -102,7 +105,14 @@ $(BUILD)/%.o: %.c $(BUILD)/flags Makefile
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
 
-$(LIB_OBJ) $(TOOL_OBJ): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
+$(BUILD)/plain/%.o: %.c $(BUILD)/flags Makefile
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
+
+$(sort $(LIB_OBJ) $(PLAIN_OBJ) $(TOOL_OBJ)): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
+# A linker that optimises across files knows nothing of --wrap, nor of "ld -r".
+$(BUILD)/plain/%.o $(BUILD)/tests/%.o: private NO_LTO = -fno-lto
 $(BUILD)/tests/%.o: private OUR_CPPFLAGS += -iquote src/lib $(CHECK_CFLAGS) $(SYSTEMD_CFLAGS)
 
 $(SHARED): $(LIB_OBJ) src/lib/libktvblk.map
@@ -113,7 +123,7 @@ $(LINKS): $(SHARED)
 	@ln -sf $(<F) $@
 
 # One object, so that what is hidden can be made local.
-$(STATIC): $(LIB_OBJ)
+$(STATIC): $(PLAIN_OBJ)
 	$(call say,AR,$@)
 	$(Q)$(CC) -r -nostdlib -o $(BUILD)/libktvblk.o $^
 	$(Q)$(OBJCOPY) --localize-hidden $(BUILD)/libktvblk.o
@@ -135,13 +145,11 @@ $(BUILD)/ktvblk-wedged: $(TOOL_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(TOOL_OBJ) $(SYSTEMD_LIBS)
 
-# Unit tests see the library's own objects. A comment "/* wrap: write */" in
-# one sends the library's calls of write to its __wrap_write.
-wrapped = $(shell sed -n 's|.*/\* wrap: \(.*\) \*/.*|\1|p' $(1))
-$(UNIT): %: %.o $(HELP_OBJ) $(LIB_OBJ) $(TEST_OBJ)
+# Unit tests see the library's own objects, whose calls may be wrapped.
+WRAPPED = $$(tests/unit/wrap.sh "$(NM)" "$(OBJCOPY)" $@ $(@:$(BUILD)/%=%.c) $^)
+$(UNIT): %: %.o $(HELP_OBJ) $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
-		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
 
 # Has the shared library by dlopen().
 DLOPEN = $(BUILD)/tests/abi/test-dlopen
@@ -154,10 +162,9 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
-$(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(LIB_OBJ) $(TEST_OBJ)
+$(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $^ $(SYSTEMD_LIBS) \
-		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(SYSTEMD_LIBS)
 
 # Tests with a real journal and real storage. They run as programs of their own
 # with the unit tests' helpers.
@@ -172,18 +179,16 @@ $(SYS)/wedge: $(call system,wedge.c wedge-more.c wedge-race.c way.c disk.c \
 	slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
-$(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(LIB_OBJ)
+$(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
-		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
 
 SOAK = $(BUILD)/tests/soak/soak
 SOAK_OBJ := $(call objects,$(wildcard tests/soak/*.c))
 $(SOAK_OBJ): private OUR_CPPFLAGS += -iquote tests/unit
-$(SOAK): $(SOAK_OBJ) $(HELP_OBJ) $(LIB_OBJ) $(TEST_OBJ)
+$(SOAK): $(SOAK_OBJ) $(HELP_OBJ) $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(SYSTEMD_LIBS) \
-		$(patsubst %,-Wl$(comma)--wrap=%,$(call wrapped,$(@:$(BUILD)/%=%.c)))
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
 
 # Real guests, x86-64 only: an overlay for stock QEMU, and a small VMM.
 GUEST = $(BUILD)/tests/guest
@@ -225,10 +230,12 @@ $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(Q)$(LINK_PIE) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
 
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
-	@tests/unit/calls.sh $(NM) $(LIB_OBJ)
+	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
+
+lint-tests: $(PLAIN_OBJ)	## calls and hazards without a test, records of the wrong type
+	@tests/unit/calls.sh "$(CC)" $(NM) $(PLAIN_OBJ)
 	@tests/hazards.sh
 	@tests/unit/typed.sh $(CC) $(OUR_CPPFLAGS) $(WARN)
-	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
 
 check-asan:	## ... with the address and undefined behaviour sanitizers
 	@CK_TIMEOUT_MULTIPLIER=4 TEST_TIMEOUT=400 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -382,12 +389,12 @@ help:	## this list
 		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
 
 FORCE:
-.PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers \
+.PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-tests \
 	check-symbols abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
+-include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
 	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
 	$(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(HELP_OBJ) $(TEST_OBJ))

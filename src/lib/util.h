@@ -21,6 +21,17 @@
 #define NSEC_PER_SEC UINT64_C(1000000000)
 #define NSEC_PER_MSEC UINT64_C(1000000)
 
+/* A disk and a clock reach beyond 32 bits on a 32-bit machine too. */
+_Static_assert(sizeof(off_t) == 8 && sizeof(time_t) == 8,
+	       "-D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64");
+
+/* The futex system call that takes this time_t. */
+#ifdef SYS_futex_time64
+#define FUTEX_NR SYS_futex_time64
+#else
+#define FUTEX_NR SYS_futex
+#endif
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member)                                        \
 	((type *)((char *)(ptr)-offsetof(type, member)))
@@ -61,13 +72,13 @@ static inline void futex_wait(_Atomic uint32_t *word, uint32_t expected,
 {
 	struct timespec ts = ns_to_timespec(deadline_ns);
 
-	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
+	syscall(FUTEX_NR, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
 		deadline_ns ? &ts : NULL, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 static inline void futex_wake(_Atomic uint32_t *word, int n)
 {
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+	syscall(FUTEX_NR, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
 /* In a loop that waits for another CPU. */

@@ -33,13 +33,13 @@ static void wait_shared(_Atomic uint32_t *word, uint32_t seen,
 {
 	struct timespec ts = ns_to_timespec(deadline_ns);
 
-	syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen,
+	syscall(FUTEX_NR, word, FUTEX_WAIT_BITSET, seen,
 		deadline_ns ? &ts : NULL, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 static void wake_shared(_Atomic uint32_t *word)
 {
-	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	syscall(FUTEX_NR, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void slowfs_hold(struct slowfs *slow, uint32_t calls)

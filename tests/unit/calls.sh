@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# calls.sh NM OBJECT...: see that test-faults.c makes each function fail that
+# calls.sh CC NM OBJECT...: see that test-faults.c makes each function fail that
 # these objects of the library want of others, but for those listed here.
 
 set -u
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
-nm=$1
-shift
+here=$(dirname "$0") cc=$1 nm=$2
+shift 2
 
 words() {
 	tr -s ' ' '\n' | sort -u
@@ -18,10 +18,10 @@ sed '/^#/d' <<'END' | words >"$tmp/cannot"
 # Copying, formatting and counting in memory we have.
 bcmp memchr memcmp memcpy memmove memset qsort snprintf strchr strcspn strlen
 strncmp strrchr strtol tolower vsnprintf
-# The compiler's and the C library's own, without a system call.
-_GLOBAL_OFFSET_TABLE_ __ctype_tolower_loc __errno_location __pthread_unwind_next
+# The C library's own, without a system call.
+__ctype_tolower_loc __errno_location __pthread_unwind_next
 __pthread_register_cancel __pthread_unregister_cancel __sched_cpucount
-__sigsetjmp __stack_chk_fail __udivmodti4 __udivti3 __umodti3
+__sigsetjmp
 # Fail for a wrong argument only, and theirs are constants: a clock, a signal
 # mask, a state; or a lock, a condition, attributes that were initialised.
 clock_gettime pthread_attr_destroy pthread_attr_init
@@ -37,16 +37,21 @@ free getpid gettid pthread_equal pthread_self sched_yield
 # Of a thread that is ours and has not been joined or detached before.
 pthread_detach pthread_join
 END
-sed -n 's|^/\* wrap: \(.*\) \*/|\1|p' "$(dirname "$0")/test-faults.c" |
+sed -n 's|^/\* wrap: \(.*\) \*/|\1|p' "$here/test-faults.c" |
 	words | comm -23 - "$tmp/cannot" >"$tmp/fail"
 
-# Sanitizers and gcov add calls, _FORTIFY_SOURCE renames some.
-"$nm" -u -P "$@" | sed -n 's/ [UwW].*//p' |
-	sed 's/^__\(.*\)_chk$/\1/; s/^__open_2$/open/' |
+# What the compiler brings itself makes no system call.
+# shellcheck disable=SC2086 # it may be several words
+runtime=$($cc -print-libgcc-file-name) && [ -s "$runtime" ] || exit 1
+"$nm" --defined-only -P "$@" "$runtime" 2>/dev/null |
+	sed 's/ .*//' | words >"$tmp/ours"
+# Nor does what the linker defines, what guards the stack, finds thread-local
+# variables, or looks on in a sanitizer's or gcov's build.
+"$nm" -u -P "$@" | sed -n 's/ [UwW].*//p' | words |
+	comm -23 - "$tmp/ours" |
+	grep -v -E '^(\.|_GLOBAL_OFFSET_TABLE_$|__stack_chk_|_*tls_get_)' |
 	grep -v -E '^_*(asan|ubsan|tsan|sanitizer|gcov|llvm)_|:$' |
-	words >"$tmp/wanted"
-"$nm" --defined-only -P "$@" | sed 's/ .*//' | words >"$tmp/ours"
-comm -23 "$tmp/wanted" "$tmp/ours" >"$tmp/others"
+	sed -f "$here/plain-names.sed" | words >"$tmp/others"
 
 [ -s "$tmp/others" ] || { echo 'calls.sh: no calls found'; exit 1; }
 if sort -u "$tmp/cannot" "$tmp/fail" | comm -23 "$tmp/others" - |

@@ -263,7 +263,7 @@ long __wrap_syscall(long nr, ...)
 	for (size_t i = 0; i < ARRAY_SIZE(arg); i++)
 		arg[i] = va_arg(args, long);
 	va_end(args);
-	ck_assert_int_eq(nr, SYS_futex);
+	ck_assert_int_eq(nr, FUTEX_NR);
 	if ((int)arg[1] == FUTEX_WAIT_BITSET_PRIVATE &&
 	    fault_hits(&syscall_fault, 0))
 		return -1;
