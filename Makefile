@@ -10,6 +10,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
 # journalctl reads /usr/lib/systemd/catalog and /usr/local/lib/systemd/catalog.
 CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
+BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
 CFLAGS     ?= -O2 -g
 INSTALL    ?= install
 NM         ?= nm
@@ -87,6 +88,7 @@ else
 MAN      := $(filter-out %/ktvblk-vmm.1,$(MAN))
 endif
 CATALOG  := $(wildcard src/catalog/*.catalog)
+BASHCOMP  = $(addprefix src/completion/,$(notdir $(PROGRAMS)))
 UNIT     := $(UNIT_OBJ:.o=)
 FUZZ     := $(FUZZ_OBJ:.o=)
 
@@ -359,6 +361,8 @@ install: all	## install below $(DESTDIR)$(PREFIX)
 	$(INSTALL) -d $(addprefix $(DESTDIR)$(MANDIR)/,man1 man3 man7) $(DESTDIR)$(CATALOGDIR)
 	for m in $(MAN:src/man/%=%); do cp -d src/man/$$m $(DESTDIR)$(MANDIR)/$$m; done
 	$(INSTALL) -m 644 $(CATALOG) $(DESTDIR)$(CATALOGDIR)
+	$(INSTALL) -d $(DESTDIR)$(BASHCOMPDIR)
+	cp -d --preserve=links,timestamps $(BASHCOMP) $(DESTDIR)$(BASHCOMPDIR)
 
 uninstall:	## remove what install put there
 	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(notdir $(wildcard include/*.h)))
@@ -367,6 +371,7 @@ uninstall:	## remove what install put there
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(PROGRAMS)))
 	rm -f $(patsubst src/man/%,$(DESTDIR)$(MANDIR)/%,$(MAN))
 	rm -f $(addprefix $(DESTDIR)$(CATALOGDIR)/,$(notdir $(CATALOG)))
+	rm -f $(addprefix $(DESTDIR)$(BASHCOMPDIR)/,$(notdir $(BASHCOMP)))
 
 deps:	## install the Debian packages to build and check with (as root)
 	@.ci/deps build check
@@ -381,6 +386,18 @@ format:	## lay out the sources with clang-format
 format-check:	## see that format has nothing to do
 	clang-format -n -Werror $(SOURCES)
 
+# The release's tarball, as Debian names it: the same bytes whenever it is made.
+DIST = HEAD
+DIST_DIR = $(BUILD)
+GIT = git -c safe.directory=$(CURDIR)
+dist:	## the source of a tag or commit, as one tarball (DIST=HEAD, DIST_DIR=build)
+	@mkdir -p $(DIST_DIR)
+	@v=$$($(GIT) show $(DIST):include/ktvblk.h | \
+		sed -n 's/^.define KTVBLK_VERSION "\(.*\)"/\1/p') && [ "$$v" ] && \
+	$(GIT) archive --prefix=libktvblk-$$v/ $(DIST) ':!debian' | xz -T1 \
+		>$(DIST_DIR)/libktvblk_$$v.orig.tar.xz && \
+	echo "$(DIST_DIR)/libktvblk_$$v.orig.tar.xz"
+
 clean:	## remove build/
 	rm -rf $(BUILD)
 
@@ -390,7 +407,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-tests \
-	check-symbols abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall deps deps-ci format format-check \
+	check-symbols abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
