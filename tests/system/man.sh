@@ -72,6 +72,7 @@ check 'no other name' same <(sed -n 's/^\.Nm \([^ ]*\).*/\1/p' man3/*) \
 perl -ne '
 	if (/^\.Sh /) { $on = /SYNOPSIS/ }
 	next unless $on;
+	s/\\://g; # a line may break here
 	$type = $1 if /^\.Ft (.*)/;
 	if (/^\.Fo (.*)/) { $name = $1; @args = () }
 	if (/^\.Fa "(.*)"/) { push @args, $1 }
