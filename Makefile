@@ -305,8 +305,23 @@ check-symbols: $(SHARED) $(STATIC)	## compare the exported symbols with the map
 	@diff -u $(BUILD)/symbols.map $(BUILD)/symbols.static
 	@echo "$$(wc -l <$(BUILD)/symbols.map) symbols, as in the map"
 
+check-lto:	## the libraries with link-time optimisation, fat objects and others
+	@for f in -flto '-flto -ffat-lto-objects'; do \
+		$(MAKE) check-symbols BUILD=$(BUILD)/lto CFLAGS="-O2 -g $$f" && \
+		$(MAKE) $(BUILD)/lto/libktvblk.a $(BUILD)/lto/libktvblk.pc \
+			BUILD=$(BUILD)/lto CFLAGS="-O2 -g $$f" && \
+		$(CC) -O2 $$f -Iinclude -o $(BUILD)/lto/static tests/consumer/consumer.c \
+			$(BUILD)/lto/libktvblk.a $(SYSTEMD_LIBS) -pthread && \
+		$(BUILD)/lto/static || exit 1; done
+	@$(MAKE) lint-tests $(BUILD)/lto/tests/unit/test-faults BUILD=$(BUILD)/lto \
+		CFLAGS='-O2 -g -flto'
+	@tests/run.sh $(BUILD)/lto/tests/unit/test-faults
+
 abi-check: $(SHARED)	## see that programs built for the committed ABI still run
 	@tests/abi/abi.sh check $(SHARED)
+
+check-abi-program: $(LINKS)	## run a program built for 1.0, and without 64-bit off_t and time_t
+	@tests/abi/program.sh $(BUILD) "$(CC)"
 
 abi-baseline: $(SHARED)	## commit to the ABI as it is now
 	@tests/abi/abi.sh baseline $(SHARED)
@@ -407,7 +422,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-tests \
-	check-symbols abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_H
+#define KTVBLK_H
+
+/*
+ * libktvblk: a virtio-blk device for a VMM, over virtio-mmio version 2.
+ *
+ * When the storage under the disk hangs, the VMM does not: reset and destroy
+ * come back within their budget, I/O that ends later reaches neither the ring
+ * nor guest memory, and the journal says which device it was.
+ *
+ * Errors: every function that returns int answers 0 or more, or a negative
+ * errno; a failed call changed nothing and left its outputs untouched.
+ *
+ * Threads, marked at each function:
+ *   [any]     from any thread, at any time while the caller has a reference;
+ *   [device]  the VMM lets no two of these run at once on the same device.
+ * Nothing here may be called from a signal handler, nor in a forked child
+ * before exec.
+ *
+ * Section numbers are those of the OASIS virtio specification, version 1.2.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The library is built with everything else hidden. */
+#pragma GCC visibility push(default)
+
+#define KTVBLK_VERSION "1.0.0"
+
+/* The device's window in guest-physical address space. */
+#define KTVBLK_MMIO_SIZE 0x1000
+/* Where a KVM_IOEVENTFD (4 bytes, datamatch 0) for ktvblk_kick_fd() belongs. */
+#define KTVBLK_MMIO_QUEUE_NOTIFY 0x50
+
+#define KTVBLK_SECTOR_SIZE 512
+#define KTVBLK_SERIAL_MAX 20
+#define KTVBLK_NAME_MAX 255
+#define KTVBLK_QUEUE_SIZE_MAX 1024
+
+struct ktvblk_mem;
+struct ktvblk_backend;
+struct ktvblk_dev;
+struct ktvblk_stats;
+
+/* The version of the library that runs, as "1.0.0". [any] */
+const char *ktvblk_version(void);
+
+/*
+ * Guest memory
+ *
+ * A worker that is stuck in storage still holds a reference, so the VMM may
+ * unmap the regions only once release() has run.
+ */
+
+struct ktvblk_region {
+	uint64_t guest_addr; /* these three are multiples of 4096 */
+	void *host_addr;
+	uint64_t size;
+	uint64_t reserved; /* 0 */
+};
+
+/*
+ * Describe guest RAM. The array is copied. release(userdata), if not NULL, runs
+ * exactly once, when the last reference is gone: on a thread of the library,
+ * or on the caller's where the VMM itself drops the last one. It may call
+ * anything but what waits for the device it ran for. [any]
+ *   -EINVAL  no region, NULL, a size of zero, not 4096-aligned, a range that
+ *            overlaps another in guest addresses or reaches the end of the
+ *            address space, reserved not 0
+ *   -ENOMEM
+ */
+int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,
+		   void (*release)(void *userdata), void *userdata,
+		   struct ktvblk_mem **ret_mem);
+
+/* Takes and gives NULL. [any] */
+struct ktvblk_mem *ktvblk_mem_ref(struct ktvblk_mem *mem);
+
+/* Takes NULL, returns NULL. [any] */
+struct ktvblk_mem *ktvblk_mem_unref(struct ktvblk_mem *mem);
+
+/*
+ * Storage
+ *
+ * All ops but capacity() run on a device's worker, one at a time for each
+ * device. They may block: the VMM never waits for them beyond its budget. They
+ * may call whatever is marked [any], and ktvblk_destroy() of their own device,
+ * which then answers KTVBLK_HELPER_DISCONNECTED. They must return: an
+ * exception or a longjmp out of one ends the process; pthread_exit() ends the
+ * worker, is recorded, and leaves the device at NEEDS_RESET.
+ */
+
+struct ktvblk_backend_ops {
+	size_t size; /* sizeof(struct ktvblk_backend_ops) */
+	/*
+	 * Read or write at a byte offset; the bytes moved, or -errno. A short
+	 * read is the end of the storage: the guest gets zeros for the rest. A
+	 * short write is asked to go on; zero bytes written is an error.
+	 * -EINTR is tried again, up to 16 times for one request.
+	 */
+	ssize_t (*preadv)(void *userdata, const struct iovec *iov, int n_iov,
+			  uint64_t offset);
+	/* NULL: the storage can only be read. */
+	ssize_t (*pwritev)(void *userdata, const struct iovec *iov, int n_iov,
+			   uint64_t offset);
+	/* Make all completed writes durable; 0 or -errno. NULL: nothing to do.
+	 */
+	int (*flush)(void *userdata);
+	/* The size in bytes; called once by ktvblk_new(), on its thread. */
+	int (*capacity)(void *userdata, uint64_t *ret_bytes);
+	/*
+	 * The storage is not used any more, and may be opened by somebody else.
+	 * Never on the thread that calls ktvblk_destroy(). May be NULL.
+	 */
+	void (*release)(void *userdata);
+};
+
+/*
+ * Storage by callbacks. The ops are copied. [any]
+ *   -EINVAL  NULL, ops->size too small, preadv or capacity missing
+ *   -E2BIG   ops->size is larger than this library's, and not all zeros there
+ *   -ENOMEM
+ */
+int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
+		       struct ktvblk_backend **ret_backend);
+
+/*
+ * Storage in a regular file or a block device, raw: the format is never
+ * guessed. The library works on a duplicate of fd, which it closes before
+ * release(userdata) (may be NULL) runs; the caller keeps fd. A descriptor
+ * opened O_RDONLY makes storage that can only be read. A short read is followed
+ * up, so that an error is never taken for the end of the file. [any]
+ *   -EBADF   not a descriptor, or one without data (O_PATH)
+ *   -EINVAL  NULL; neither a regular file nor a block device; write-only;
+ *            O_APPEND, which would ignore the guest's sector
+ *   -EMFILE, -ENFILE, -ENOMEM, and what fstat() may answer
+ */
+int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
+			  void *userdata, struct ktvblk_backend **ret_backend);
+
+/* Takes and gives NULL. [any] */
+struct ktvblk_backend *ktvblk_backend_ref(struct ktvblk_backend *backend);
+
+/* Takes NULL, returns NULL. [any] */
+struct ktvblk_backend *ktvblk_backend_unref(struct ktvblk_backend *backend);
+
+/*
+ * Throttle
+ *
+ * Two token buckets, requests and bytes. A rate of 0 is no limit; a burst of 0
+ * is one second's worth. A request larger than the burst goes through on
+ * credit and those behind it wait for the debt.
+ */
+
+struct ktvblk_throttle {
+	uint64_t iops;
+	uint64_t bytes_per_sec;
+	uint64_t iops_burst;
+	uint64_t bytes_burst;
+	uint64_t reserved[4]; /* 0 */
+};
+
+/*
+ * Check a throttle the way ktvblk_new() does. On -EINVAL *ret_why, if ret_why
+ * is not NULL, names the fields and the mend; it is a constant. [any]
+ *   -EINVAL  NULL; a burst without its rate, or below it; reserved not 0
+ */
+int ktvblk_throttle_check(const struct ktvblk_throttle *throttle,
+			  const char **ret_why);
+
+/*
+ * The device
+ */
+
+#define KTVBLK_READ_ONLY (UINT64_C(1) << 0)
+/*
+ * Hand the storage guest memory itself instead of a buffer of the device. This
+ * saves a copy and gives up a promise: a call that is stuck when the device is
+ * reset or destroyed may, when it ends, still write or read the guest memory of
+ * its own request. Its record says KTVBLK_FENCED=no.
+ */
+#define KTVBLK_ZERO_COPY (UINT64_C(1) << 1)
+/* Always sleep at once where there is nothing to do: see poll_us. */
+#define KTVBLK_NO_POLL (UINT64_C(1) << 2)
+
+struct ktvblk_config {
+	size_t size; /* KTVBLK_CONFIG_INIT fills it */
+	struct ktvblk_backend *backend; /* the device takes its own reference */
+	const char *name; /* of the disk, on every record; may be NULL */
+	const char *serial; /* for GET_ID; NULL: "libktvblk" */
+	uint64_t capacity_bytes; /* 0: what the backend says */
+	uint64_t flags; /* KTVBLK_READ_ONLY, _ZERO_COPY, _NO_POLL */
+	uint64_t features_masked; /* virtio feature bits not to offer */
+	struct ktvblk_throttle throttle;
+	uint32_t reset_timeout_ms; /* budget; 0: 1000 */
+	uint32_t destroy_timeout_ms; /* budget; 0: 1000 */
+	uint32_t stall_warn_ms; /* record a request this old; 0: 5000 */
+	/*
+	 * A worker that has served all there was looks at the avail ring for at
+	 * most so long before it sleeps: less while that finds nothing, and
+	 * none for an idle disk. 0: 50, or none where the worker has only the
+	 * one CPU of the thread that started it.
+	 */
+	uint32_t poll_us;
+	uint16_t queue_size_max; /* a power of two; 0: 256 */
+	uint16_t reserved[3]; /* 0 */
+};
+
+#ifdef __cplusplus
+#define KTVBLK_CONFIG_INIT                                                     \
+	{                                                                      \
+		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
+			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
+		{                                                              \
+			0, 0, 0                                                \
+		}                                                              \
+	}
+#else
+#define KTVBLK_CONFIG_INIT                                                     \
+	{                                                                      \
+		.size = sizeof(struct ktvblk_config)                           \
+	}
+#endif
+
+/*
+ * Make a device at its reset state. No worker runs before the guest's
+ * DRIVER_OK. The config and its strings are copied. A capacity that is not a
+ * whole number of sectors is rounded down. [any]
+ *   -EINVAL        NULL, config->size too small, no backend, unknown flag,
+ *                  VERSION_1 masked, a throttle that ktvblk_throttle_check()
+ *                  refuses, queue_size_max not a power of two or above
+ *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
+ *                  above 1000, or set with KTVBLK_NO_POLL, a control
+ *                  character in name or serial, reserved not 0
+ *   -E2BIG         config->size is larger than this library's, and not all
+ *                  zeros there
+ *   -ENAMETOOLONG  name or serial too long
+ *   -EROFS         the backend can only be read, KTVBLK_READ_ONLY is not set
+ *   -ENOMEM, -EMFILE, -ENFILE, -EAGAIN (no thread for the records), and what
+ *   the backend's capacity() answered
+ */
+int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev);
+
+/*
+ * Bind guest memory, once, before the guest's DRIVER_OK; it survives reset. The
+ * device takes its own reference. [device]
+ *   -EINVAL  NULL
+ *   -EBUSY   already bound, or told to stop (recorded: nothing changed)
+ */
+int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem);
+
+/*
+ * Which CPUs the worker may run on, from its next start; none: as the thread
+ * that writes DRIVER_OK. CPUs the kernel's mask cannot hold (1024 and up) are
+ * left out; what cannot be applied is recorded and is no error. [device]
+ *   -EINVAL  dev NULL, or cpus NULL with n_cpus not 0
+ */
+int ktvblk_set_worker_cpus(struct ktvblk_dev *dev, const uint32_t *cpus,
+			   size_t n_cpus);
+
+/*
+ * A guest's access at a byte offset into the device's window (section 4.2.2).
+ * Registers answer 4-byte accesses only: other reads give all ones, other
+ * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
+ *
+ * A write of 0 to Status resets the device. It returns within reset_timeout_ms,
+ * or 20 ms later where the worker is stuck in guest memory itself; by then the
+ * guest's memory is the guest's again. No other access waits for anything.
+ * [device]
+ */
+void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
+		      size_t len);
+void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
+		       const void *data, size_t len);
+
+/*
+ * Eventfds that stay the same for the device's life and belong to it: do not
+ * close them. A write to the first is a QueueNotify and may be bound as
+ * KVM_IOEVENTFD at KTVBLK_MMIO_QUEUE_NOTIFY; the device writes the second for
+ * each interrupt, edge-triggered, so it may be bound as KVM_IRQFD. Both are
+ * non-blocking. [any]
+ *   -EINVAL  NULL
+ */
+int ktvblk_kick_fd(const struct ktvblk_dev *dev);
+int ktvblk_irq_fd(const struct ktvblk_dev *dev);
+
+/*
+ * Pause and resume
+ *
+ * A paused worker is parked between two requests: all it did to guest memory
+ * is visible and it does nothing more until ktvblk_resume(). A pause survives
+ * reset; a reset or destroy of a paused device is as quick as any. A device
+ * with no worker and none left behind counts as paused.
+ */
+
+/*
+ * Ask for a pause and return at once. When the device is paused, 1 is added to
+ * the eventfd parked_fd (-1: to none), of which the device keeps a duplicate
+ * until then. Asking again is no error and replaces parked_fd. [device]
+ *   -EINVAL  NULL, or parked_fd below -1
+ *   -EBADF, -EMFILE  parked_fd cannot be duplicated
+ */
+int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd);
+
+/*
+ * Pause and wait for it. On -ETIMEDOUT the request this call made is withdrawn
+ * and the device keeps running. [device]
+ *   -EINVAL     NULL
+ *   -ETIMEDOUT  the worker is stuck, or one is left behind by a reset
+ *   -EDEADLK    called from the device's own worker
+ */
+int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms);
+
+/* 1 if paused, 0 if not. With 1, the guarantee above holds. [any]
+ *   -EINVAL  NULL
+ */
+int ktvblk_is_paused(const struct ktvblk_dev *dev);
+
+/* Go on: 1 if a pause was asked for, 0 if there was none to end. [device]
+ *   -EINVAL  NULL
+ */
+int ktvblk_resume(struct ktvblk_dev *dev);
+
+/*
+ * State
+ */
+
+enum ktvblk_state {
+	KTVBLK_STATE_IDLE = 0, /* no worker: the driver has not started it */
+	KTVBLK_STATE_RUNNING = 1,
+	KTVBLK_STATE_PAUSED = 2,
+	KTVBLK_STATE_STALLED = 3, /* a request is older than stall_warn_ms */
+	KTVBLK_STATE_WEDGED = 4, /* an earlier worker has not come back yet */
+	KTVBLK_STATE_NEEDS_RESET = 5, /* only the guest's reset helps */
+	KTVBLK_STATE_STOPPING = 6 /* after ktvblk_request_stop() */
+};
+
+/* What the device is doing. [device]
+ *   -EINVAL  NULL
+ */
+int ktvblk_get_state(const struct ktvblk_dev *dev);
+
+/* Its name in lower case, or "unknown". A constant. [any] */
+const char *ktvblk_state_name(int state);
+
+/* What names the device on its records. */
+struct ktvblk_identity {
+	uint64_t instance_id; /* INSTANCE_ID: counts devices of the process */
+	uint64_t capacity_sectors; /* CAPACITY_SECTORS */
+	int32_t stop_fd; /* STOP_FD: another one after each reset */
+	uint32_t reserved;
+};
+
+/*
+ * size is sizeof(*ret_identity); what a later library adds is cut, what this
+ * one does not know is zeroed. [device]
+ *   -EINVAL  NULL, or size too small
+ */
+int ktvblk_get_identity(const struct ktvblk_dev *dev,
+			struct ktvblk_identity *ret_identity, size_t size);
+
+/*
+ * Counters: never reset, and readable after the device is gone.
+ */
+
+struct ktvblk_counters {
+	uint64_t reads_completed;
+	uint64_t writes_completed;
+	uint64_t flushes_completed;
+	uint64_t bytes_read; /* from the storage, without padding */
+	uint64_t bytes_written;
+	uint64_t throttled_count; /* times a request had to wait for tokens */
+	uint64_t io_errors; /* failures; one request can count twice */
+	uint64_t currently_throttled; /* requests that wait for tokens now */
+	uint64_t invalid_avail_idx_count; /* avail ring indices refused */
+};
+
+/* A new reference to the device's counters, NULL for NULL. [any] */
+struct ktvblk_stats *ktvblk_get_stats(const struct ktvblk_dev *dev);
+
+/* Takes and gives NULL. [any] */
+struct ktvblk_stats *ktvblk_stats_ref(struct ktvblk_stats *stats);
+
+/* Takes NULL, returns NULL. [any] */
+struct ktvblk_stats *ktvblk_stats_unref(struct ktvblk_stats *stats);
+
+/*
+ * Read the counters, each by itself: no two are promised to be of one moment.
+ * size as in ktvblk_get_identity(). [any]
+ *   -EINVAL  NULL, or size too small
+ */
+int ktvblk_stats_read(const struct ktvblk_stats *stats,
+		      struct ktvblk_counters *ret_counters, size_t size);
+
+/*
+ * The end
+ */
+
+/* How a worker that was told to stop was seen to end. */
+enum ktvblk_outcome {
+	KTVBLK_JOINED = 0, /* it is gone, and so is all it held */
+	KTVBLK_PANICKED = 1, /* gone too, but it had ended by itself before */
+	KTVBLK_TIMED_OUT = 2, /* it is stuck; ktvblk-drop waits for it */
+	KTVBLK_HELPER_SPAWN_FAILED = 3, /* stuck, and left to end by itself */
+	KTVBLK_HELPER_DISCONNECTED = 4 /* it could not be waited for */
+};
+
+/*
+ * Tell the worker to stop and return at once. A destroy that follows counts its
+ * budget from here, so that many devices can share one. Until then the device
+ * answers its registers and starts no worker. Again: no effect. [device]
+ *   -EINVAL  NULL
+ */
+int ktvblk_request_stop(struct ktvblk_dev *dev);
+
+/*
+ * End the device, whatever its storage does, within destroy_timeout_ms, or some
+ * 20 ms later each where the worker is stuck in guest memory itself, where a
+ * release hangs, and for the last device's records. The handle is gone whatever
+ * the outcome. With KTVBLK_JOINED and KTVBLK_PANICKED
+ * the device's references are gone as well, and the release callbacks have
+ * run if they were the last; else they run when the stuck call has ended, and
+ * guest memory must stay mapped until then. Not a cancellation point. Takes
+ * NULL: KTVBLK_JOINED. [device]
+ */
+enum ktvblk_outcome ktvblk_destroy(struct ktvblk_dev *dev);
+
+/* Its name in lower case, or "unknown". A constant. [any] */
+const char *ktvblk_outcome_name(enum ktvblk_outcome outcome);
+
+/*
+ * Records
+ *
+ * By default they go to the journal. Their fields and MESSAGE_IDs are in
+ * ktvblk-messages.h.
+ */
+
+struct ktvblk_record {
+	size_t size;
+	const char *message_id; /* 32 hexadecimal digits */
+	const char *message; /* one line of text */
+	const char *const *fields; /* "KEY=value", MESSAGE and the rest too */
+	size_t n_fields;
+	int priority; /* as in syslog.h */
+	int reserved;
+};
+
+/*
+ * Give the records of all devices to handler instead of the journal; NULL: to
+ * the journal again. The handler runs on the thread ktvblk-log, and the record
+ * is its own only until it returns. It may call whatever is marked [any], and
+ * must not wait for a device. release(userdata), if not NULL, runs once the
+ * handler has been replaced and no call of it is in progress. [any]
+ *   -EINVAL  a release without a handler
+ *   -ENOMEM
+ */
+int ktvblk_set_log_handler(void (*handler)(const struct ktvblk_record *record,
+					   void *userdata),
+			   void (*release)(void *userdata), void *userdata);
+
+/*
+ * Make no records less important than this syslog priority; LOG_INFO at first.
+ * LOG_DEBUG makes one for every request. [any]
+ *   -EINVAL  not 0 to 7
+ */
+int ktvblk_set_log_level(int priority);
+
+/*
+ * Wait until the records made so far have been handed on. [any]
+ *   -ETIMEDOUT  some have not
+ *   -EDEADLK    called from the log handler
+ */
+int ktvblk_log_flush(uint32_t timeout_ms);
+
+/*
+ * For __attribute__((cleanup)): each drops what the variable holds.
+ */
+
+static inline void ktvblk_mem_unrefp(struct ktvblk_mem **mem)
+{
+	ktvblk_mem_unref(*mem);
+}
+
+static inline void ktvblk_backend_unrefp(struct ktvblk_backend **backend)
+{
+	ktvblk_backend_unref(*backend);
+}
+
+static inline void ktvblk_stats_unrefp(struct ktvblk_stats **stats)
+{
+	ktvblk_stats_unref(*stats);
+}
+
+static inline void ktvblk_destroyp(struct ktvblk_dev **dev)
+{
+	ktvblk_destroy(*dev);
+}
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
