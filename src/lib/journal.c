@@ -8,6 +8,10 @@
  *
  * Every record that does not reach its sink is counted, and the next that does
  * is preceded by one that tells how many.
+ *
+ * The thread is not waited for without a bound, nor with the mutex: what the
+ * VMM's handler or libsystemd keeps for each thread may hold up its end. And a
+ * handler may end it: it is followed by another, see ends_early().
  */
 
 #define SD_JOURNAL_SUPPRESS_LOCATION
@@ -34,6 +38,7 @@ static struct {
 	pthread_cond_t done; /* for the others: an entry is out, or it ended */
 
 	unsigned int refs;
+	unsigned int waiting; /* who dropped the last one, for the end */
 	pthread_t thread;
 	pid_t pid; /* of the process that has the thread */
 	bool running; /* up to the thread's last act */
@@ -46,12 +51,23 @@ static struct {
 	uint64_t handled; /* and dealt with */
 	uint64_t dropped; /* records lost, not told yet */
 
-	struct log_job *jobs;
+	struct log_job *jobs, **last_job;
 	struct sink *sink; /* NULL: the journal */
 } logger = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.more = PTHREAD_COND_INITIALIZER,
+	.last_job = &logger.jobs,
 };
+
+/* The thread's own: what it is busy with, for when it is made to end. */
+static struct {
+	struct log_entry entry; /* with its references */
+	bool has_entry;
+	bool was_queued;
+	bool delivered;
+	struct sink *sink; /* that it is calling */
+	uint64_t look_again_ns; /* for stalled requests; 0: not at all */
+} hand;
 
 _Atomic int log_level = LOG_INFO;
 
@@ -115,21 +131,33 @@ static void send_handler(const struct sink *sink, const struct record *record)
 	sink->handler(&public, sink->userdata);
 }
 
+/* The release comes last: it may end the thread. */
 static void sink_free(struct sink *sink)
 {
-	if (sink->release)
-		sink->release(sink->userdata);
+	void (*release)(void *) = sink->release;
+	void *userdata = sink->userdata;
+
 	free(sink);
+	if (release)
+		release(userdata);
+}
+
+/* The call is over. True: it was the sink's last. */
+static bool leave_sink(struct sink *sink)
+{
+	SCOPED_LOCK(&logger.lock);
+	hand.sink = NULL;
+	sink->busy = false;
+	return sink->retired;
 }
 
 /* Hand one entry to the sink of the moment; true if the sink took it. */
 static bool deliver(const struct log_entry *entry)
 {
 	static struct record record; /* the thread's own, and large */
-	bool last;
 
 	pthread_mutex_lock(&logger.lock);
-	struct sink *sink = logger.sink;
+	struct sink *sink = hand.sink = logger.sink;
 	if (sink)
 		sink->busy = true;
 	pthread_mutex_unlock(&logger.lock);
@@ -138,12 +166,8 @@ static bool deliver(const struct log_entry *entry)
 	if (!sink)
 		return send_journal(&record);
 	send_handler(sink, &record);
-
-	pthread_mutex_lock(&logger.lock);
-	sink->busy = false;
-	last = sink->retired;
-	pthread_mutex_unlock(&logger.lock);
-	if (last)
+	hand.delivered = entry == &hand.entry;
+	if (leave_sink(sink))
 		sink_free(sink);
 	return true;
 }
@@ -165,14 +189,32 @@ static void tell_dropped(void)
 	pthread_mutex_unlock(&logger.lock);
 }
 
-static void deliver_or_count(const struct log_entry *entry)
+/* Done with the entry in hand, and if it went nowhere that counts. */
+static void put_down(void)
 {
-	tell_dropped();
-	if (!deliver(entry)) {
-		pthread_mutex_lock(&logger.lock);
+	disk_id_unref(hand.entry.id.disk);
+	watch_unref(hand.entry.watch);
+	hand.has_entry = false;
+	SCOPED_LOCK(&logger.lock);
+	if (!hand.delivered)
 		logger.dropped++;
-		pthread_mutex_unlock(&logger.lock);
+	if (hand.was_queued) {
+		logger.handled++;
+		pthread_cond_broadcast(&logger.done);
 	}
+}
+
+/* Take over an entry and its references, and deliver it. */
+static void handle(const struct log_entry *entry, bool was_queued)
+{
+	hand.entry = *entry;
+	hand.was_queued = was_queued;
+	hand.delivered = false;
+	hand.has_entry = true;
+	tell_dropped();
+	if (deliver(&hand.entry))
+		hand.delivered = true;
+	put_down();
 }
 
 /* Report what has been in service for too long; when to look again. */
@@ -194,25 +236,25 @@ static uint64_t report_stalled(void)
 				     request.length,
 				     (now_ns() - request.since_ns) /
 					     NSEC_PER_MSEC);
-		if (log_wants(entry.event))
-			deliver_or_count(&entry);
-		watch_unref(watch);
+		if (log_wants(entry.event)) {
+			disk_id_ref(entry.id.disk);
+			handle(&entry, false);
+		} else {
+			watch_unref(watch);
+		}
 	}
 	return again_ns;
 }
 
 static void handle_entry(void)
 {
-	struct log_entry entry = logger.ring[logger.taken % LOG_QUEUE_ENTRIES];
+	const struct log_entry entry =
+		logger.ring[logger.taken % LOG_QUEUE_ENTRIES];
 
 	logger.taken++;
 	pthread_mutex_unlock(&logger.lock);
-	deliver_or_count(&entry);
-	disk_id_unref(entry.id.disk);
-	watch_unref(entry.watch);
+	handle(&entry, true);
 	pthread_mutex_lock(&logger.lock);
-	logger.handled++;
-	pthread_cond_broadcast(&logger.done);
 }
 
 static void run_job(void)
@@ -220,51 +262,94 @@ static void run_job(void)
 	struct log_job *job = logger.jobs;
 
 	logger.jobs = job->next;
+	if (!logger.jobs)
+		logger.last_job = &logger.jobs;
 	pthread_mutex_unlock(&logger.lock);
 	job->run(job);
 	pthread_mutex_lock(&logger.lock);
 }
 
-static void *log_main(void *arg)
+/* With the lock: is it time to? Not only when there is nothing else to do. */
+static bool must_look(void)
 {
-	uint64_t look_again_ns = 0;
+	return logger.rescan ||
+	       (hand.look_again_ns && now_ns() >= hand.look_again_ns);
+}
+
+static void look(void)
+{
+	logger.rescan = false;
+	pthread_mutex_unlock(&logger.lock);
+	hand.look_again_ns = report_stalled();
+	pthread_mutex_lock(&logger.lock);
+}
+
+static int start_thread(void);
+
+/* A handler, a release or a job has called pthread_exit(): others go on. */
+static void ends_early(void *arg)
+{
+	struct sink *sink = hand.sink;
+	const bool last = sink && leave_sink(sink);
 
 	(void)arg;
-	pthread_setname_np(pthread_self(), "ktvblk-log");
+	if (hand.has_entry)
+		put_down();
 	pthread_mutex_lock(&logger.lock);
-	for (;;) {
-		if (logger.taken != logger.queued) {
-			handle_entry();
-		} else if (logger.jobs) {
-			run_job();
-		} else if (logger.rescan) {
-			logger.rescan = false;
-			pthread_mutex_unlock(&logger.lock);
-			look_again_ns = report_stalled();
-			pthread_mutex_lock(&logger.lock);
-		} else if (!logger.refs) {
-			break;
-		} else if (!cond_wait(&logger.more, look_again_ns)) {
-			logger.rescan = true;
-		}
-	}
-	logger.running = false;
+	start_thread();
 	pthread_cond_broadcast(&logger.done);
 	pthread_mutex_unlock(&logger.lock);
+	if (last)
+		sink_free(sink);
+}
+
+static void log_loop(void)
+{
+	pthread_mutex_lock(&logger.lock);
+	for (;;) {
+		if (must_look())
+			look();
+		/* Whoever asks for looks without end does not keep us there. */
+		if (logger.jobs && logger.jobs->after <= logger.taken)
+			run_job();
+		else if (logger.taken != logger.queued)
+			handle_entry();
+		else if (logger.rescan)
+			continue;
+		else if (!logger.refs)
+			break;
+		else
+			cond_wait(&logger.more, hand.look_again_ns);
+	}
+	logger.running = false;
+	/* Nobody to join us: who dropped the last reference gave up. */
+	if (logger.joinable && !logger.waiting) {
+		logger.joinable = false;
+		pthread_detach(pthread_self());
+	}
+	pthread_cond_broadcast(&logger.done);
+	pthread_mutex_unlock(&logger.lock);
+}
+
+static void *log_main(void *arg)
+{
+	(void)arg;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	pthread_setname_np(pthread_self(), "ktvblk-log");
+	pthread_cleanup_push(ends_early, NULL);
+	log_loop();
+	pthread_cleanup_pop(0);
 	return NULL;
 }
 
-/*
- * The others' side
- */
-
+/* With the lock. */
 static int start_thread(void)
 {
 	int r;
 
-	/* The one before has only to return. */
+	/* The one before did its last act; when it ends is not for us to say. */
 	if (logger.joinable)
-		pthread_join(logger.thread, NULL);
+		pthread_detach(logger.thread);
 	r = thread_start(&logger.thread, log_main, NULL);
 	logger.running = logger.joinable = r == 0;
 	/* The one before may have ended while it was to look again. */
@@ -272,6 +357,10 @@ static int start_thread(void)
 	logger.pid = getpid();
 	return r;
 }
+
+/*
+ * The others' side
+ */
 
 int log_ref(void)
 {
@@ -289,39 +378,55 @@ int log_ref(void)
 	return r;
 }
 
-void log_unref(uint64_t deadline_ns)
+/* Wait for the thread's last act; true: to join or detach it is for us. */
+static bool take_thread(uint64_t deadline_ns, pthread_t *ret_thread)
 {
-	bool last;
-
-	SCOPED_NO_CANCEL();
-	pthread_mutex_lock(&logger.lock);
-	last = --logger.refs == 0;
-	pthread_mutex_unlock(&logger.lock);
-	if (!last)
-		return;
-	/* Without the lock, or the thread would wake only to wait for it. */
-	pthread_cond_signal(&logger.more);
 	SCOPED_LOCK(&logger.lock);
 	/* A last reference dropped by a job or a handler: do not wait for us. */
 	if (!pthread_equal(logger.thread, pthread_self()))
 		while (logger.running && !logger.refs)
 			if (!cond_wait(&logger.done, deadline_ns))
 				break;
+	logger.waiting--;
 	if (logger.refs || !logger.joinable)
-		return;
+		return false;
 	logger.joinable = false;
-	/* Its sink hangs: it ends when that comes back, or serves again. */
-	if (logger.running)
-		pthread_detach(logger.thread);
-	else
-		pthread_join(logger.thread, NULL);
+	*ret_thread = logger.thread;
+	return true;
+}
+
+void log_unref(uint64_t deadline_ns)
+{
+	const struct timespec until = ns_to_timespec(deadline_ns);
+	pthread_t thread;
+	bool last;
+
+	SCOPED_NO_CANCEL();
+	pthread_mutex_lock(&logger.lock);
+	last = --logger.refs == 0;
+	logger.waiting += last;
+	pthread_mutex_unlock(&logger.lock);
+	if (!last)
+		return;
+	/* Without the lock, or the thread would wake only to wait for it. */
+	pthread_cond_signal(&logger.more);
+	if (!take_thread(deadline_ns, &thread))
+		return;
+	/*
+	 * Its sink hangs: it ends when that comes back, or serves again. Or
+	 * what others do at a thread's end does.
+	 */
+	if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until))
+		pthread_detach(thread);
 }
 
 void log_run_later(struct log_job *job)
 {
 	SCOPED_LOCK(&logger.lock);
-	job->next = logger.jobs;
-	logger.jobs = job;
+	job->next = NULL;
+	job->after = logger.queued;
+	*logger.last_job = job;
+	logger.last_job = &job->next;
 	pthread_cond_signal(&logger.more);
 }
 

@@ -14,10 +14,13 @@
 
 #include "record.h"
 
-/* The thread lives from the first reference to the last. 0 or -errno. */
+/*
+ * The thread lives from the first reference to the last, and another one
+ * follows it where a handler ended it. 0 or -errno.
+ */
 int log_ref(void);
 
-/* The last one waits for the thread, until deadline_ns. */
+/* The last one waits for the thread to end, until deadline_ns at most. */
 void log_unref(uint64_t deadline_ns);
 
 /*
@@ -25,8 +28,10 @@ void log_unref(uint64_t deadline_ns);
  * its own could be had. The caller holds a reference to the log for it.
  */
 struct log_job {
-	struct log_job *next;
 	void (*run)(struct log_job *job);
+	/* The log's own: */
+	struct log_job *next;
+	uint64_t after; /* so many records */
 };
 
 void log_run_later(struct log_job *job);
