@@ -63,7 +63,8 @@
 #define LOG_ARGS_MAX 8
 #define LOG_FIELDS_MAX 32
 #define LOG_TEXT_BYTES 4096
-#define LOG_LIMIT_BURST 10u
+#define LOG_LIMIT_BURST 10u /* of one kind */
+#define LOG_BUDGET_BURST 30u /* of all that a guest can provoke */
 #define LOG_LIMIT_NS UINT64_C(5000000000)
 #define LOG_EXIT_FLUSH_MS 500u
 

@@ -16,10 +16,16 @@
 #include "bounds.h"
 #include "ktvblk-messages.h"
 
+/*
+ * What a guest can provoke must not hide what it cannot, neither in our queue
+ * nor in the journal, which counts by priority: LOG_CRIT is for what does not
+ * come back, and nothing that is EV_LIMITED is above LOG_WARNING.
+ */
 enum event_flags {
 	EV_LIMITED = 1, /* a guest can provoke it: rate-limited */
-	EV_STUCK = 2, /* say where the worker is stuck */
-	EV_RETIRED = 4, /* made by earlier versions only, and still explained */
+	EV_REPEATED = 2, /* it can have the host's fault again: likewise */
+	EV_STUCK = 4, /* say where the worker is stuck */
+	EV_RETIRED = 8, /* made by earlier versions only, and still explained */
 };
 
 enum field_format {
@@ -70,7 +76,6 @@ struct log_args {
 #define MAYBE_DEC(name) (MAYBE, KTVBLK_FIELD_##name, FMT_DEC, name)
 #define MAYBE_HEX(name) (MAYBE, KTVBLK_FIELD_##name, FMT_HEX, name)
 #define MAYBE_REQ(name) (MAYBE, KTVBLK_FIELD_##name, FMT_REQ, name)
-#define MAYBE_ERRNO (MAYBE, "ERRNO", FMT_ERRNO, error)
 
 /* The type of an argument of each kind, and what becomes of it. */
 #define FIELD_TYPE_NUMBER uint64_t
@@ -100,8 +105,7 @@ struct log_args {
 #define REQUEST_FIELDS REQ(REQ_TYPE), DEC(SECTOR), DEC(LENGTH), DEC(AGE_MS)
 /* The same for each way to leave a worker behind, busy or not. */
 #define LEFT_FIELDS DEC(TIMEOUT_MS), TEXT(FENCED), MAYBE_REQ(REQ_TYPE),        \
-		    MAYBE_DEC(SECTOR), MAYBE_DEC(LENGTH), MAYBE_DEC(AGE_MS),   \
-		    MAYBE_ERRNO
+		    MAYBE_DEC(SECTOR), MAYBE_DEC(LENGTH), MAYBE_DEC(AGE_MS)
 
 #define EVENT_LIST(X)                                                          \
 /* teardown */                                                                 \
@@ -113,50 +117,50 @@ X(STOP_GAVE_UP, LOG_ERR, 0,                                                    \
   "the stop eventfd stays full, going on without it", DEC(RETRIES))            \
 X(DESTROY_PANICKED, LOG_ERR, 0,                                                \
   "destroyed; its worker had ended by itself", TEXT(PANIC))                    \
-X(DESTROY_TIMED_OUT, LOG_WARNING, EV_STUCK,                                    \
+X(DESTROY_TIMED_OUT, LOG_CRIT, EV_STUCK,                                       \
   "destroyed, but a thread of it did not come back and was left behind; "      \
   "memory and descriptors it uses stay until it does; "                        \
   "look at the storage and at the kernel log", LEFT_FIELDS)                    \
-X(DESTROY_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                              \
+X(DESTROY_HELPER_SPAWN_FAILED, LOG_CRIT, EV_STUCK,                             \
   "destroyed, but its worker did not come back and no thread could be had "    \
-  "to wait for it; it cleans up by itself", LEFT_FIELDS)                       \
-X(DESTROY_HELPER_DISCONNECTED, LOG_ERR, 0,                                     \
+  "to wait for it; it cleans up by itself", LEFT_FIELDS, ERRNO)                \
+X(DESTROY_HELPER_DISCONNECTED, LOG_CRIT, 0,                                    \
   "destroyed, but its worker could not be waited for; it cleans up by itself", \
-  LEFT_FIELDS)                                                                 \
-X(DESTROY_STILL_WEDGED, LOG_WARNING, 0,                                        \
+  LEFT_FIELDS, ERRNO)                                                          \
+X(DESTROY_STILL_WEDGED, LOG_CRIT, 0,                                           \
   "destroyed, while what an earlier reset left behind is still out; memory "   \
   "and descriptors it uses stay until its call ends")                          \
-X(RESET_PANICKED, LOG_ERR, 0,                                                  \
+X(RESET_PANICKED, LOG_ERR, EV_REPEATED,                                        \
   "reset; its worker had ended by itself", TEXT(PANIC))                        \
-X(RESET_TIMED_OUT, LOG_WARNING, EV_STUCK,                                      \
+X(RESET_TIMED_OUT, LOG_CRIT, EV_STUCK,                                         \
   "reset, but its worker did not come back and was left behind; the disk "     \
   "serves again when it does", LEFT_FIELDS)                                    \
-X(RESET_HELPER_SPAWN_FAILED, LOG_ERR, EV_STUCK,                                \
+X(RESET_HELPER_SPAWN_FAILED, LOG_CRIT, EV_STUCK,                               \
   "reset, but its worker did not come back and no thread could be had to "     \
-  "wait for it; the disk serves again when it does", LEFT_FIELDS)              \
-X(RESET_HELPER_DISCONNECTED, LOG_ERR, 0,                                       \
+  "wait for it; the disk serves again when it does", LEFT_FIELDS, ERRNO)       \
+X(RESET_HELPER_DISCONNECTED, LOG_CRIT, 0,                                      \
   "reset, but its worker could not be waited for; the disk serves again "      \
-  "when it ends", LEFT_FIELDS)                                                 \
+  "when it ends", LEFT_FIELDS, ERRNO)                                          \
 X(RECLAIMED, LOG_NOTICE, 0,                                                    \
   "the worker left behind has ended and all it held is free", DEC(STUCK_MS))   \
-X(RESET_FAILED, LOG_ERR, EV_RETIRED,                                           \
+X(RESET_FAILED, LOG_WARNING, EV_RETIRED,                                       \
   "reset without what a new start needs; reset again", TEXT(STEP), ERRNO)      \
 /* a worker's life */                                                          \
-X(START_FAILED, LOG_ERR, EV_LIMITED,                                           \
+X(START_FAILED, LOG_WARNING, EV_LIMITED,                                       \
   "no worker could be started; reset and start again", TEXT(STEP), ERRNO)      \
-X(PLACEMENT_FAILED, LOG_WARNING, 0,                                            \
+X(PLACEMENT_FAILED, LOG_WARNING, EV_LIMITED,                                   \
   "the worker does not run on the CPUs asked for", MAYBE_DEC(CPU), ERRNO)      \
 X(WAITING_FOR_ORPHAN, LOG_WARNING, EV_LIMITED,                                 \
   "waiting for the worker left behind before the disk is served")              \
-X(WORKER_PANICKED, LOG_ERR, 0,                                                 \
+X(WORKER_PANICKED, LOG_ERR, EV_REPEATED,                                       \
   "the worker ended by itself", TEXT(PANIC))                                   \
-X(REQUEST_STALLED, LOG_WARNING, EV_STUCK,                                      \
+X(REQUEST_STALLED, LOG_CRIT, EV_STUCK,                                         \
   "a request has been in service for too long", REQUEST_FIELDS)                \
 X(REQUEST_RESUMED, LOG_NOTICE, 0,                                              \
   "the request that took too long has ended", REQUEST_FIELDS)                  \
 X(MEMORY_UNSET, LOG_WARNING, EV_LIMITED,                                       \
   "the guest asks for service, but guest memory was never bound")              \
-X(EPOLL_WAIT_FAILED, LOG_ERR, 0,                                               \
+X(EPOLL_WAIT_FAILED, LOG_ERR, EV_REPEATED,                                     \
   "waiting for events failed, the worker ends", ERRNO)                         \
 X(EPOLL_ERROR, LOG_WARNING, EV_LIMITED,                                        \
   "an error event", HEX(EVENT_SET), DEC(TOKEN))                                \
@@ -191,12 +195,12 @@ X(STATUS_BIT_CLEARED, LOG_WARNING, EV_LIMITED,                                 \
 X(STATUS_ILLEGAL, LOG_WARNING, EV_LIMITED,                                     \
   "status write refused: not a step the driver may take",                      \
   HEX(DEVICE_STATUS), HEX(REQUESTED), HEX(NEW_BITS))                           \
-X(STATUS_CONTENDED, LOG_ERR, EV_LIMITED,                                       \
+X(STATUS_CONTENDED, LOG_WARNING, EV_LIMITED,                                   \
   "status write given up: the status kept changing",                           \
   HEX(DEVICE_STATUS), HEX(REQUESTED), DEC(RETRIES))                            \
 X(STATUS_GUEST_FAILED, LOG_WARNING, EV_LIMITED,                                \
   "the guest's driver gave the device up", HEX(DEVICE_STATUS), HEX(REQUESTED)) \
-X(STATUS_GUEST_FAILED_CONTENDED, LOG_ERR, EV_LIMITED,                          \
+X(STATUS_GUEST_FAILED_CONTENDED, LOG_WARNING, EV_LIMITED,                      \
   "the guest's FAILED was given up: the status kept changing",                 \
   HEX(DEVICE_STATUS), HEX(REQUESTED), DEC(RETRIES))                            \
 X(FEATURES_NO_VERSION_1, LOG_WARNING, EV_LIMITED,                              \
@@ -204,9 +208,9 @@ X(FEATURES_NO_VERSION_1, LOG_WARNING, EV_LIMITED,                              \
 X(FEATURES_NOT_OFFERED, LOG_WARNING, EV_LIMITED,                               \
   "features refused: some were not offered", HEX(DRIVER_FEATURES),             \
   HEX(DEVICE_FEATURES), HEX(NOT_OFFERED))                                      \
-X(QUEUE_SIZE_INVALID, LOG_ERR, EV_LIMITED,                                     \
+X(QUEUE_SIZE_INVALID, LOG_WARNING, EV_LIMITED,                                 \
   "queue size refused", DEC(VALUE))                                            \
-X(QUEUE_ADDRESS_MISALIGNED, LOG_ERR, EV_LIMITED,                               \
+X(QUEUE_ADDRESS_MISALIGNED, LOG_WARNING, EV_LIMITED,                           \
   "queue address refused: misaligned", HEX(VALUE))                             \
 /* the ring */                                                                 \
 X(QUEUE_POISONED_INDEX, LOG_WARNING, EV_LIMITED,                               \
@@ -268,7 +272,7 @@ X(REQUEST_DONE, LOG_DEBUG, 0,                                                  \
 /* the records themselves */                                                   \
 X(LOG_OVERFLOW, LOG_WARNING, 0,                                                \
   "records were lost, the sink was too slow or away", DEC(DROPPED))            \
-X(LOG_SUPPRESSED, LOG_NOTICE, 0,                                               \
+X(LOG_SUPPRESSED, LOG_NOTICE, EV_LIMITED,                                      \
   "more of one kind of record were held back", DEC(SUPPRESSED),                \
   TEXT(SUPPRESSED_ID))
 /* clang-format on */

@@ -39,7 +39,7 @@ void disk_id_unref(struct disk_id *disk)
 		free(disk);
 }
 
-bool rate_limit_pass(struct rate_limit *limit, uint64_t now_ns,
+bool rate_limit_pass(struct rate_limit *limit, uint32_t burst, uint64_t now_ns,
 		     uint32_t *ret_suppressed)
 {
 	uint64_t start = atomic_load_explicit(&limit->window_start_ns,
@@ -56,11 +56,32 @@ bool rate_limit_pass(struct rate_limit *limit, uint64_t now_ns,
 		return true;
 	}
 	if (atomic_load_explicit(&limit->passed, memory_order_relaxed) <
-	    LOG_LIMIT_BURST) {
+	    burst) {
 		atomic_fetch_add_explicit(&limit->passed, 1,
 					  memory_order_relaxed);
 		return true;
 	}
 	atomic_fetch_add_explicit(&limit->suppressed, 1, memory_order_relaxed);
+	return false;
+}
+
+bool disk_id_may_log(struct disk_id *disk, enum event event, uint64_t now_ns,
+		     uint32_t *ret_suppressed)
+{
+	const int flags = event_table[event].flags;
+	struct rate_limit *limit = &disk->limits[event];
+	uint32_t any;
+
+	*ret_suppressed = 0;
+	if (!(flags & (EV_LIMITED | EV_REPEATED)))
+		return true;
+	if (!rate_limit_pass(limit, LOG_LIMIT_BURST, now_ns, ret_suppressed))
+		return false;
+	if (!(flags & EV_LIMITED) ||
+	    rate_limit_pass(&disk->budget, LOG_BUDGET_BURST, now_ns, &any))
+		return true;
+	/* Told with those of its own kind. */
+	atomic_fetch_add_explicit(&limit->suppressed, *ret_suppressed + 1,
+				  memory_order_relaxed);
 	return false;
 }

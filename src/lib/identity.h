@@ -24,7 +24,8 @@ struct disk_id {
 	_Atomic unsigned int refs;
 	uint64_t instance_id;
 	uint64_t capacity_sectors;
-	struct rate_limit limits[EVENT_COUNT];
+	struct rate_limit limits[EVENT_COUNT]; /* of each kind */
+	struct rate_limit budget; /* of all that a guest can provoke */
 	char name[]; /* empty: the VMM gave none */
 };
 
@@ -39,10 +40,14 @@ struct disk_id *disk_id_ref(struct disk_id *disk);
 void disk_id_unref(struct disk_id *disk);
 
 /*
- * May this record go out at now_ns? *ret_suppressed: how many of its kind were
- * held back before, to be told now.
+ * May this record go out at now_ns, if so many may in a window? *ret_suppressed:
+ * how many were held back before, to be told now.
  */
-bool rate_limit_pass(struct rate_limit *limit, uint64_t now_ns,
+bool rate_limit_pass(struct rate_limit *limit, uint32_t burst, uint64_t now_ns,
+		     uint32_t *ret_suppressed);
+
+/* The same for a record of this event, by all limits that it is under. */
+bool disk_id_may_log(struct disk_id *disk, enum event event, uint64_t now_ns,
 		     uint32_t *ret_suppressed);
 
 #endif

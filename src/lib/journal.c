@@ -491,9 +491,8 @@ void log_emit(enum event event, const struct identity *id, struct watch *watch,
 		entry.id = *id;
 	if (event_table[event].flags & EV_STUCK)
 		entry.watch = watch;
-	if (id && (event_table[event].flags & EV_LIMITED)) {
-		if (!rate_limit_pass(&id->disk->limits[event], now_ns(),
-				     &suppressed))
+	if (id) {
+		if (!disk_id_may_log(id->disk, event, now_ns(), &suppressed))
 			return;
 		tell_suppressed(id, event, suppressed);
 	}

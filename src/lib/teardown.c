@@ -20,13 +20,11 @@
 #include "util.h"
 #include "worker.h"
 
-/* One record for each way to leave a worker behind, in two sets. */
-static typeof(log_RESET_TIMED_OUT) *const log_left[2][5] = {
-	{ [KTVBLK_TIMED_OUT] = log_RESET_TIMED_OUT,
-	  [KTVBLK_HELPER_SPAWN_FAILED] = log_RESET_HELPER_SPAWN_FAILED,
+/* The records of a worker that cannot be waited for, in two sets. */
+static typeof(log_RESET_HELPER_SPAWN_FAILED) *const log_no_helper[2][5] = {
+	{ [KTVBLK_HELPER_SPAWN_FAILED] = log_RESET_HELPER_SPAWN_FAILED,
 	  [KTVBLK_HELPER_DISCONNECTED] = log_RESET_HELPER_DISCONNECTED },
-	{ [KTVBLK_TIMED_OUT] = log_DESTROY_TIMED_OUT,
-	  [KTVBLK_HELPER_SPAWN_FAILED] = log_DESTROY_HELPER_SPAWN_FAILED,
+	{ [KTVBLK_HELPER_SPAWN_FAILED] = log_DESTROY_HELPER_SPAWN_FAILED,
 	  [KTVBLK_HELPER_DISCONNECTED] = log_DESTROY_HELPER_DISCONNECTED },
 };
 
@@ -171,12 +169,21 @@ static void record_left(struct session *session, const struct stop_how *how,
 	const bool busy = request->busy;
 	const uint64_t age_ms = (now_ns() - request->since_ns) / NSEC_PER_MSEC;
 
-	log_event_by(log_left[how->destroying][outcome], &session->id,
-		     session->watch, how->timeout_ms, fenced ? "yes" : "no",
-		     only_if(busy, request->type),
-		     only_if(busy, request->sector),
-		     only_if(busy, request->length), only_if(busy, age_ms),
-		     only_if(error != 0, (uint64_t)error));
+	const struct maybe type = only_if(busy, request->type);
+	const struct maybe sector = only_if(busy, request->sector);
+	const struct maybe length = only_if(busy, request->length);
+	const struct maybe age = only_if(busy, age_ms);
+	const char *is_fenced = fenced ? "yes" : "no";
+
+	if (outcome == KTVBLK_TIMED_OUT)
+		log_event_by(how->destroying ? log_DESTROY_TIMED_OUT
+					     : log_RESET_TIMED_OUT,
+			     &session->id, session->watch, how->timeout_ms,
+			     is_fenced, type, sector, length, age);
+	else
+		log_event_by(log_no_helper[how->destroying][outcome],
+			     &session->id, session->watch, how->timeout_ms,
+			     is_fenced, type, sector, length, age, error);
 }
 
 /*

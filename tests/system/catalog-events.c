@@ -18,7 +18,8 @@ int main(void)
 		const struct event_info *info = &event_table[i];
 
 		printf("%s %s %d %s", names[i], info->message_id,
-		       info->priority, info->flags & EV_LIMITED ? "l" : "-");
+		       info->priority,
+		       info->flags & (EV_LIMITED | EV_REPEATED) ? "l" : "-");
 		for (int f = 0; info->fields[f].format != FMT_END; f++)
 			printf(" %s", info->fields[f].key);
 		if (info->flags & EV_STUCK)

@@ -64,7 +64,7 @@ all_held() {
 has_record() {
 	for field in MESSAGE_ID=70b5dbfd5c394574889b74ed475785df \
 		INSTANCE_ID=1 'STOP_FD=[0-9]*' 'CAPACITY_SECTORS=[0-9]*' \
-		PRIORITY=4 KTVBLK_DISK=demo KTVBLK_TIMEOUT_MS="$budget" \
+		PRIORITY=2 KTVBLK_DISK=demo KTVBLK_TIMEOUT_MS="$budget" \
 		KTVBLK_FENCED=yes KTVBLK_REQ_TYPE=in 'KTVBLK_STUCK_TID=[0-9]*' \
 		"$@"; do
 		grep -q "^    $field\$" "$out" || return 1

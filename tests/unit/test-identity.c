@@ -140,7 +140,8 @@ static unsigned int pass_of(struct rate_limit *limit, unsigned int n,
 
 	for (unsigned int i = 0; i < n; i++) {
 		suppressed = 99;
-		passed += rate_limit_pass(limit, now, &suppressed);
+		passed += rate_limit_pass(limit, LOG_LIMIT_BURST, now,
+					  &suppressed);
 		ck_assert_uint_eq(suppressed, 0);
 	}
 	return passed;
@@ -164,12 +165,14 @@ START_TEST(the_next_window_tells_how_many_were_held_back)
 	uint32_t suppressed = 0;
 
 	pass_of(&limit, LOG_LIMIT_BURST + 7, T0);
-	ck_assert(rate_limit_pass(&limit, T0 + LOG_LIMIT_NS, &suppressed));
+	ck_assert(rate_limit_pass(&limit, LOG_LIMIT_BURST, T0 + LOG_LIMIT_NS,
+				  &suppressed));
 	ck_assert_uint_eq(suppressed, 7);
 	/* Once; and this one was the first of the new window. */
 	ck_assert_uint_eq(pass_of(&limit, 100, T0 + LOG_LIMIT_NS),
 			  LOG_LIMIT_BURST - 1);
-	ck_assert(rate_limit_pass(&limit, T0 + 9 * LOG_LIMIT_NS, &suppressed));
+	ck_assert(rate_limit_pass(&limit, LOG_LIMIT_BURST,
+				  T0 + 9 * LOG_LIMIT_NS, &suppressed));
 	ck_assert_uint_eq(suppressed, 100 - LOG_LIMIT_BURST + 1);
 }
 END_TEST
@@ -200,6 +203,72 @@ START_TEST(each_kind_and_each_disk_has_its_own_limit)
 }
 END_TEST
 
+/* So many of this kind pass of n. */
+static unsigned int logged(struct disk_id *disk, int event, unsigned int n,
+			   uint64_t now)
+{
+	unsigned int passed = 0;
+	uint32_t suppressed;
+
+	for (unsigned int i = 0; i < n; i++)
+		passed += disk_id_may_log(disk, (enum event)event, now,
+					  &suppressed);
+	return passed;
+}
+
+START_TEST(all_that_a_guest_can_provoke_shares_one_budget)
+{
+	struct disk_id *a = disk_id_new("a", 1), *b = disk_id_new("b", 1);
+	unsigned int passed = 0, kinds = 0;
+	uint32_t suppressed;
+	uint64_t held_back = 0;
+
+	for (int i = 0; i < EVENT_COUNT; i++) {
+		if (!(event_table[i].flags & EV_LIMITED))
+			continue;
+		passed += logged(a, i, 100, T0);
+		held_back += a->limits[i].suppressed;
+		kinds++;
+	}
+	ck_assert_uint_gt(kinds * LOG_LIMIT_BURST, LOG_BUDGET_BURST);
+	ck_assert_uint_eq(passed, LOG_BUDGET_BURST);
+	/* Each one that was held back is counted with its kind. */
+	ck_assert_uint_eq(passed + held_back, kinds * 100);
+
+	/* Another disk, and what no guest can provoke alone, have their own. */
+	ck_assert_uint_eq(logged(b, EVENT_READ_FAILED, 1, T0), 1);
+	ck_assert_uint_eq(logged(a, EVENT_WORKER_PANICKED, 100, T0),
+			  LOG_LIMIT_BURST);
+	ck_assert_uint_eq(logged(a, EVENT_RESET_TIMED_OUT, 1000, T0), 1000);
+
+	/* And the next window tells. */
+	ck_assert(disk_id_may_log(a, EVENT_CHAIN_MALFORMED, T0 + LOG_LIMIT_NS,
+				  &suppressed));
+	ck_assert_uint_eq(suppressed, 100);
+	disk_id_unref(a);
+	disk_id_unref(b);
+}
+END_TEST
+
+/* A count taken for a record that then does not go out is not lost. */
+START_TEST(what_was_held_back_before_the_budget_is_still_told)
+{
+	struct disk_id *disk = disk_id_new("a", 1);
+	const uint64_t next = T0 + LOG_LIMIT_NS;
+	uint32_t suppressed;
+
+	logged(disk, EVENT_READ_FAILED, LOG_LIMIT_BURST + 5, T0);
+	/* The budget's window begins later, and others spend it. */
+	disk->budget.window_start_ns = next - 1;
+	disk->budget.passed = LOG_BUDGET_BURST;
+	ck_assert_uint_eq(logged(disk, EVENT_READ_FAILED, 1, next), 0);
+	ck_assert(disk_id_may_log(disk, EVENT_READ_FAILED, next + LOG_LIMIT_NS,
+				  &suppressed));
+	ck_assert_uint_eq(suppressed, 6);
+	disk_id_unref(disk);
+}
+END_TEST
+
 struct storm {
 	struct rate_limit limit;
 	_Atomic uint32_t passed;
@@ -212,7 +281,7 @@ static void *ask_often(void *arg)
 	uint32_t suppressed;
 
 	for (uint64_t i = 0; i < 10000; i++) {
-		storm->passed += rate_limit_pass(&storm->limit,
+		storm->passed += rate_limit_pass(&storm->limit, LOG_LIMIT_BURST,
 						 T0 + i * (LOG_LIMIT_NS / 1000),
 						 &suppressed);
 		storm->told += suppressed;
@@ -246,4 +315,6 @@ TEST_PROGRAM("identity", instance_ids_count_up,
 	     the_next_window_tells_how_many_were_held_back,
 	     what_comes_seldom_always_passes,
 	     each_kind_and_each_disk_has_its_own_limit,
+	     all_that_a_guest_can_provoke_shares_one_budget,
+	     what_was_held_back_before_the_budget_is_still_told,
 	     a_storm_from_threads_is_limited_and_fully_told)

@@ -92,7 +92,7 @@ static void hang(void)
 static void log_wedge(uint64_t timeout_ms)
 {
 	log_event(&id, RESET_TIMED_OUT, timeout_ms, "yes", NOTHING, NOTHING,
-		  NOTHING, NOTHING, NOTHING);
+		  NOTHING, NOTHING);
 }
 
 static const char *id_at(const struct recorder *recorder, int n)
@@ -322,6 +322,41 @@ START_TEST(a_guest_cannot_crowd_out_what_it_cannot_provoke)
 }
 END_TEST
 
+/* All that guests can provoke or repeat, of many disks at once. */
+START_TEST(no_crowd_of_guests_crowds_out_a_wedge)
+{
+	struct identity crowd[64];
+
+	set_up();
+	hang();
+	for (size_t i = 0; i < ARRAY_SIZE(crowd); i++) {
+		crowd[i] = (struct identity){ disk_id_new(NULL, 1), 7 };
+		for (unsigned int n = 0; n < 100; n++) {
+			log_event(&crowd[i], PLACEMENT_FAILED, NOTHING, EINVAL);
+			log_event(&crowd[i], START_FAILED, "step", EMFILE);
+			log_event(&crowd[i], QUEUE_SIZE_INVALID, n);
+			log_event(&crowd[i], CHAIN_NO_STATUS, n);
+		}
+		/* The windows of all are over: what was held back is told. */
+		for (int event = 0; event < EVENT_COUNT; event++)
+			crowd[i].disk->limits[event].window_start_ns -=
+				LOG_LIMIT_NS;
+		log_event(&crowd[i], PLACEMENT_FAILED, NOTHING, EINVAL);
+		log_suppressed(&crowd[i]);
+	}
+	for (uint64_t i = 0; i < LOG_QUEUE_RESERVED; i++)
+		log_wedge(i);
+	recorder_go_on(&rec);
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT),
+			 LOG_QUEUE_RESERVED);
+	ck_assert_int_gt(recorder_count(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED),
+			 0);
+	for (size_t i = 0; i < ARRAY_SIZE(crowd); i++)
+		disk_id_unref(crowd[i].disk);
+	tear_down();
+}
+END_TEST
+
 START_TEST(debug_records_leave_the_reserve_as_well)
 {
 	set_up();
@@ -368,7 +403,7 @@ START_TEST(a_count_nobody_wants_to_hear_is_kept)
 	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	journal_answer = 0;
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_ERR), 0);
-	log_event(&id, START_FAILED, "step", ENOMEM);
+	log_event(&id, DESTROY_PANICKED, "step");
 	ck_assert_int_eq(recorder_count(&journal, NULL), 1);
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_INFO), 0);
 	log_event(&id, RECLAIMED, 1);
@@ -458,10 +493,10 @@ START_TEST(only_records_of_the_level_are_made)
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_ERR), 0);
 	log_event(&id, RECLAIMED, 1);
 	log_event(&id, CAPACITY_BELOW_SECTOR, 1, 512);
-	log_event(&id, START_FAILED, "step", EIO);
+	log_event(&id, DESTROY_PANICKED, "step");
 	ck_assert_int_eq(recorder_count(&rec, NULL), 3);
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_EMERG), 0);
-	log_event(&id, START_FAILED, "step", EIO);
+	log_event(&id, DESTROY_PANICKED, "step");
 	ck_assert_int_eq(recorder_count(&rec, NULL), 3);
 	tear_down();
 }
@@ -660,6 +695,7 @@ TEST_PROGRAM("journal", a_record_reaches_the_handler_as_it_was_made,
 	     records_of_each_thread_stay_in_order,
 	     an_overflow_is_told_before_the_next_record,
 	     a_guest_cannot_crowd_out_what_it_cannot_provoke,
+	     no_crowd_of_guests_crowds_out_a_wedge,
 	     debug_records_leave_the_reserve_as_well,
 	     what_the_journal_refuses_is_told_when_it_is_back,
 	     a_count_nobody_wants_to_hear_is_kept,

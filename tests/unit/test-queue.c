@@ -114,7 +114,7 @@ START_TEST(a_size_that_is_none_is_refused_and_the_old_one_kept)
 		record = recorder_find(&rec, KTVBLK_MESSAGE_QUEUE_SIZE_INVALID);
 		ck_assert_ptr_nonnull(record);
 		expect_number(record, "KTVBLK_VALUE", bad[i]);
-		ck_assert_int_eq(record->priority, LOG_ERR);
+		ck_assert_int_eq(record->priority, LOG_WARNING);
 	}
 	rig_close(&rig);
 	recorder_stop(&rec);

@@ -359,7 +359,7 @@ static void expect_start_failure(struct rig *rig, struct recorder *rec,
 	ck_assert_ptr_nonnull(record);
 	ck_assert_str_eq(kept_field(record, "KTVBLK_STEP"), row->step);
 	expect_number(record, "ERRNO", row->error);
-	ck_assert_int_eq(record->priority, LOG_ERR);
+	ck_assert_int_eq(record->priority, LOG_WARNING);
 	expect_number(record, "STOP_FD", rig_identity(rig).stop_fd);
 
 	/* Nothing was kept, and nobody works. */

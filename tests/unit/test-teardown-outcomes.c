@@ -362,7 +362,7 @@ static void check_timed_out(bool destroying, uint32_t type, uint64_t flags,
 	record = expect_record(&scene,
 			       destroying ? KTVBLK_MESSAGE_DESTROY_TIMED_OUT
 					  : KTVBLK_MESSAGE_RESET_TIMED_OUT,
-			       LOG_WARNING);
+			       LOG_CRIT);
 	expect_left_behind(record, names[type], fenced);
 	ck_assert_uint_ge(kept_number(record, "KTVBLK_AGE_MS"), BUDGET);
 	expect_stuck_in_a_futex(&scene, record);
@@ -426,7 +426,7 @@ static void check_spawn_failed(bool destroying, bool late)
 		&scene,
 		destroying ? KTVBLK_MESSAGE_DESTROY_HELPER_SPAWN_FAILED
 			   : KTVBLK_MESSAGE_RESET_HELPER_SPAWN_FAILED,
-		LOG_ERR);
+		LOG_CRIT);
 	expect_left_behind(record, "out", "yes");
 	expect_number(record, "ERRNO", EAGAIN);
 	if (!late)
@@ -496,7 +496,7 @@ static void check_disconnected_by_callback(bool destroying)
 		&scene,
 		destroying ? KTVBLK_MESSAGE_DESTROY_HELPER_DISCONNECTED
 			   : KTVBLK_MESSAGE_RESET_HELPER_DISCONNECTED,
-		LOG_ERR);
+		LOG_CRIT);
 	expect_left_behind(record, "in", "yes");
 	expect_number(record, "ERRNO", EDEADLK);
 	expect_reclaimed(&scene);
@@ -536,7 +536,7 @@ static void check_disconnected_by_error(bool destroying)
 		&scene,
 		destroying ? KTVBLK_MESSAGE_DESTROY_HELPER_DISCONNECTED
 			   : KTVBLK_MESSAGE_RESET_HELPER_DISCONNECTED,
-		LOG_ERR);
+		LOG_CRIT);
 	expect_left_behind(record, "in", "yes");
 	expect_number(record, "ERRNO", EINVAL);
 	storage_let_go(scene.rig.storage);
