@@ -248,8 +248,8 @@ struct ktvblk_config {
  *                  VERSION_1 masked, a throttle that ktvblk_throttle_check()
  *                  refuses, queue_size_max not a power of two or above
  *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
- *                  above 1000, or set with KTVBLK_NO_POLL, a control
- *                  character in name or serial, reserved not 0
+ *                  above 1000, or set with KTVBLK_NO_POLL, name or serial
+ *                  not printable UTF-8, reserved not 0
  *   -E2BIG         config->size is larger than this library's, and not all
  *                  zeros there
  *   -ENAMETOOLONG  name or serial too long
@@ -416,7 +416,7 @@ struct ktvblk_counters {
 	uint64_t flushes_completed;
 	uint64_t bytes_read; /* from the storage, without padding */
 	uint64_t bytes_written;
-	uint64_t throttled_count; /* times a request had to wait for tokens */
+	uint64_t throttled_count; /* requests that had to wait for tokens */
 	uint64_t io_errors; /* failures; one request can count twice */
 	uint64_t currently_throttled; /* requests that wait for tokens now */
 	uint64_t invalid_avail_idx_count; /* avail ring indices refused */

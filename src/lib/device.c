@@ -10,6 +10,7 @@
 #include "device.h"
 #include "sized.h"
 #include "teardown.h"
+#include "text.h"
 #include "util.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
@@ -33,21 +34,6 @@ const char *ktvblk_version(void)
 	return KTVBLK_VERSION;
 }
 
-static int check_text(const char *text, size_t max)
-{
-	size_t len = 0;
-
-	if (!text)
-		return 0;
-	for (; text[len]; len++) {
-		if (len == max)
-			return -ENAMETOOLONG;
-		if ((unsigned char)text[len] < ' ' || text[len] == 0x7f)
-			return -EINVAL;
-	}
-	return 0;
-}
-
 static int check_config(const struct ktvblk_config *config)
 {
 	const uint16_t queue_size = config->queue_size_max;
@@ -66,9 +52,9 @@ static int check_config(const struct ktvblk_config *config)
 		return -EINVAL;
 	r = ktvblk_throttle_check(&config->throttle, NULL);
 	if (r == 0)
-		r = check_text(config->name, KTVBLK_NAME_MAX);
+		r = text_check(config->name, KTVBLK_NAME_MAX);
 	if (r == 0)
-		r = check_text(config->serial, KTVBLK_SERIAL_MAX);
+		r = text_check(config->serial, KTVBLK_SERIAL_MAX);
 	if (r < 0)
 		return r;
 	if (backend_is_read_only(config->backend) &&

@@ -144,9 +144,11 @@ static bool throttled(struct session *session, uint64_t now,
 
 	if (verdict.ops_ok && verdict.bytes_ok)
 		return false;
-	count_add(&session->stats->throttled_count, 1);
-	if (!atomic_exchange(&session->throttled, true))
+	/* Once for each request, however often it is looked at. */
+	if (!atomic_exchange(&session->throttled, true)) {
+		count_add(&session->stats->throttled_count, 1);
 		count_add(&session->stats->currently_throttled, 1);
+	}
 	virtqueue_unpop(&session->vq);
 	log_event(&session->id, THROTTLE_STALLED, request->head, verdict.ops_ok,
 		  verdict.bytes_ok, verdict.wait_ns);

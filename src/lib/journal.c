@@ -236,6 +236,8 @@ static uint64_t report_stalled(void)
 				     request.length,
 				     (now_ns() - request.since_ns) /
 					     NSEC_PER_MSEC);
+		if (watch->ports)
+			ports_state_changed(watch->ports);
 		if (log_wants(entry.event)) {
 			disk_id_ref(entry.id.disk);
 			handle(&entry, false);

@@ -52,16 +52,16 @@ void ports_unref(struct ports *ports)
 	free(ports);
 }
 
+void ports_state_changed(struct ports *ports)
+{
+	if (ports->state_fd >= 0)
+		eventfd_signal(ports->state_fd);
+}
+
 void ports_changed(struct ports *ports)
 {
 	atomic_fetch_add(&ports->changes, 1);
 	futex_wake(&ports->changes, INT_MAX);
-}
-
-void ports_state_changed(struct ports *ports)
-{
-	/* Full means readable: the VMM will look. */
-	eventfd_signal(ports->state_fd);
 }
 
 void ports_wait(struct ports *ports, uint32_t seen, uint64_t deadline_ns)

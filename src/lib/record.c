@@ -100,6 +100,15 @@ static void format_message(struct record *record, const struct log_entry *entry)
 	else
 		append(record, "virtio-blk %" PRIu64 ": ", disk->instance_id);
 	append(record, "%s", info->text);
+	/* For who gets the text alone, as from syslog. */
+	if (disk) {
+		append(record,
+		       " [instance_id=%" PRIu64
+		       " stop_fd=%d capacity_sectors=%" PRIu64,
+		       disk->instance_id, entry->id.stop_fd,
+		       disk->capacity_sectors);
+		before = " ";
+	}
 	for (size_t i = 0; info->fields[i].format != FMT_END; i++) {
 		if (!entry->args.of[i].has)
 			continue;
@@ -110,7 +119,7 @@ static void format_message(struct record *record, const struct log_entry *entry)
 			     &entry->args.of[i]);
 		before = " ";
 	}
-	if (*before == ' ' && before[1] == '\0')
+	if (before[1] == '\0')
 		append(record, "]");
 }
 

@@ -72,7 +72,8 @@ static const char *take_resources(struct session *session)
 	if (watch_fd(session, session->timer_fd, TOKEN_TIMER) < 0)
 		return "epoll: timer";
 	session->watch = watch_new(&session->id,
-				   session->disk.stall_warn_ms * NSEC_PER_MSEC);
+				   session->disk.stall_warn_ms * NSEC_PER_MSEC,
+				   session->ports);
 	if (!session->watch)
 		return "watch";
 	return pages_map(&session->pages, session->disk.zero_copy);

@@ -46,7 +46,7 @@ static int state_of(const struct session *session)
 	/* Behind it the watch is there. */
 	if (!atomic_load(&session->has_thread))
 		return KTVBLK_STATE_IDLE;
-	if (watch_is_stalled(session->watch))
+	if (watch_is_stalled(session->watch, now_ns()))
 		return KTVBLK_STATE_STALLED;
 	return ports_are_paused(session->ports) ? KTVBLK_STATE_PAUSED
 						: KTVBLK_STATE_RUNNING;

@@ -75,6 +75,8 @@ static void orphan_ended(struct session *session)
 	/* The record of the wedge comes before the one of its end. */
 	gate_enter(&session->untold);
 	gate_leave(&session->untold);
+	if (session->watch)
+		watch_gone(session->watch);
 	/* It may have counted when that was forbidden already. */
 	session_unthrottle(session);
 	ports_orphan_gone(session->ports);
@@ -134,6 +136,8 @@ static enum ktvblk_outcome joined(struct session *session,
 				  const struct stop_how *how)
 {
 	session->has_thread = false;
+	if (session->watch)
+		watch_gone(session->watch);
 	session_unthrottle(session);
 	/* Never the last: the caller has one. */
 	session_unref(session);
@@ -290,7 +294,7 @@ int session_start_drop(struct session *session, struct holdings **holdings)
 
 	/* Only to tell where it is, so it can do without. */
 	if (!session->watch)
-		session->watch = watch_new(&session->id, UINT64_MAX);
+		session->watch = watch_new(&session->id, UINT64_MAX, NULL);
 	take_over(session, holdings);
 	r = thread_start(&session->thread, drop_main, session);
 	if (r == 0)

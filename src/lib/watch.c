@@ -24,7 +24,8 @@ static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct watch *list;
 static _Atomic uint64_t look_ns = UINT64_MAX; /* that: not at all */
 
-struct watch *watch_new(const struct identity *id, uint64_t limit_ns)
+struct watch *watch_new(const struct identity *id, uint64_t limit_ns,
+			struct ports *ports)
 {
 	struct watch *watch = calloc(1, sizeof(*watch));
 
@@ -35,6 +36,7 @@ struct watch *watch_new(const struct identity *id, uint64_t limit_ns)
 	watch->id = *id;
 	disk_id_ref(watch->id.disk);
 	watch->limit_ns = limit_ns;
+	watch->ports = ports ? ports_ref(ports) : NULL;
 	return watch;
 }
 
@@ -51,6 +53,7 @@ void watch_unref(struct watch *watch)
 		return;
 	pthread_mutex_destroy(&watch->lock);
 	disk_id_unref(watch->id.disk);
+	ports_unref(watch->ports);
 	free(watch);
 }
 
@@ -58,7 +61,7 @@ void watch_enter(struct watch *watch)
 {
 	pthread_mutex_lock(&watch->lock);
 	watch->tid = gettid();
-	watch->alive = true;
+	watch->left_name[0] = '\0';
 	pthread_mutex_unlock(&watch->lock);
 
 	SCOPED_LOCK(&list_lock);
@@ -81,7 +84,17 @@ void watch_leave(struct watch *watch)
 	pthread_mutex_unlock(&list_lock);
 
 	SCOPED_LOCK(&watch->lock);
-	watch->alive = false;
+	/* Without a name it cannot be told from another. */
+	if (pthread_getname_np(pthread_self(), watch->left_name,
+			       sizeof(watch->left_name)) ||
+	    !*watch->left_name)
+		watch->tid = 0;
+}
+
+void watch_gone(struct watch *watch)
+{
+	SCOPED_LOCK(&watch->lock);
+	watch->tid = 0;
 }
 
 static uint64_t due_ns(const struct watch *watch, uint64_t since_ns)
@@ -146,9 +159,11 @@ struct watch_request watch_snapshot(const struct watch *watch)
 	return request;
 }
 
-bool watch_is_stalled(const struct watch *watch)
+bool watch_is_stalled(const struct watch *watch, uint64_t now)
 {
-	return atomic_load(&watch->word) & STALLED;
+	const struct watch_request request = watch_snapshot(watch);
+
+	return request.busy && due_ns(watch, request.since_ns) <= now;
 }
 
 static struct watch *scan_list(uint64_t now, uint64_t *again_ns,
@@ -269,18 +284,32 @@ static void name_syscall(const char *text, char *buf, size_t size)
 	snprintf(buf, size, "%ld", nr);
 }
 
+/* Is this, of /proc/.../stat, a thread of that name? */
+static bool has_name(const char *stat, const char *paren, const char *name)
+{
+	const char *begin = strchr(stat, '(');
+	const size_t len = strlen(name);
+
+	return begin && begin + 1 + len == paren &&
+	       strncmp(begin + 1, name, len) == 0;
+}
+
 void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck)
 {
-	char text[512], *paren;
+	char text[512], *paren = NULL;
 
 	*ret_stuck = (struct watch_stuck){ 0 };
-	/* While we hold this the thread cannot end and its tid be another's. */
+	/* While we hold this a thread that is at work cannot end. */
 	SCOPED_LOCK(&watch->lock);
-	if (!watch->alive)
+	if (!watch->tid)
+		return;
+	if (read_task_file(watch->tid, "stat", text, sizeof(text)))
+		paren = strrchr(text, ')');
+	if (*watch->left_name &&
+	    !(paren && has_name(text, paren, watch->left_name)))
 		return;
 	ret_stuck->tid = watch->tid;
-	if (read_task_file(watch->tid, "stat", text, sizeof(text)) &&
-	    (paren = strrchr(text, ')')) && paren[1] == ' ')
+	if (paren && paren[1] == ' ')
 		ret_stuck->state[0] = paren[2];
 	if (read_task_file(watch->tid, "syscall", text, sizeof(text)))
 		name_syscall(text, ret_stuck->syscall,

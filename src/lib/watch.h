@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "identity.h"
+#include "ports.h"
 
 struct watch {
 	_Atomic unsigned int refs;
@@ -26,10 +27,11 @@ struct watch {
 	_Atomic uint64_t since_ns;
 	uint64_t limit_ns;
 	struct identity id; /* with a reference to the disk */
+	struct ports *ports; /* to tell of a stall; NULL: nobody */
 
-	pthread_mutex_t lock; /* holds the thread back from ending */
-	bool alive;
-	pid_t tid;
+	pthread_mutex_t lock; /* holds the thread back from its last act */
+	pid_t tid; /* 0: it has not come to run, or is gone */
+	char left_name[16]; /* what it was called at its last act; or "" */
 
 	struct watch *next; /* in the list of those with a live thread */
 	struct watch **link;
@@ -51,13 +53,20 @@ struct watch_stuck {
 	char wchan[64];
 };
 
-struct watch *watch_new(const struct identity *id, uint64_t limit_ns);
+struct watch *watch_new(const struct identity *id, uint64_t limit_ns,
+			struct ports *ports);
 struct watch *watch_ref(struct watch *watch);
 void watch_unref(struct watch *watch);
 
-/* On the worker: its thread begins and ends to be looked at. */
+/*
+ * On the worker: it begins to be looked at, and does its last act. The thread
+ * may still be there then, in a destructor or in the kernel.
+ */
 void watch_enter(struct watch *watch);
 void watch_leave(struct watch *watch);
+
+/* It has ended: by who joined it. */
+void watch_gone(struct watch *watch);
 
 /*
  * On the worker: a request begins. True: nobody will look in time, the log
@@ -71,7 +80,9 @@ bool watch_end(struct watch *watch);
 
 /* The request in service now; busy is false if there is none. */
 struct watch_request watch_snapshot(const struct watch *watch);
-bool watch_is_stalled(const struct watch *watch);
+
+/* Is it older than its limit now? Whether or not anybody has found that. */
+bool watch_is_stalled(const struct watch *watch, uint64_t now_ns);
 
 /*
  * On the log thread: a request older than its limit, once for each, with a
@@ -81,7 +92,10 @@ bool watch_is_stalled(const struct watch *watch);
 struct watch *watch_scan(uint64_t now_ns, uint64_t *ret_again_ns,
 			 struct watch_request *ret_request);
 
-/* Look where the thread is; reads procfs. */
+/*
+ * Look where the thread is; reads procfs. One that has done its last act may be
+ * gone and its number be another's: by its name it is told from those.
+ */
 void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck);
 
 #endif

@@ -34,6 +34,8 @@ pthread_setcancelstate pthread_sigmask sigdelset sigfillset
 madvise
 # Always succeed.
 free getpid gettid pthread_equal pthread_self sched_yield
+# For a thread's own name: only what does not fit.
+pthread_getname_np
 # Of a thread that is ours and has not been joined or detached before.
 pthread_detach pthread_join
 END

@@ -378,7 +378,7 @@ END_TEST
 
 static struct watch *enter_new(uint64_t limit_ms)
 {
-	struct watch *watch = watch_new(&id, limit_ms * NSEC_PER_MSEC);
+	struct watch *watch = watch_new(&id, limit_ms * NSEC_PER_MSEC, NULL);
 
 	watch_enter(watch);
 	return watch;

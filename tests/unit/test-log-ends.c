@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "harness.h"
 #include "journal.h"
@@ -387,7 +388,7 @@ START_TEST(stalled_requests_are_found_among_records_without_end)
 	struct watch *watch;
 
 	start_endless();
-	watch = watch_new(&id, NSEC_PER_MSEC);
+	watch = watch_new(&id, NSEC_PER_MSEC, NULL);
 	watch_enter(watch);
 	if (watch_begin(watch, &request))
 		log_watch_requests();
@@ -396,6 +397,39 @@ START_TEST(stalled_requests_are_found_among_records_without_end)
 	watch_leave(watch);
 	watch_unref(watch);
 	stop_endless();
+}
+END_TEST
+
+/* Where a VMM asked to be told, before the record, which may hang. */
+START_TEST(a_stall_is_a_change_of_state)
+{
+	struct watch_request request = { .type = 1, .since_ns = now_ns() };
+	struct watch *watch;
+	struct ports *ports;
+
+	set_up(recorder_handle);
+	ck_assert_int_eq(log_ref(), 0);
+	ck_assert_int_eq(ports_new(&ports), 0);
+	ports_state_changed(ports); /* nobody asked */
+	ports->state_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	watch = watch_new(&id, NSEC_PER_MSEC, ports);
+	ports_unref(ports); /* the watch has its own */
+	watch_enter(watch);
+	recorder_hold(&rec);
+	if (watch_begin(watch, &request))
+		log_watch_requests();
+	recorder_wait_held(&rec);
+	ck_assert_int_eq(poll(&(struct pollfd){ .fd = ports->state_fd,
+						.events = POLLIN },
+			      1, 0),
+			 1);
+	recorder_go_on(&rec);
+	ck_assert(watch_end(watch));
+	watch_leave(watch);
+	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
+	watch_unref(watch);
+	log_unref(in_ms(WAIT_MS));
+	tear_down();
 }
 END_TEST
 
@@ -468,5 +502,6 @@ TEST_PROGRAM("log-ends",
 	     a_release_that_ends_its_thread_runs_once,
 	     a_job_that_ends_its_thread_is_followed_by_the_next,
 	     stalled_requests_are_found_among_records_without_end,
+	     a_stall_is_a_change_of_state,
 	     jobs_are_run_among_records_without_end,
 	     records_and_jobs_come_through_looks_without_end)

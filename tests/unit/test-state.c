@@ -113,6 +113,36 @@ START_TEST(each_state_is_told)
 }
 END_TEST
 
+/* As journald may, on the same storage: the log thread finds nothing then. */
+START_TEST(a_stall_is_a_state_also_where_the_log_hangs)
+{
+	const struct rig_options options = { .config = { .stall_warn_ms =
+								 10 } };
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	rig_open(&rig, &options);
+	rig_start(&rig);
+	recorder_hold(&rec);
+	ck_assert_int_eq(ktvblk_set_memory(rig.dev, rig.dev->holdings->mem),
+			 -EBUSY);
+	recorder_wait_held(&rec);
+	wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	expect_state(&rig, KTVBLK_STATE_STALLED, "stalled");
+	storage_let_go(rig.storage);
+	expect_state(&rig, KTVBLK_STATE_RUNNING, "running");
+	recorder_go_on(&rec);
+	/* Nobody was told of the stall, so nobody is of its end. */
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_REQUEST_STALLED),
+			 0);
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_REQUEST_RESUMED),
+			 0);
+	wedge_close(&rig);
+	recorder_stop(&rec);
+}
+END_TEST
+
 START_TEST(states_and_outcomes_have_names)
 {
 	static const char *const outcomes[] = { "joined", "panicked",
@@ -214,6 +244,7 @@ END_TEST
 TEST_PROGRAM("state", an_identity_counts_devices_and_fits_any_struct,
 	     the_eventfds_stay_the_same_for_life, each_state_is_told,
 	     states_and_outcomes_have_names,
+	     a_stall_is_a_state_also_where_the_log_hangs,
 	     counters_are_zero_at_first_and_shared_and_outlive_the_device,
 	     counters_accessors_match_atomic_state,
 	     handle_flush_ok_and_err_map_to_their_status)

@@ -27,7 +27,7 @@ static struct watch *enter_new(uint64_t limit_ns)
 {
 	struct disk_id *disk = disk_id_new("vda", 2048);
 	const struct identity id = { disk, 7 };
-	struct watch *watch = watch_new(&id, limit_ns);
+	struct watch *watch = watch_new(&id, limit_ns, NULL);
 
 	disk_id_unref(disk);
 	watch_enter(watch);
@@ -79,6 +79,12 @@ static struct watch *scan_at(uint64_t now, uint64_t *ret_again)
 	return watch;
 }
 
+/* By a scan, which is told at its end: a bit of the word. */
+static bool was_found(const struct watch *watch)
+{
+	return atomic_load(&watch->word) & 2u;
+}
+
 START_TEST(a_request_is_seen_from_its_begin_to_its_end)
 {
 	struct watch *watch = enter_new(LIMIT);
@@ -92,10 +98,34 @@ START_TEST(a_request_is_seen_from_its_begin_to_its_end)
 	ck_assert_uint_eq(seen.sector, 34);
 	ck_assert_uint_eq(seen.length, 4096);
 	ck_assert_uint_eq(seen.since_ns, T0);
-	ck_assert(!watch_is_stalled(watch));
+	ck_assert(!watch_is_stalled(watch, T0 + LIMIT - 1));
 	ck_assert(!watch_end(watch));
 	ck_assert(!watch_snapshot(watch).busy);
 	leave(watch);
+}
+END_TEST
+
+/* The log thread may hang in its sink just then. */
+START_TEST(an_old_request_is_stalled_whoever_has_looked)
+{
+	struct watch *watch = enter_new(LIMIT), *endless;
+
+	ck_assert(!watch_is_stalled(watch, UINT64_MAX));
+	begin_at(watch, T0);
+	ck_assert(!watch_is_stalled(watch, T0));
+	ck_assert(!watch_is_stalled(watch, T0 + LIMIT - 1));
+	ck_assert(watch_is_stalled(watch, T0 + LIMIT));
+	ck_assert(watch_is_stalled(watch, UINT64_MAX));
+	/* Nobody was told of it, so nobody is of its end. */
+	ck_assert(!watch_end(watch));
+	ck_assert(!watch_is_stalled(watch, UINT64_MAX));
+	leave(watch);
+
+	endless = enter_new(UINT64_MAX);
+	begin_at(endless, T0);
+	ck_assert(!watch_is_stalled(endless, UINT64_MAX - 2));
+	watch_end(endless);
+	leave(endless);
 }
 END_TEST
 
@@ -113,14 +143,14 @@ START_TEST(an_old_request_is_found_once)
 	ck_assert_uint_eq(request.sector, 34);
 	ck_assert_uint_eq(request.length, 4096);
 	ck_assert_uint_eq(request.since_ns, T0);
-	ck_assert(watch_is_stalled(watch));
+	ck_assert(was_found(watch));
 	watch_unref(found);
 
 	/* It is still to be seen, but not found again. */
 	ck_assert(watch_snapshot(watch).busy);
 	ck_assert_ptr_null(scan_at(T0 + 9 * LIMIT, &again));
 	ck_assert(watch_end(watch));
-	ck_assert(!watch_is_stalled(watch));
+	ck_assert(!was_found(watch));
 
 	/* The next one is a request of its own. */
 	begin_at(watch, T0 + 9 * LIMIT);
@@ -279,12 +309,12 @@ START_TEST(no_watch_is_taken_and_given)
 
 	ck_assert_ptr_null(watch_ref(NULL));
 	watch_unref(NULL);
-	watch = watch_new(&nobody, LIMIT);
+	watch = watch_new(&nobody, LIMIT, NULL);
 	ck_assert_ptr_nonnull(watch);
 	watch_leave(watch); /* never entered */
 	watch_unref(watch);
 	alloc_fails = 1;
-	ck_assert_ptr_null(watch_new(&nobody, LIMIT));
+	ck_assert_ptr_null(watch_new(&nobody, LIMIT, NULL));
 }
 END_TEST
 
@@ -412,9 +442,9 @@ START_TEST(no_request_is_overlooked_when_looking_ends)
 	for (int i = 0; i < 1000; i++) {
 		if (begin_at(racer.watch, 1))
 			eventfd_signal(racer.wake_fd);
-		for (int j = 0; j < 1000 && !watch_is_stalled(racer.watch); j++)
+		for (int j = 0; j < 1000 && !was_found(racer.watch); j++)
 			sched_yield();
-		ck_assert(eventually(watch_is_stalled(racer.watch)));
+		ck_assert(eventually(was_found(racer.watch)));
 		watch_end(racer.watch);
 	}
 	atomic_store(&racer.stop, true);
@@ -531,7 +561,7 @@ START_TEST(no_request_is_overlooked_at_every_instruction)
 		signal_armed = 0;
 		if (!signal_began)
 			continue;
-		overlooked += !watch_is_stalled(signal_watch) && !signal_asks;
+		overlooked += !was_found(signal_watch) && !signal_asks;
 		watch_end(signal_watch);
 	}
 	stop_signals(&before);
@@ -633,7 +663,7 @@ static void check_located(void (*sleep)(struct sleeper *sleeper),
 			  const char *syscall)
 {
 	const struct identity nobody = { NULL, -1 };
-	struct sleeper sleeper = { .watch = watch_new(&nobody, LIMIT),
+	struct sleeper sleeper = { .watch = watch_new(&nobody, LIMIT, NULL),
 				   .sleep = sleep };
 	struct watch_stuck stuck;
 	pthread_t thread;
@@ -653,6 +683,7 @@ static void check_located(void (*sleep)(struct sleeper *sleeper),
 	pthread_join(thread, NULL);
 
 	/* It is no more, and its number may be another's. */
+	watch_gone(sleeper.watch);
 	memset(&stuck, 0xff, sizeof(stuck));
 	watch_locate(sleeper.watch, &stuck);
 	ck_assert_int_eq(stuck.tid, 0);
@@ -686,10 +717,89 @@ START_TEST(a_rare_system_call_is_told_by_number)
 }
 END_TEST
 
+static struct latch at_end, may_end;
+
+static void hang_at_end(void *arg)
+{
+	(void)arg;
+	latch_set(&at_end);
+	latch_wait(&may_end, WAIT_MS);
+}
+
+static void *leave_and_hang(void *arg)
+{
+	struct watch *watch = (struct watch *)arg;
+	pthread_key_t key;
+
+	pthread_setname_np(pthread_self(), "odd) (name");
+	watch_enter(watch);
+	if (pthread_key_create(&key, hang_at_end) ||
+	    pthread_setspecific(key, watch))
+		abort();
+	watch_leave(watch);
+	return NULL;
+}
+
+START_TEST(a_thread_behind_its_last_act_is_located)
+{
+	const struct identity nobody = { NULL, -1 };
+	struct watch *watch = watch_new(&nobody, LIMIT, NULL);
+	struct watch_stuck stuck;
+	pthread_t thread;
+
+	latch_init(&at_end);
+	latch_init(&may_end);
+	ck_assert_int_eq(pthread_create(&thread, NULL, leave_and_hang, watch),
+			 0);
+	ck_assert(latch_wait(&at_end, WAIT_MS));
+	ck_assert_msg(eventually(located(watch, "futex", &stuck)),
+		      "state '%s' syscall '%s'", stuck.state, stuck.syscall);
+	ck_assert_int_eq(stuck.tid, find_thread("odd"));
+
+	latch_set(&may_end);
+	pthread_join(thread, NULL);
+	ck_assert(eventually(find_thread("odd") == 0));
+	/* Also where nobody has said so yet. */
+	watch_locate(watch, &stuck);
+	ck_assert_int_eq(stuck.tid, 0);
+	watch_gone(watch);
+	watch_locate(watch, &stuck);
+	ck_assert_int_eq(stuck.tid, 0);
+	watch_unref(watch);
+	latch_destroy(&at_end);
+	latch_destroy(&may_end);
+}
+END_TEST
+
+/* As one that has its number by now would be. */
+START_TEST(another_thread_of_that_number_is_not_taken_for_it)
+{
+	const char *const others[] = { "ktvblk-1", "ktvblk-123", "ktvblk-",
+				       "" };
+	struct watch *watch = enter_new(LIMIT);
+	struct watch_stuck stuck;
+	char before[16];
+
+	pthread_getname_np(pthread_self(), before, sizeof(before));
+	pthread_setname_np(pthread_self(), "ktvblk-12");
+	watch_leave(watch);
+	watch_locate(watch, &stuck);
+	ck_assert_int_eq(stuck.tid, gettid());
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+		pthread_setname_np(pthread_self(), others[i]);
+		watch_locate(watch, &stuck);
+		ck_assert_int_eq(stuck.tid, 0);
+		ck_assert_str_eq(stuck.state, "");
+	}
+	pthread_setname_np(pthread_self(), before);
+	watch_unref(watch);
+}
+END_TEST
+
 START_TEST(who_never_entered_is_not_located)
 {
 	const struct identity nobody = { NULL, -1 };
-	struct watch *watch = watch_new(&nobody, LIMIT);
+	struct watch *watch = watch_new(&nobody, LIMIT, NULL);
 	struct watch_stuck stuck = { .tid = 1 };
 
 	watch_locate(watch, &stuck);
@@ -700,6 +810,7 @@ END_TEST
 
 TEST_PROGRAM(
 	"watch", a_request_is_seen_from_its_begin_to_its_end,
+	an_old_request_is_stalled_whoever_has_looked,
 	an_old_request_is_found_once, a_young_request_says_when_to_look_again,
 	the_first_that_is_due_says_when_to_look_again,
 	all_that_are_old_are_found,
@@ -712,4 +823,6 @@ TEST_PROGRAM(
 	no_request_is_overlooked_at_every_instruction,
 	no_request_is_overlooked_behind_one_that_ends_at_any_instruction,
 	a_thread_in_read_is_located, a_thread_that_waits_for_another_is_located,
+	a_thread_behind_its_last_act_is_located,
+	another_thread_of_that_number_is_not_taken_for_it,
 	a_rare_system_call_is_told_by_number, who_never_entered_is_not_located)
