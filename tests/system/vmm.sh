@@ -87,6 +87,9 @@ check 'a path that is not there' bus 1 'No such file' name nothing,,here
 check 'healthy disks: 0' bus 0 '' healthy
 check 'the end of disks that hang: 1' bus 1 'victim: timed out after [0-9]* ms' close
 check '... each of them is told' [ "$(grep -c 'timed out' err)" -eq 2 ]
+check 'a reset of disks that hang: they share a budget' bus 0 '' reset
+check 'a worker left behind by a reset is told at the end: 1' \
+	bus 1 'victim: timed out after [0-9]* ms' after-reset
 check 'a disk pulled out while it hangs: 1' bus 1 'victim: timed out after' unplug
 check '... and only that one is told' [ "$(grep -c 'timed out' err)" -eq 1 ]
 sums

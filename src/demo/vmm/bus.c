@@ -102,11 +102,15 @@ void bus_access(const struct vmm *vmm, uint64_t addr, bool is_write, void *data,
 /*
  * From here on the guest's memory is the next boot's: what a stuck worker still
  * does reaches it no more. Its disk serves again once the worker has come back.
+ * All are told before the first is waited for: they share a budget.
  */
 void bus_reset(const struct vmm *vmm)
 {
 	const uint32_t reset = 0;
 
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		if (vmm->disks[i].dev)
+			ktvblk_request_reset(vmm->disks[i].dev);
 	for (unsigned int i = 0; i < vmm->n_disks; i++)
 		ktvblk_mmio_write(vmm->disks[i].dev, VIRTIO_MMIO_STATUS, &reset,
 				  sizeof(reset));
