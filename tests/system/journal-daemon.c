@@ -8,10 +8,13 @@
  * none is held back by a rate.
  */
 
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <systemd/sd-journal.h>
 
 #include "harness.h"
 #include "journal-daemon.h"
@@ -28,12 +31,15 @@
 
 static struct rig rig;
 
+static uint32_t stall_warn_ms; /* 0: as usual */
+
 static void open_disk(const char *name)
 {
 	const struct rig_options options = {
 		.config = { .name = name,
 			    .reset_timeout_ms = BUDGET_MS,
-			    .destroy_timeout_ms = BUDGET_MS },
+			    .destroy_timeout_ms = BUDGET_MS,
+			    .stall_warn_ms = stall_warn_ms },
 	};
 
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_DEBUG), 0);
@@ -266,11 +272,121 @@ static void exits_while_stopped(const void *arg)
 	ck_assert_uint_eq(count(PAUSED) + count_dropped(), MANY);
 }
 
-const struct system_case daemon_cases[6] = {
+/*
+ * journald loses what is above the rate of a unit, by priority.
+ */
+
+#define DISKS 8
+#define RATE_CONF_DIR "/run/systemd/journald.conf.d"
+#define RATE_CONF RATE_CONF_DIR "/rate.conf"
+
+static bool write_text(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "we");
+
+	if (!file)
+		return false;
+	fputs(text, file);
+	return fclose(file) == 0;
+}
+
+/* In a cgroup named as a service's, wherever journald looks for that. */
+static bool become_unit(const char *name)
+{
+	static const char *const trees[] = { "/sys/fs/cgroup/systemd",
+					     "/sys/fs/cgroup/unified",
+					     "/sys/fs/cgroup" };
+	bool moved = false;
+	char path[128];
+
+	for (size_t i = 0; i < ARRAY_SIZE(trees); i++) {
+		snprintf(path, sizeof(path), "%s/%s", trees[i], name);
+		if (mkdir(path, 0755) < 0 && errno != EEXIST)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s/cgroup.procs", trees[i],
+			 name);
+		moved |= write_text(path, "0");
+	}
+	return moved;
+}
+
+static void limit_rate(const char *conf)
+{
+	journald_end(SIGTERM);
+	if (conf) {
+		mkdir(RATE_CONF_DIR, 0755);
+		ck_assert(write_text(RATE_CONF, conf));
+	} else {
+		unlink(RATE_CONF);
+	}
+	journald_start();
+}
+
+static const char *warning(const char *what)
+{
+	static char text[128];
+
+	snprintf(text, sizeof(text), "MESSAGE=%s _PID=%d", what, (int)getpid());
+	return text;
+}
+
+/* All that guest has, again and again. */
+static void be_hostile(struct rig *guest)
+{
+	const struct rig_options options = { .no_memory = true };
+	const uint32_t no_cpu = CPU_SETSIZE - 1;
+
+	rig_open(guest, &options);
+	ck_assert_int_eq(ktvblk_set_worker_cpus(guest->dev, &no_cpu, 1), 0);
+	for (int i = 0; i < 100; i++) {
+		rig_write(guest, VIRTIO_MMIO_STATUS, S_FEAT);
+		rig_write(guest, VIRTIO_MMIO_QUEUE_NUM, 3);
+		rig_write(guest, VIRTIO_MMIO_QUEUE_DESC_LOW, 1);
+		rig_write(guest, VIRTIO_MMIO_STATUS, 0);
+		rig_start(guest);
+		rig_write(guest, VIRTIO_MMIO_STATUS, 0);
+	}
+}
+
+/*
+ * Eight hostile disks, and a unit whose warnings are lost by now: the wedge of
+ * another disk is in the journal.
+ */
+static void crowded(const void *arg)
+{
+	static struct rig guests[DISKS];
+	const unsigned int many = 5000;
+	size_t kept;
+
+	(void)arg;
+	if (!become_unit("ktvblk-crowded.service"))
+		case_skip("no unit of our own");
+	limit_rate("[Journal]\nRateLimitIntervalSec=1h\nRateLimitBurst=500\n");
+	for (size_t i = 0; i < ARRAY_SIZE(guests); i++)
+		be_hostile(&guests[i]);
+	flush();
+	for (unsigned int i = 0; i < many; i++)
+		sd_journal_print(LOG_WARNING, "crowd");
+	kept = journal_count(warning("crowd"));
+	ck_assert_uint_lt(kept, many);
+	stall_warn_ms = 20;
+	open_disk("crowded");
+	hang(&rig);
+	ck_assert(eventually(count(KTVBLK_MESSAGE_REQUEST_STALLED) == 1));
+	rig_reset(&rig);
+	ck_assert(eventually(count(KTVBLK_MESSAGE_RESET_TIMED_OUT) == 1));
+	case_note("%zu of %u other warnings in the journal", kept, many);
+	storage_let_go(rig.storage);
+	limit_rate(NULL);
+}
+
+const struct system_case daemon_cases[7] = {
 	{ "journald stopped, its socket full", stopped, NULL, 0 },
 	{ "journald absent, started later", absent, NULL, 0 },
 	{ "journald dead, started later", dead, NULL, 0 },
 	{ "journald restarted", restarted, NULL, 0 },
 	{ "exit() behind a destroy that timed out", exits, NULL, 0 },
 	{ "the same with journald stopped", exits_while_stopped, NULL, 0 },
+	{ "a wedge among eight hostile disks, rates limited", crowded, NULL,
+	  60 },
 };
