@@ -218,11 +218,11 @@ static void end_thread(const struct ktvblk_record *record, void *userdata)
 
 START_TEST(a_handler_that_ends_its_thread_is_called_on_the_next)
 {
-	deadly = KTVBLK_MESSAGE_RESET_FAILED;
+	deadly = KTVBLK_MESSAGE_START_FAILED;
 	set_up(end_thread);
 	ck_assert_int_eq(log_ref(), 0);
 	for (int i = 1; i <= 3; i++) {
-		log_event(&id, RESET_FAILED, "step", EIO);
+		log_event(&id, START_FAILED, "step", EIO);
 		log_event(&id, RECLAIMED, 1);
 		ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 		ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_RECLAIMED),
@@ -262,12 +262,12 @@ END_TEST
 
 START_TEST(without_a_thread_to_follow_the_next_reference_brings_one)
 {
-	deadly = KTVBLK_MESSAGE_RESET_FAILED;
+	deadly = KTVBLK_MESSAGE_START_FAILED;
 	set_up(end_thread);
 	ck_assert_int_eq(log_ref(), 0);
 	create_fails = true;
-	log_event(&id, RESET_FAILED, "step", EIO);
-	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_FAILED);
+	log_event(&id, START_FAILED, "step", EIO);
+	recorder_wait(&rec, KTVBLK_MESSAGE_START_FAILED);
 	ck_assert(log_threads_gone());
 	log_event(&id, RECLAIMED, 1);
 	ck_assert_int_eq(ktvblk_log_flush(0), -ETIMEDOUT);
