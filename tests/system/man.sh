@@ -160,7 +160,7 @@ perl -ne '
 	next unless $line;
 	$line .= " $1" if /^\.Li ([0-9a-f]{32}) ,/;
 	$line .= " $1" . ($2 ? " limited" : "") if
-		/^(err|warning|notice|info|debug)(, rate-limited)?\.$/;
+		/^(crit|err|warning|notice|info|debug)(, rate-limited)?\.$/;
 	$line .= " $1" if /^\.Va (\w+)/;
 	' man7/ktvblk-messages.7 | sort >"$work/page-events"
 check 'pages and library have the same' \
