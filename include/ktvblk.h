@@ -120,7 +120,10 @@ struct ktvblk_backend_ops {
 	/* NULL: the storage can only be read. */
 	ssize_t (*pwritev)(void *userdata, const struct iovec *iov, int n_iov,
 			   uint64_t offset);
-	/* Make all completed writes durable; 0 or -errno. NULL: nothing to do.
+	/*
+	 * Make all completed writes durable; 0 or -errno. Called for a flush of
+	 * the guest; and for each write before it completes, where the driver
+	 * did not take FLUSH, or features_masked has it. NULL: nothing to do.
 	 */
 	int (*flush)(void *userdata);
 	/* The size in bytes; called once by ktvblk_new(), on its thread. */
@@ -413,7 +416,7 @@ int ktvblk_get_identity(const struct ktvblk_dev *dev,
 struct ktvblk_counters {
 	uint64_t reads_completed;
 	uint64_t writes_completed;
-	uint64_t flushes_completed;
+	uint64_t flushes_completed; /* the guest's own */
 	uint64_t bytes_read; /* from the storage, without padding */
 	uint64_t bytes_written;
 	uint64_t throttled_count; /* requests that had to wait for tokens */

@@ -74,14 +74,14 @@ static uint64_t prepare(struct session *session, struct cursor at,
 	return iov[0].iov_len;
 }
 
-enum transfer_end {
-	TRANSFER_ENDED, /* all done, or the end of the storage */
-	TRANSFER_FAILED,
-	TRANSFER_ABANDONED,
+/* How a step of a request ended. */
+enum io_end {
+	IO_DONE, /* as far as it goes, to the end of the storage */
+	IO_FAILED,
+	IO_ABANDONED,
 };
 
-static enum transfer_end refuse(struct session *session, ssize_t n,
-				uint64_t moved)
+static enum io_end refuse(struct session *session, ssize_t n, uint64_t moved)
 {
 	const struct request *request = &session->request;
 	const uint64_t sector = request->sector;
@@ -95,12 +95,12 @@ static enum transfer_end refuse(struct session *session, ssize_t n,
 		log_event(&session->id, READ_FAILED, sector, (int)-n);
 	else
 		log_event(&session->id, WRITE_FAILED, sector, (int)-n);
-	return TRANSFER_FAILED;
+	return IO_FAILED;
 }
 
 /* Move the request's data; *ret_moved: up to where. */
-static enum transfer_end transfer(struct session *session, uint64_t offset,
-				  uint64_t *ret_moved)
+static enum io_end transfer(struct session *session, uint64_t offset,
+			    uint64_t *ret_moved)
 {
 	const struct request *request = &session->request;
 	const bool in = request->type == VIRTIO_BLK_T_IN;
@@ -115,16 +115,16 @@ static enum transfer_end transfer(struct session *session, uint64_t offset,
 		int n_iov;
 
 		if (moved && atomic_load(&session->stop))
-			return TRANSFER_ABANDONED;
+			return IO_ABANDONED;
 		want = prepare(session, at, request->data_len - moved, iov,
 			       &n_iov);
 		if (!want)
-			return TRANSFER_FAILED;
+			return IO_FAILED;
 		if (!call_storage(session, iov, n_iov, offset + moved, &n))
-			return TRANSFER_ABANDONED;
+			return IO_ABANDONED;
 		if (n == -EINTR && interrupted++ < EINTR_RETRY_MAX) {
 			if (atomic_load(&session->stop))
-				return TRANSFER_ABANDONED;
+				return IO_ABANDONED;
 			continue;
 		}
 		if (n > 0 && (uint64_t)n > want)
@@ -134,7 +134,7 @@ static enum transfer_end transfer(struct session *session, uint64_t offset,
 		if (in && session->pages.bounce &&
 		    !request_copy_out(request, at, session->mem,
 				      session->pages.bounce, (uint64_t)n))
-			return TRANSFER_FAILED;
+			return IO_FAILED;
 		cursor_advance(request, &at, (uint64_t)n);
 		moved += (uint64_t)n;
 		if (in && (uint64_t)n < want) {
@@ -142,11 +142,43 @@ static enum transfer_end transfer(struct session *session, uint64_t offset,
 			/* The end of the storage: zeros from here. */
 			return request_zero(request, at, session->mem,
 					    request->data_len - moved)
-				       ? TRANSFER_ENDED
-				       : TRANSFER_FAILED;
+				       ? IO_DONE
+				       : IO_FAILED;
 		}
 	}
-	return TRANSFER_ENDED;
+	return IO_DONE;
+}
+
+/* Make what was written durable. */
+static enum io_end flush(struct session *session)
+{
+	const struct ktvblk_backend *backend = session->backend;
+	int r;
+
+	if (!backend->ops.flush)
+		return IO_DONE;
+	session_leave(session);
+	r = backend->ops.flush(backend->userdata);
+	if (!session_enter(session))
+		return IO_ABANDONED;
+	if (r >= 0)
+		return IO_DONE;
+	log_event(&session->id, FLUSH_FAILED, -r);
+	return IO_FAILED;
+}
+
+/*
+ * Section 5.2.6.2: where the driver did not take FLUSH, a write is durable when
+ * it completes. Where it was not offered it cannot know better either.
+ */
+static enum io_end write_data(struct session *session, uint64_t offset,
+			      uint64_t *ret_moved)
+{
+	const enum io_end end = transfer(session, offset, ret_moved);
+
+	if (end != IO_DONE || !session->write_through || !*ret_moved)
+		return end;
+	return atomic_load(&session->stop) ? IO_ABANDONED : flush(session);
 }
 
 static struct io_result serve_data(struct session *session)
@@ -158,12 +190,13 @@ static struct io_result serve_data(struct session *session)
 	if (!range_ok(session, &offset) ||
 	    !request_data_ok(request, session->mem, in))
 		return failed(session);
-	switch (transfer(session, offset, &moved)) {
-	case TRANSFER_ABANDONED:
+	switch (in ? transfer(session, offset, &moved)
+		   : write_data(session, offset, &moved)) {
+	case IO_ABANDONED:
 		return ABANDONED;
-	case TRANSFER_FAILED:
+	case IO_FAILED:
 		return failed(session);
-	case TRANSFER_ENDED:
+	case IO_DONE:
 		break;
 	}
 	if (!in) {
@@ -176,18 +209,13 @@ static struct io_result serve_data(struct session *session)
 
 static struct io_result serve_flush(struct session *session)
 {
-	const struct ktvblk_backend *backend = session->backend;
-	int r = 0;
-
-	if (backend->ops.flush) {
-		session_leave(session);
-		r = backend->ops.flush(backend->userdata);
-		if (!session_enter(session))
-			return ABANDONED;
-	}
-	if (r < 0) {
-		log_event(&session->id, FLUSH_FAILED, -r);
+	switch (flush(session)) {
+	case IO_ABANDONED:
+		return ABANDONED;
+	case IO_FAILED:
 		return failed(session);
+	case IO_DONE:
+		break;
 	}
 	count_flush(session->stats);
 	return done(VIRTIO_BLK_S_OK, 1);

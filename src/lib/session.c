@@ -2,6 +2,7 @@
 
 /* See session.h. */
 
+#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
@@ -147,6 +148,7 @@ static void latch(struct session *session, const struct session_start *start)
 		virtqueue_map(&session->vq);
 	session->init = start->init;
 	session->init_data = start->init_data;
+	session->write_through = !(start->features >> VIRTIO_BLK_F_FLUSH & 1);
 	session->has_cpus = start->cpus != NULL;
 	if (start->cpus)
 		session->cpus = *start->cpus;

@@ -84,6 +84,7 @@ struct session {
 	struct request request;
 	bool poisoned;
 	bool mem_unset_told;
+	bool write_through; /* the driver has no way to flush */
 
 	cpu_set_t cpus;
 	bool has_cpus;

@@ -75,9 +75,20 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 	rig->mem = ktvblk_mem_unref(rig->mem);
 }
 
+static uint64_t features_to_take(struct rig *rig)
+{
+	uint64_t features = RIG_VERSION_1 | rig->options.features;
+
+	rig_write(rig, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 0);
+	if (!rig->options.no_flush)
+		features |= rig_read(rig, VIRTIO_MMIO_DEVICE_FEATURES) &
+			    1u << VIRTIO_BLK_F_FLUSH;
+	return features;
+}
+
 void rig_prepare(struct rig *rig)
 {
-	const uint64_t features = RIG_VERSION_1 | rig->options.features;
+	const uint64_t features = features_to_take(rig);
 
 	rig->avail_idx = rig->used_seen = 0;
 	memset(rig_at(rig, RIG_AVAIL), 0, 0x1000);

@@ -50,7 +50,9 @@
 
 struct rig_options {
 	struct ktvblk_config config; /* size and backend are filled in */
-	uint64_t features; /* the driver's, beside VERSION_1 */
+	/* The driver's, beside VERSION_1, and FLUSH where it is offered. */
+	uint64_t features;
+	bool no_flush; /* do not take it */
 	uint16_t queue_size; /* 0: 16 */
 	uint64_t disk_bytes; /* 0: RIG_DISK_BYTES */
 	bool no_memory; /* do not bind any */
