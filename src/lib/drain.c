@@ -10,9 +10,10 @@
  *
  * Interrupts: with EVENT_IDX the driver says which completion it wants to hear
  * of, so that is checked for each, before anything that may block. Without,
- * there is one for a drain, and one before a storage call if a completion has
- * waited for its own since 100 us: it can wait for the call it came right
- * before, not for a queue of slow ones.
+ * there is one for a drain, unless the driver wants none (section 2.7.7.2), and
+ * one before a storage call if a completion has waited for its own since 100
+ * us: it can wait for the call it came right before, not for a queue of slow
+ * ones.
  */
 
 #include <linux/virtio_blk.h>
@@ -55,26 +56,28 @@ static enum pop_result pop(struct session *session)
 	return result;
 }
 
-static void interrupt(struct session *session, struct pending *pending)
-{
-	pending->any = false;
-	session_raise(session, VIRTIO_MMIO_INT_VRING);
-}
-
 /*
- * With EVENT_IDX: interrupt for what was completed, if the driver wants it. A
- * full barrier lies behind the last completion: see virtqueue.c.
+ * Interrupt for what was completed, if the driver wants it. A full barrier lies
+ * behind the last completion: see virtqueue.c.
  */
-static void check_fenced(struct session *session, struct pending *pending)
+static bool interrupt_fenced(struct session *session, struct pending *pending)
 {
 	bool needs = true;
 
-	if (!session->vq.event_idx || !session->vq.num_added)
-		return;
 	if (!virtqueue_needs_irq(&session->vq, &needs))
 		log_event(&session->id, NOTIFY_CHECK_FAILED);
-	if (needs)
-		interrupt(session, pending);
+	if (!needs)
+		return false;
+	pending->any = false;
+	session_raise(session, VIRTIO_MMIO_INT_VRING);
+	return true;
+}
+
+/* With EVENT_IDX, for those since the last look. */
+static void check_fenced(struct session *session, struct pending *pending)
+{
+	if (session->vq.event_idx && session->vq.num_added)
+		interrupt_fenced(session, pending);
 }
 
 static void check(struct session *session, struct pending *pending)
@@ -83,18 +86,26 @@ static void check(struct session *session, struct pending *pending)
 	check_fenced(session, pending);
 }
 
+/*
+ * Say all that is unsaid. A driver that wants no interrupt may look at the bit,
+ * and looks at the used index once it wants one again.
+ */
+static void tell(struct session *session, struct pending *pending)
+{
+	if (!pending->any)
+		return;
+	pending->any = false;
+	if (session->vq.event_idx || !interrupt_fenced(session, pending))
+		atomic_fetch_or_explicit(&session->interrupt_status,
+					 VIRTIO_MMIO_INT_VRING,
+					 memory_order_release);
+}
+
 /* At the end of a drain nothing stays unsaid. */
 static void settle(struct session *session, struct pending *pending)
 {
 	check(session, pending);
-	if (!pending->any)
-		return;
-	if (!session->vq.event_idx)
-		interrupt(session, pending);
-	else /* the driver wants no interrupt, but may look at the bit */
-		atomic_fetch_or_explicit(&session->interrupt_status,
-					 VIRTIO_MMIO_INT_VRING,
-					 memory_order_release);
+	tell(session, pending);
 }
 
 static void complete(struct session *session, struct pending *pending,
@@ -173,7 +184,7 @@ static bool serve(struct session *session, struct pending *pending,
 	check_fenced(session, pending);
 	if (!session->vq.event_idx && pending->any &&
 	    now - pending->since_ns >= IRQ_HOLD_NS)
-		interrupt(session, pending);
+		settle(session, pending);
 	virtqueue_prefetch(&session->vq);
 	result = io_serve(session);
 	session_request_ended(session);

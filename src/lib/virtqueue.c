@@ -347,11 +347,13 @@ bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
 bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs)
 {
 	const uint16_t added = vq->num_added;
-	uint16_t event;
+	uint16_t event, flags;
 
 	vq->num_added = 0;
 	if (!vq->event_idx) {
-		*ret_needs = true;
+		if (!load_avail(vq, RING_FLAGS, &flags))
+			return false;
+		*ret_needs = !(flags & VRING_AVAIL_F_NO_INTERRUPT);
 		return true;
 	}
 	if (!load_avail(vq, used_event(vq), &event))
