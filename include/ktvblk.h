@@ -110,10 +110,12 @@ struct ktvblk_mem *ktvblk_mem_unref(struct ktvblk_mem *mem);
 struct ktvblk_backend_ops {
 	size_t size; /* sizeof(struct ktvblk_backend_ops) */
 	/*
-	 * Read or write at a byte offset; the bytes moved, or -errno. A short
-	 * read is the end of the storage: the guest gets zeros for the rest. A
-	 * short write is asked to go on; zero bytes written is an error.
-	 * -EINTR is tried again, up to 16 times for one request.
+	 * Read or write at a byte offset; the bytes moved, or -errno. Who moves
+	 * fewer is asked to go on. 0 is the end of the storage: an error of a
+	 * write, and of a read inside the size that capacity() told; behind
+	 * that, or where config.capacity_bytes was given instead, the guest
+	 * gets zeros for the rest. -EINTR is tried again, up to 16 times for
+	 * one request.
 	 */
 	ssize_t (*preadv)(void *userdata, const struct iovec *iov, int n_iov,
 			  uint64_t offset);
@@ -123,10 +125,15 @@ struct ktvblk_backend_ops {
 	/*
 	 * Make all completed writes durable; 0 or -errno. Called for a flush of
 	 * the guest; and for each write before it completes, where the driver
-	 * did not take FLUSH, or features_masked has it. NULL: nothing to do.
+	 * did not take FLUSH, or features_masked has it. Once it has failed, it
+	 * is not called again before a reset of the device, and all that asks
+	 * for it fails. NULL: nothing to do.
 	 */
 	int (*flush)(void *userdata);
-	/* The size in bytes; called once by ktvblk_new(), on its thread. */
+	/*
+	 * The size in bytes. Called once by ktvblk_new(), on its thread, unless
+	 * config.capacity_bytes is given.
+	 */
 	int (*capacity)(void *userdata, uint64_t *ret_bytes);
 	/*
 	 * The storage is not used any more, and may be opened by somebody else.
@@ -148,13 +155,34 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * Storage in a regular file or a block device, raw: the format is never
  * guessed. The library works on a duplicate of fd, which it closes before
  * release(userdata) (may be NULL) runs; the caller keeps fd. A descriptor
- * opened O_RDONLY makes storage that can only be read. A short read is followed
- * up, so that an error is never taken for the end of the file. The close drops
- * the process's POSIX locks on the file, not those of F_OFD_SETLK. [any]
+ * opened O_RDONLY makes storage that can only be read, and so does a memfd
+ * sealed against writing, an immutable file, and a read-only block device. What
+ * only a write can find out, such as a file that is in use for swap, is an
+ * error of each write.
+ *
+ * With O_DIRECT the storage's blocks may be larger than a sector: 4096 bytes,
+ * say. Then they are the guest's blk_size, the capacity is rounded down to
+ * whole ones, and a request that is not whole blocks is an I/O error, with a
+ * record. Guest memory may be aligned as it likes: what the storage could not
+ * work on goes through a buffer of the device, with KTVBLK_ZERO_COPY too.
+ *
+ * Inside the size it had when this was called, or, without
+ * config.capacity_bytes, by ktvblk_new(), storage that has become shorter is an
+ * error for a read, never zeros. A write makes a regular file long enough.
+ *
+ * The kernel tells of writes that were lost once for each open file: where fd,
+ * or another duplicate of it, is passed to fsync() or the like meanwhile, the
+ * guest's flush does not hear of it.
+ *
+ * The close drops the process's POSIX locks on the file, not those of
+ * F_OFD_SETLK. [any]
  *   -EBADF   not a descriptor, or one without data (O_PATH)
  *   -EINVAL  NULL; neither a regular file nor a block device; write-only;
- *            O_APPEND, which would ignore the guest's sector
- *   -EMFILE, -ENFILE, -ENOMEM, and what fstat() may answer
+ *            O_APPEND, which would ignore the guest's sector; O_DIRECT
+ *            that asks for blocks of more than 1 MiB, or memory aligned to
+ *            more than 4096
+ *   -EMFILE, -ENFILE, -ENOMEM, and what fstat(), and ioctl() of a block device,
+ *   may answer
  */
 int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 			  void *userdata, struct ktvblk_backend **ret_backend);
@@ -208,7 +236,8 @@ struct ktvblk_config {
 	size_t size; /* KTVBLK_CONFIG_INIT fills it */
 	struct ktvblk_backend *backend; /* the device takes its own reference */
 	const char *name; /* of the disk, on every record; may be NULL */
-	const char *serial; /* for GET_ID; NULL: "libktvblk" */
+	/* For GET_ID; NULL: "libktvblk", for each disk. Not made unique. */
+	const char *serial;
 	uint64_t capacity_bytes; /* 0: what the backend says */
 	uint64_t flags; /* KTVBLK_READ_ONLY, _ZERO_COPY, _NO_POLL */
 	uint64_t features_masked; /* virtio feature bits not to offer */
@@ -246,9 +275,10 @@ struct ktvblk_config {
 /*
  * Make a device at its reset state. No worker runs before the guest's
  * DRIVER_OK. The config and its strings are copied. A capacity that is not a
- * whole number of sectors is rounded down. [any]
+ * whole number of blocks, sectors as a rule, is rounded down. [any]
  *   -EINVAL        NULL, config->size too small, no backend, unknown flag,
- *                  VERSION_1 masked, a throttle that ktvblk_throttle_check()
+ *                  VERSION_1 masked, BLK_SIZE masked with storage whose
+ *                  blocks are larger than a sector, a throttle that ktvblk_throttle_check()
  *                  refuses, queue_size_max not a power of two or above
  *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
  *                  above 1000, or set with KTVBLK_NO_POLL, name or serial

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "backend.h"
+#include "bounds.h"
 #include "util.h"
 
 struct file {
@@ -24,32 +25,14 @@ static ssize_t file_preadv(void *userdata, const struct iovec *iov, int n_iov,
 {
 	const struct file *file = (const struct file *)userdata;
 	ssize_t n = preadv(file->fd, iov, n_iov, (off_t)offset);
-	ssize_t end = 0;
 
-	if (n <= 0)
-		return n < 0 ? -errno : 0;
-	/*
-	 * A short answer is the end of the file, or what was had before an
-	 * error: only the next call tells, and the guest must not take the one
-	 * for the other.
-	 */
-	for (int i = 0; i < n_iov; i++) {
-		end += (ssize_t)iov[i].iov_len;
-		while (n < end) {
-			const size_t left = (size_t)(end - n);
-			ssize_t more = pread(file->fd,
-					     (char *)iov[i].iov_base +
-						     iov[i].iov_len - left,
-					     left, (off_t)offset + n);
-
-			if (more <= 0)
-				return more < 0 ? -errno : n;
-			n += more;
-		}
-	}
-	return n;
+	return n < 0 ? -errno : n;
 }
 
+/*
+ * A file that became shorter grows again by this, with a hole before it: what
+ * is written is there, what was cut off is not. A block device has an error.
+ */
 static ssize_t file_pwritev(void *userdata, const struct iovec *iov, int n_iov,
 			    uint64_t offset)
 {
@@ -66,6 +49,14 @@ static int file_flush(void *userdata)
 	return fdatasync(file->fd) < 0 ? -errno : 0;
 }
 
+static int get_size(int fd, const struct stat *st, uint64_t *ret_bytes)
+{
+	if (S_ISBLK(st->st_mode))
+		return ioctl(fd, BLKGETSIZE64, ret_bytes) < 0 ? -errno : 0;
+	*ret_bytes = (uint64_t)st->st_size;
+	return 0;
+}
+
 static int file_capacity(void *userdata, uint64_t *ret_bytes)
 {
 	const struct file *file = (const struct file *)userdata;
@@ -73,11 +64,7 @@ static int file_capacity(void *userdata, uint64_t *ret_bytes)
 
 	if (fstat(file->fd, &st) < 0)
 		return -errno;
-	if (S_ISBLK(st.st_mode))
-		return ioctl(file->fd, BLKGETSIZE64, ret_bytes) < 0 ? -errno
-								    : 0;
-	*ret_bytes = (uint64_t)st.st_size;
-	return 0;
+	return get_size(file->fd, &st, ret_bytes);
 }
 
 static void file_release(void *userdata)
@@ -91,11 +78,65 @@ static void file_release(void *userdata)
 	pthread_cleanup_pop(1);
 }
 
-/* 0 with *ret_read_only, or why this descriptor will not do. */
-static int check_fd(int fd, bool *ret_read_only)
+/* What is found of a descriptor. */
+struct found {
+	bool read_only;
+	uint64_t bytes;
+	uint32_t block_bytes;
+	uint32_t mem_align;
+};
+
+/*
+ * What was opened for writing and cannot be written can only be read: else it
+ * would be an error at each of the guest's writes. Found here is what can be
+ * asked without a write.
+ */
+static bool can_be_written(int fd, const struct stat *st,
+			   const struct statx *more)
+{
+	const int write_seals = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
+	int seals, read_only = 0;
+
+	if (S_ISBLK(st->st_mode))
+		return ioctl(fd, BLKROGET, &read_only) < 0 || !read_only;
+	seals = fcntl(fd, F_GET_SEALS); /* most files have none, and fail */
+	return !(seals > 0 && (seals & write_seals)) &&
+	       !(more->stx_attributes & STATX_ATTR_IMMUTABLE);
+}
+
+/*
+ * What O_DIRECT asks of requests and memory. A file system that does not tell
+ * takes sectors, or goes through the page cache for what it cannot.
+ */
+static int find_alignment(int fd, const struct stat *st,
+			  const struct statx *more, struct found *found)
+{
+	int bytes = SECTOR_BYTES;
+
+	if (more->stx_mask & STATX_DIOALIGN && more->stx_dio_offset_align) {
+		found->block_bytes =
+			MAX(more->stx_dio_offset_align, SECTOR_BYTES);
+		/* 1 is for what goes through the page cache. */
+		found->mem_align = MAX(more->stx_dio_mem_align, 2u);
+	} else {
+		if (S_ISBLK(st->st_mode) && ioctl(fd, BLKSSZGET, &bytes) < 0)
+			return -errno;
+		found->block_bytes = found->mem_align = (uint32_t)bytes;
+	}
+	/* Powers of two, both; and the buffer begins with a page. */
+	if (found->block_bytes > BOUNCE_BYTES ||
+	    found->mem_align > MEM_ALIGN_MAX)
+		return -EINVAL;
+	return 0;
+}
+
+/* 0, or why this descriptor will not do. */
+static int look_at(int fd, struct found *ret_found)
 {
 	const int flags = fcntl(fd, F_GETFL);
+	struct statx more = { 0 };
 	struct stat st;
+	int r;
 
 	if (flags < 0 || (flags & O_PATH))
 		return -EBADF;
@@ -105,8 +146,20 @@ static int check_fd(int fd, bool *ret_read_only)
 		return -errno;
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return -EINVAL;
-	*ret_read_only = (flags & O_ACCMODE) == O_RDONLY;
-	return 0;
+	*ret_found = (struct found){
+		.read_only = (flags & O_ACCMODE) == O_RDONLY,
+		.block_bytes = SECTOR_BYTES,
+		.mem_align = 1,
+	};
+	/* It need not ask a server, and what it does not tell is not known. */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_DIOALIGN,
+		  &more) < 0)
+		more = (struct statx){ 0 };
+	ret_found->read_only |= !can_be_written(fd, &st, &more);
+	r = get_size(fd, &st, &ret_found->bytes);
+	if (r == 0 && (flags & O_DIRECT))
+		r = find_alignment(fd, &st, &more, ret_found);
+	return r;
 }
 
 int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
@@ -121,15 +174,15 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 		.release = file_release,
 	};
 	struct file *file;
-	bool read_only = false;
+	struct found found;
 	int r;
 
 	if (!ret_backend)
 		return -EINVAL;
-	r = check_fd(fd, &read_only);
+	r = look_at(fd, &found);
 	if (r < 0)
 		return r;
-	if (read_only)
+	if (found.read_only)
 		ops.pwritev = NULL;
 	file = malloc(sizeof(*file));
 	if (!file)
@@ -144,6 +197,9 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 	r = ktvblk_backend_new(&ops, file, ret_backend);
 	if (r < 0)
 		goto fail_fd;
+	(*ret_backend)->told_bytes = found.bytes;
+	(*ret_backend)->block_bytes = found.block_bytes;
+	(*ret_backend)->mem_align = found.mem_align;
 	return 0;
 
 fail_fd:

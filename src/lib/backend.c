@@ -3,6 +3,7 @@
 /* The object around an ops table. */
 
 #include "backend.h"
+#include "bounds.h"
 #include "sized.h"
 #include "util.h"
 
@@ -29,6 +30,9 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 	atomic_init(&backend->refs, 1);
 	backend->ops = ours;
 	backend->userdata = userdata;
+	backend->told_bytes = 0;
+	backend->block_bytes = SECTOR_BYTES;
+	backend->mem_align = 1;
 	*ret_backend = backend;
 	return 0;
 }

@@ -22,6 +22,7 @@
 #define EINTR_RETRY_MAX 16u
 #define BOUNCE_BYTES (1u << 20)
 #define IOV_BATCH_MAX 256
+#define MEM_ALIGN_MAX 4096u /* of the buffer, and of guest memory */
 
 /* Without EVENT_IDX, how long a completion may wait for its interrupt. */
 #define IRQ_HOLD_NS 100000u

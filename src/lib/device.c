@@ -57,6 +57,10 @@ static int check_config(const struct ktvblk_config *config)
 		r = text_check(config->serial, KTVBLK_SERIAL_MAX);
 	if (r < 0)
 		return r;
+	/* The guest must be told of blocks that are larger than sectors. */
+	if (config->backend->block_bytes > SECTOR_BYTES &&
+	    (config->features_masked & BIT(VIRTIO_BLK_F_BLK_SIZE)))
+		return -EINVAL;
 	if (backend_is_read_only(config->backend) &&
 	    !(config->flags & KTVBLK_READ_ONLY))
 		return -EROFS;
@@ -73,7 +77,11 @@ static void apply_config(struct ktvblk_dev *dev,
 {
 	const char *serial = config->serial ? config->serial : SERIAL_DEFAULT;
 
-	dev->disk.capacity_bytes = capacity >> SECTOR_SHIFT << SECTOR_SHIFT;
+	const uint32_t block_bytes = config->backend->block_bytes;
+
+	dev->disk.capacity_bytes = capacity - capacity % block_bytes;
+	dev->disk.block_bytes = block_bytes;
+	dev->disk.mem_align = config->backend->mem_align;
 	dev->disk.read_only = config->flags & KTVBLK_READ_ONLY;
 	dev->disk.zero_copy = config->flags & KTVBLK_ZERO_COPY;
 	dev->disk.stall_warn_ms =
@@ -96,14 +104,20 @@ static void apply_config(struct ktvblk_dev *dev,
 	queue_reset(dev);
 }
 
-static int get_capacity(const struct ktvblk_config *config, uint64_t *ret_bytes)
+/* The disk's size, and how much of it the storage itself says it has. */
+static int get_capacity(const struct ktvblk_config *config, uint64_t *ret_bytes,
+			uint64_t *ret_told)
 {
 	const struct ktvblk_backend *backend = config->backend;
+	int r;
 
+	*ret_told = backend->told_bytes;
 	*ret_bytes = config->capacity_bytes;
 	if (*ret_bytes)
 		return 0;
-	return backend->ops.capacity(backend->userdata, ret_bytes);
+	r = backend->ops.capacity(backend->userdata, ret_bytes);
+	*ret_told = *ret_bytes;
+	return r;
 }
 
 int device_make_session(struct ktvblk_dev *dev, struct session **ret_session)
@@ -129,7 +143,7 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 {
 	struct ktvblk_config ours;
 	struct ktvblk_dev *dev;
-	uint64_t capacity;
+	uint64_t capacity, told;
 	int r;
 
 	if (!config || !ret_dev)
@@ -139,7 +153,7 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 	if (r == 0)
 		r = check_config(&ours);
 	if (r == 0)
-		r = get_capacity(&ours, &capacity);
+		r = get_capacity(&ours, &capacity, &told);
 	if (r < 0)
 		return r;
 	dev = calloc(1, sizeof(*dev));
@@ -147,8 +161,10 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 		return -ENOMEM;
 	apply_config(dev, &ours, capacity);
 	pthread_mutex_init(&dev->session_lock, NULL);
+	dev->disk.told_bytes = told;
 	r = -ENOMEM;
-	dev->disk_id = disk_id_new(ours.name, capacity >> SECTOR_SHIFT);
+	dev->disk_id = disk_id_new(ours.name,
+				   dev->disk.capacity_bytes >> SECTOR_SHIFT);
 	dev->stats = stats_new();
 	dev->holdings = holdings_new(ours.backend);
 	if (!dev->disk_id || !dev->stats || !dev->holdings)
@@ -161,9 +177,9 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 	if (r < 0)
 		goto fail;
 	throttle_init(&dev->session->throttle, &ours.throttle, now_ns());
-	if (capacity && capacity < SECTOR_BYTES)
+	if (capacity && capacity < dev->disk.block_bytes)
 		log_event(&dev->session->id, CAPACITY_BELOW_SECTOR, capacity,
-			  SECTOR_BYTES);
+			  dev->disk.block_bytes);
 	*ret_dev = dev;
 	return 0;
 

@@ -250,8 +250,14 @@ X(DATA_NOT_SECTORS, LOG_WARNING, EV_LIMITED,                                   \
   "request refused: not whole sectors", DEC(HEAD), REQ(REQ_TYPE), DEC(LENGTH)) \
 X(DATA_DIRECTION, LOG_WARNING, EV_LIMITED,                                     \
   "request refused: data in the wrong direction", DEC(HEAD), REQ(REQ_TYPE))    \
+X(DATA_NOT_BLOCKS, LOG_WARNING, EV_LIMITED,                                    \
+  "request refused: not whole blocks of the storage", DEC(SECTOR),             \
+  DEC(LENGTH), DEC(BLOCK_SIZE))                                                \
 X(READ_FAILED, LOG_WARNING, EV_LIMITED,                                        \
   "reading the storage failed", DEC(SECTOR), ERRNO)                            \
+X(READ_NO_PROGRESS, LOG_WARNING, EV_LIMITED,                                   \
+  "the storage has fewer bytes than it said", DEC(SECTOR), DEC(TOTAL_READ),    \
+  DEC(LENGTH))                                                                 \
 X(WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                       \
   "writing the storage failed", DEC(SECTOR), ERRNO)                            \
 X(WRITE_NO_PROGRESS, LOG_WARNING, EV_LIMITED,                                  \
@@ -259,6 +265,9 @@ X(WRITE_NO_PROGRESS, LOG_WARNING, EV_LIMITED,                                  \
   DEC(LENGTH))                                                                 \
 X(FLUSH_FAILED, LOG_WARNING, EV_LIMITED,                                       \
   "flushing the storage failed", ERRNO)                                        \
+X(FLUSH_FAILED_BEFORE, LOG_WARNING, EV_LIMITED,                                \
+  "refused: a flush has failed, and nothing is durable until reset",           \
+  REQ(REQ_TYPE), DEC(SECTOR))                                                  \
 X(INTERRUPTED_TOO_OFTEN, LOG_WARNING, EV_LIMITED,                              \
   "the storage call was interrupted too often", DEC(SECTOR))                   \
 X(THROTTLE_STALLED, LOG_DEBUG, 0,                                              \

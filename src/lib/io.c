@@ -41,6 +41,22 @@ static bool range_ok(const struct session *session, uint64_t *ret_offset)
 	       end <= session->disk.capacity_bytes;
 }
 
+/*
+ * The storage can do whole blocks only. A driver that took BLK_SIZE knows, and
+ * one that did not gets an error.
+ */
+static bool blocks_ok(const struct session *session, uint64_t offset)
+{
+	const struct request *request = &session->request;
+	const uint32_t block_bytes = session->disk.block_bytes;
+
+	if (!((offset | request->data_len) % block_bytes))
+		return true;
+	log_event(&session->id, DATA_NOT_BLOCKS, request->sector,
+		  request->data_len, block_bytes);
+	return false;
+}
+
 /* One call into storage, with the gate open. False: the session is revoked. */
 static bool call_storage(struct session *session, const struct iovec *iov,
 			 int n_iov, uint64_t offset, ssize_t *ret_n)
@@ -55,15 +71,32 @@ static bool call_storage(struct session *session, const struct iovec *iov,
 	return session_enter(session);
 }
 
+/* Can the storage work on these pieces of guest memory? */
+static bool aligned(const struct disk_config *disk, const struct iovec *iov,
+		    int n_iov)
+{
+	if (disk->mem_align == 1)
+		return true;
+	for (int i = 0; i < n_iov; i++)
+		if ((uintptr_t)iov[i].iov_base % disk->mem_align ||
+		    iov[i].iov_len % disk->block_bytes)
+			return false;
+	return true;
+}
+
 /* Point iov at what the storage works on next; how many bytes, 0: cannot. */
 static uint64_t prepare(struct session *session, struct cursor at,
 			uint64_t left, struct iovec *iov, int *ret_n_iov)
 {
 	const struct request *request = &session->request;
 
-	if (!session->pages.bounce)
-		return request_map(request, at, session->mem, iov,
-				   IOV_BATCH_MAX, ret_n_iov);
+	if (session->disk.zero_copy) {
+		const uint64_t len = request_map(request, at, session->mem, iov,
+						 IOV_BATCH_MAX, ret_n_iov);
+
+		if (aligned(&session->disk, iov, *ret_n_iov))
+			return len;
+	}
 	*ret_n_iov = 1;
 	iov[0].iov_base = session->pages.bounce;
 	iov[0].iov_len = MIN(left, (uint64_t)BOUNCE_BYTES);
@@ -76,7 +109,7 @@ static uint64_t prepare(struct session *session, struct cursor at,
 
 /* How a step of a request ended. */
 enum io_end {
-	IO_DONE, /* as far as it goes, to the end of the storage */
+	IO_DONE,
 	IO_FAILED,
 	IO_ABANDONED,
 };
@@ -86,7 +119,10 @@ static enum io_end refuse(struct session *session, ssize_t n, uint64_t moved)
 	const struct request *request = &session->request;
 	const uint64_t sector = request->sector;
 
-	if (n == 0)
+	if (n == 0 && request->type == VIRTIO_BLK_T_IN)
+		log_event(&session->id, READ_NO_PROGRESS, sector, moved,
+			  request->data_len);
+	else if (n == 0)
 		log_event(&session->id, WRITE_NO_PROGRESS, sector, moved,
 			  request->data_len);
 	else if (n == -EINTR)
@@ -96,6 +132,16 @@ static enum io_end refuse(struct session *session, ssize_t n, uint64_t moved)
 	else
 		log_event(&session->id, WRITE_FAILED, sector, (int)-n);
 	return IO_FAILED;
+}
+
+/*
+ * Is the end of the storage, met by a read at offset, where it may be? Behind
+ * what the storage told there may be a disk of a larger capacity, and it is
+ * zeros there. Before that, zeros in the place of data would be a lie.
+ */
+static bool may_end_at(const struct session *session, uint64_t offset)
+{
+	return offset >= session->disk.told_bytes;
 }
 
 /* Move the request's data; *ret_moved: up to where. */
@@ -129,32 +175,47 @@ static enum io_end transfer(struct session *session, uint64_t offset,
 		}
 		if (n > 0 && (uint64_t)n > want)
 			n = -EIO; /* no storage moves more than it was given */
-		if (n < 0 || (n == 0 && !in))
+		if (in && n == 0 && may_end_at(session, offset + moved))
+			return request_zero(request, at, session->mem,
+					    request->data_len - moved)
+				       ? IO_DONE
+				       : IO_FAILED;
+		if (n <= 0)
 			return refuse(session, n, moved);
-		if (in && session->pages.bounce &&
+		if (in && iov[0].iov_base == session->pages.bounce &&
 		    !request_copy_out(request, at, session->mem,
 				      session->pages.bounce, (uint64_t)n))
 			return IO_FAILED;
 		cursor_advance(request, &at, (uint64_t)n);
 		moved += (uint64_t)n;
-		if (in && (uint64_t)n < want) {
-			*ret_moved = moved;
-			/* The end of the storage: zeros from here. */
-			return request_zero(request, at, session->mem,
-					    request->data_len - moved)
-				       ? IO_DONE
-				       : IO_FAILED;
-		}
 	}
 	return IO_DONE;
 }
 
-/* Make what was written durable. */
+/* Refuse what is to be durable, where a flush has failed. */
+static bool flush_failed(const struct session *session)
+{
+	const struct request *request = &session->request;
+
+	if (session->flush_failed)
+		log_event(&session->id, FLUSH_FAILED_BEFORE, request->type,
+			  request->sector);
+	return session->flush_failed;
+}
+
+/*
+ * Make what was written durable. A failure stays until reset, whatever it was:
+ * the kernel drops the pages it could not write and tells it once, so that the
+ * next flush would succeed, and not for what was written before. O_DIRECT too:
+ * of a disk's own cache that did not get through it is known no better.
+ */
 static enum io_end flush(struct session *session)
 {
 	const struct ktvblk_backend *backend = session->backend;
 	int r;
 
+	if (flush_failed(session))
+		return IO_FAILED;
 	if (!backend->ops.flush)
 		return IO_DONE;
 	session_leave(session);
@@ -163,6 +224,7 @@ static enum io_end flush(struct session *session)
 		return IO_ABANDONED;
 	if (r >= 0)
 		return IO_DONE;
+	session->flush_failed = true;
 	log_event(&session->id, FLUSH_FAILED, -r);
 	return IO_FAILED;
 }
@@ -174,9 +236,14 @@ static enum io_end flush(struct session *session)
 static enum io_end write_data(struct session *session, uint64_t offset,
 			      uint64_t *ret_moved)
 {
-	const enum io_end end = transfer(session, offset, ret_moved);
+	const bool through = session->write_through &&
+			     session->request.data_len;
+	enum io_end end;
 
-	if (end != IO_DONE || !session->write_through || !*ret_moved)
+	if (through && flush_failed(session))
+		return IO_FAILED;
+	end = transfer(session, offset, ret_moved);
+	if (end != IO_DONE || !through)
 		return end;
 	return atomic_load(&session->stop) ? IO_ABANDONED : flush(session);
 }
@@ -188,7 +255,8 @@ static struct io_result serve_data(struct session *session)
 	uint64_t offset, moved;
 
 	if (!range_ok(session, &offset) ||
-	    !request_data_ok(request, session->mem, in))
+	    !request_data_ok(request, session->mem, in) ||
+	    !blocks_ok(session, offset))
 		return failed(session);
 	switch (in ? transfer(session, offset, &moved)
 		   : write_data(session, offset, &moved)) {

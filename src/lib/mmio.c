@@ -74,7 +74,7 @@ static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
 		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
 		.size_max = htole32(SEG_BYTES_MAX),
 		.seg_max = htole32(seg_max(dev)),
-		.blk_size = htole32(SECTOR_BYTES),
+		.blk_size = htole32(dev->disk.block_bytes),
 	};
 	/* Up to blk_size; what follows belongs to features not offered. */
 	const uint64_t end = offsetof(struct virtio_blk_config, blk_size) +

@@ -77,7 +77,8 @@ static const char *take_resources(struct session *session)
 				   session->ports);
 	if (!session->watch)
 		return "watch";
-	return pages_map(&session->pages, session->disk.zero_copy);
+	return pages_map(&session->pages, session->disk.zero_copy &&
+						  session->disk.mem_align == 1);
 }
 
 static void give_back_resources(struct session *session)

@@ -34,7 +34,10 @@
 
 /* What a session takes from its device, for the device's whole life. */
 struct disk_config {
-	uint64_t capacity_bytes; /* whole sectors */
+	uint64_t capacity_bytes; /* whole blocks */
+	uint32_t block_bytes; /* these two: see backend.h */
+	uint32_t mem_align;
+	uint64_t told_bytes; /* the storage said that it has so many */
 	bool read_only;
 	bool zero_copy;
 	uint32_t stall_warn_ms;
@@ -85,6 +88,7 @@ struct session {
 	bool poisoned;
 	bool mem_unset_told;
 	bool write_through; /* the driver has no way to flush */
+	bool flush_failed; /* what was written before may be lost */
 
 	cpu_set_t cpus;
 	bool has_cpus;

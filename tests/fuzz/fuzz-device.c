@@ -33,13 +33,12 @@
 #define MOST_OPS 400u
 
 /* What a guest can cause, but where it takes a worker, or the VMM. */
-static const enum event not_here[] = { EVENT_CAPACITY_BELOW_SECTOR,
-				       EVENT_MEMORY_ALREADY_SET,
-				       EVENT_STATUS_CONTENDED,
-				       EVENT_STATUS_GUEST_FAILED_CONTENDED,
-				       EVENT_IRQ_WRITE_FAILED,
-				       EVENT_THROTTLE_REDRAINED,
-				       EVENT_COUNT };
+static const enum event not_here[] = {
+	EVENT_CAPACITY_BELOW_SECTOR, EVENT_MEMORY_ALREADY_SET,
+	EVENT_STATUS_CONTENDED,	     EVENT_STATUS_GUEST_FAILED_CONTENDED,
+	EVENT_IRQ_WRITE_FAILED,	     EVENT_DATA_NOT_BLOCKS,
+	EVENT_THROTTLE_REDRAINED,    EVENT_COUNT
+};
 const struct reach reach = { .first = EVENT_CAPACITY_BELOW_SECTOR,
 			     .last = EVENT_REQUEST_DONE,
 			     .but = not_here,

@@ -132,6 +132,12 @@ static void half_sector(struct rig *rig)
 	start_and_submit(rig, IN, 0, 100);
 }
 
+/* The storage takes 4096 bytes: see its options below. */
+static void half_block(struct rig *rig)
+{
+	start_and_submit(rig, IN, 3, 512);
+}
+
 static void wrong_way(struct rig *rig)
 {
 	rig_start(rig);
@@ -158,6 +164,18 @@ static void no_progress(struct rig *rig)
 static void flush_fails(struct rig *rig)
 {
 	answer(rig, -EIO, 1, FLUSH);
+}
+
+static void flush_fails_then_again(struct rig *rig)
+{
+	flush_fails(rig);
+	rig_wait_used(rig, 1);
+	submit(rig, FLUSH, 0, 0);
+}
+
+static void storage_ends(struct rig *rig)
+{
+	answer(rig, 0, 1, IN);
 }
 
 static void interrupted(struct rig *rig)
@@ -199,12 +217,19 @@ const struct provoked guest_events[] = {
 	EV(DATA_MISSING, no_data, HEAD_IN),
 	EV(FLUSH_WITH_DATA, flush_with_data, HEAD "|KTVBLK_SEG_COUNT=1"),
 	EV(DATA_NOT_SECTORS, half_sector, HEAD_IN "|KTVBLK_LENGTH=100"),
+	EV(DATA_NOT_BLOCKS, half_block,
+	  SECTOR "|KTVBLK_LENGTH=512|KTVBLK_BLOCK_SIZE=4096",
+	   .options = { .block_bytes = 4096, .mem_align = 512 }),
 	EV(DATA_DIRECTION, wrong_way, HEAD "|KTVBLK_REQ_TYPE=out"),
 	EV(READ_FAILED, read_fails, SECTOR "|ERRNO=5"),
+	EV(READ_NO_PROGRESS, storage_ends,
+	  SECTOR "|KTVBLK_TOTAL_READ=0|KTVBLK_LENGTH=512"),
 	EV(WRITE_FAILED, write_fails, SECTOR "|ERRNO=28"),
 	EV(WRITE_NO_PROGRESS, no_progress,
 	  SECTOR "|KTVBLK_TOTAL_WRITTEN=0|KTVBLK_LENGTH=512"),
 	EV(FLUSH_FAILED, flush_fails, "ERRNO=5"),
+	EV(FLUSH_FAILED_BEFORE, flush_fails_then_again,
+	  "KTVBLK_REQ_TYPE=flush|KTVBLK_SECTOR=0"),
 	EV(INTERRUPTED_TOO_OFTEN, interrupted, SECTOR),
 	EV(REQUEST_DONE, read_sector_7,
 	  "KTVBLK_REQ_TYPE=in|KTVBLK_REQ_TYPE_RAW=0|KTVBLK_SECTOR=7|" HEAD

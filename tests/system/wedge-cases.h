@@ -10,6 +10,7 @@
 
 extern const struct system_case race_cases[2];
 extern const struct system_case more_cases[14];
+extern const struct system_case durable_cases[5];
 
 /* The budget of most. */
 #define BUDGET_MS 60u

@@ -318,7 +318,8 @@ static void run_wedge(const void *arg)
 
 static struct wedge_case table[200];
 static struct system_case cases[ARRAY_SIZE(table) + ARRAY_SIZE(race_cases) +
-				ARRAY_SIZE(more_cases)];
+				ARRAY_SIZE(more_cases) +
+				ARRAY_SIZE(durable_cases)];
 static size_t n_cases;
 
 static void add_row(const struct way *way, enum storage_op op)
@@ -354,6 +355,8 @@ int main(int argc, char **argv)
 			add_row(way, op);
 	memcpy(cases + n_cases, more_cases, sizeof(more_cases));
 	n_cases += ARRAY_SIZE(more_cases);
+	memcpy(cases + n_cases, durable_cases, sizeof(durable_cases));
+	n_cases += ARRAY_SIZE(durable_cases);
 	memcpy(cases + n_cases, race_cases, sizeof(race_cases));
 	n_cases += ARRAY_SIZE(race_cases);
 	return run_cases(cases, n_cases, way_let_all_go, argc, argv);

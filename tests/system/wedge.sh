@@ -6,8 +6,9 @@
 #
 # Makes what they block in, below a temporary directory in a mount namespace of
 # its own: a FUSE file system, an ext4 on a loop device, and a loop device over
-# a file in each. What cannot be had here is left empty; the cases that need it
-# are skipped.
+# a file in each; loop devices over a file that is larger than its tmpfs, one to
+# be truncated, and one with blocks of 4 KiB. What cannot be had here is left
+# empty; the cases that need it are skipped.
 
 if [ "$WEDGE_INSIDE" != yes ]; then
 	[ "$(id -u)" -eq 0 ] || { echo 'skip: not root'; exit 77; }
@@ -19,6 +20,7 @@ shift
 WEDGE_DIR=$(mktemp -d /tmp/ktvblk-wedge.XXXXXX) || exit 1
 export WEDGE_DIR WEDGE_FUSE='' WEDGE_LOOP_ON_FUSE=''
 export WEDGE_EXT4='' WEDGE_LOOP_ON_EXT4=''
+export WEDGE_LOOP_FULL='' WEDGE_LOOP_SHRINK='' WEDGE_LOOP_4K=''
 server='' tests=''
 
 # A process that is stuck in one of these cannot end: first let it go.
@@ -28,7 +30,7 @@ clean_up() {
 	[ -z "$WEDGE_EXT4" ] || fsfreeze -u "$WEDGE_EXT4" 2>/dev/null
 	[ -z "$server" ] || kill -KILL "$server" 2>/dev/null
 	[ -z "$tests" ] || wait "$tests"
-	exec 8<&- 9<&- # the loop devices go with their last user
+	exec 5<&- 6<&- 7<&- 8<&- 9<&- # the loop devices go with their last user
 	cd /
 	umount -R "$WEDGE_DIR" 2>/dev/null || umount -R -l "$WEDGE_DIR"
 	rmdir "$WEDGE_DIR"
@@ -37,9 +39,10 @@ trap clean_up EXIT
 # Background commands ignore SIGINT: pass it on as another.
 trap '[ "$tests" ] || exit 1; kill -TERM "$tests" 2>/dev/null' INT TERM HUP
 
-# loop FILE: a loop device over it, to be opened before it is forgotten.
+# loop FILE [OPTION...]: a loop device over it, to be opened before it is
+# forgotten.
 loop() {
-	losetup -f --show "$1" 2>/dev/null
+	losetup -f --show "$@" 2>/dev/null
 }
 
 mount -t tmpfs -o mode=700 tmpfs "$WEDGE_DIR" || exit 1
@@ -70,6 +73,24 @@ if mkfs.ext4 -q ext4.img && mount -o loop ext4.img ext4 2>/dev/null; then
 		WEDGE_LOOP_ON_EXT4=$dev
 		exec 9<"$dev" && losetup -d "$dev"
 	fi
+fi
+
+mkdir full
+mount -t tmpfs -o size=2M tmpfs full && truncate -s 16M full/disk
+if dev=$(loop full/disk); then
+	WEDGE_LOOP_FULL=$dev
+	exec 5<"$dev" && losetup -d "$dev"
+fi
+export WEDGE_SHRINK="$WEDGE_DIR/shrink"
+truncate -s 4M shrink
+if dev=$(loop shrink); then
+	WEDGE_LOOP_SHRINK=$dev
+	exec 6<"$dev" && losetup -d "$dev"
+fi
+truncate -s 4M blocks
+if dev=$(loop blocks --sector-size 4096); then
+	WEDGE_LOOP_4K=$dev
+	exec 7<"$dev" && losetup -d "$dev"
 fi
 
 setpriv --pdeathsig TERM "$programs/wedge" "$@" &

@@ -91,9 +91,9 @@ static int open_storage(struct life *life, struct ktvblk_backend **ret_backend)
 	};
 	int r = ktvblk_backend_new_fd(life->fd, NULL, NULL, &life->file);
 
-	/* EIO and EOVERFLOW: what fstat() may answer. */
+	/* The last three: what fstat() and ioctl() may answer. */
 	expect_documented("ktvblk_backend_new_fd", r, EBADF, EMFILE, ENFILE,
-			  ENOMEM, EIO, EOVERFLOW);
+			  ENOMEM, EIO, EOVERFLOW, ENOTTY);
 	if (r < 0)
 		return r;
 	r = ktvblk_backend_new(&ops, life, ret_backend);

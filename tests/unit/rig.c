@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "backend.h"
 #include "harness.h"
 #include "rig.h"
 
@@ -66,7 +67,16 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 		if (!config->destroy_timeout_ms)
 			config->destroy_timeout_ms = WAIT_MS;
 	}
-	config->backend = storage_backend(rig->storage);
+	config->backend = rig->options.disk_fd
+				  ? storage_file_backend(rig->storage,
+							 rig->options.disk_fd)
+				  : storage_backend(rig->storage);
+	if (rig->options.block_bytes) {
+		rig->storage->block_bytes = config->backend->block_bytes =
+			rig->options.block_bytes;
+		rig->storage->mem_align = config->backend->mem_align =
+			rig->options.mem_align;
+	}
 	ck_assert_int_eq(ktvblk_new(config, &rig->dev), 0);
 	config->backend = ktvblk_backend_unref(config->backend);
 	rig->stats = ktvblk_get_stats(rig->dev);

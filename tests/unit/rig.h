@@ -55,6 +55,8 @@ struct rig_options {
 	bool no_flush; /* do not take it */
 	uint16_t queue_size; /* 0: 16 */
 	uint64_t disk_bytes; /* 0: RIG_DISK_BYTES */
+	uint32_t block_bytes, mem_align; /* of the storage; 0: any */
+	int disk_fd; /* the disk is in this file; 0: in memory */
 	bool no_memory; /* do not bind any */
 	/* Other regions than one from 0; host_addr is filled in. */
 	const struct ktvblk_region *regions;

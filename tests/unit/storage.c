@@ -56,6 +56,18 @@ static int64_t enter_call(struct storage *storage, enum storage_op op)
 	return answer;
 }
 
+static bool is_aligned(const struct storage *storage, const struct iovec *iov,
+		       int n_iov, uint64_t offset)
+{
+	if (!storage->block_bytes)
+		return true;
+	for (int i = 0; i < n_iov; i++)
+		if ((uintptr_t)iov[i].iov_base % storage->mem_align ||
+		    iov[i].iov_len % storage->block_bytes)
+			return false;
+	return offset % storage->block_bytes == 0;
+}
+
 static ssize_t move(struct storage *storage, enum storage_op op,
 		    const struct iovec *iov, int n_iov, uint64_t offset)
 {
@@ -65,6 +77,8 @@ static ssize_t move(struct storage *storage, enum storage_op op,
 
 	if (answer < 0 && answer != AS_USUAL)
 		return (ssize_t)answer;
+	if (!is_aligned(storage, iov, n_iov, offset))
+		return -EINVAL;
 	SCOPED_LOCK(&storage->lock);
 	for (int i = 0; i < n_iov; i++) {
 		const uint64_t at = offset + (uint64_t)moved;
@@ -131,6 +145,17 @@ struct ktvblk_backend *storage_backend(struct storage *storage)
 	struct ktvblk_backend *backend = NULL;
 
 	ck_assert_int_eq(ktvblk_backend_new(&ops, storage, &backend), 0);
+	return backend;
+}
+
+struct ktvblk_backend *storage_file_backend(struct storage *storage, int fd)
+{
+	struct ktvblk_backend *backend = NULL;
+
+	ck_assert_int_eq(ktvblk_backend_new_fd(fd, storage_release, storage,
+					       &backend),
+			 0);
+	close(fd);
 	return backend;
 }
 

@@ -41,6 +41,9 @@ struct storage {
 	unsigned int script_len, script_at;
 	bool overlong; /* claim one byte more than asked for */
 
+	/* As O_DIRECT is, if set: whole blocks, in memory aligned to this. */
+	uint32_t block_bytes, mem_align;
+
 	/* In every call, before it does anything; without the lock. */
 	void (*hook)(struct storage *storage, enum storage_op op);
 	void *hook_data;
@@ -52,6 +55,9 @@ unsigned char storage_pattern(uint64_t i);
 
 /* A backend on it; when that is released, `released` counts. */
 struct ktvblk_backend *storage_backend(struct storage *storage);
+
+/* The same in this file, which is closed; the calls are not this one's. */
+struct ktvblk_backend *storage_file_backend(struct storage *storage, int fd);
 
 /* Free it; its backend must have been released, or none was made. */
 void storage_free(struct storage *storage);

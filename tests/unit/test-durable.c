@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "device.h"
 #include "harness.h"
@@ -290,6 +291,208 @@ START_TEST(a_write_whose_flush_hangs_is_fenced_by_a_reset)
 }
 END_TEST
 
+/*
+ * After a flush that failed
+ */
+
+/* The page cache has dropped what it could not write, and says so once. */
+START_TEST(changed_after_a_failed_flush_all_fail_until_reset)
+{
+	const struct kept_record *r;
+	struct fixture f;
+
+	start(&f, _i, true);
+	ck_assert_int_eq(request(&f, T_OUT), OK);
+	script(&f, -EIO, AS_USUAL);
+	for (unsigned int i = 0; i < 4; i++)
+		ck_assert_int_eq(request(&f, T_FLUSH), IOERR);
+	check_calls(&f, OP_FLUSH, 1);
+	ck_assert_int_eq(recorder_count(&f.rec, KTVBLK_MESSAGE_FLUSH_FAILED),
+			 1);
+	r = recorder_wait_n(&f.rec, KTVBLK_MESSAGE_FLUSH_FAILED_BEFORE, 3);
+	ck_assert_str_eq(kept_field(r, "KTVBLK_REQ_TYPE"), "flush");
+	/* What promises nothing goes on. */
+	ck_assert_int_eq(request(&f, T_OUT), OK);
+	ck_assert_int_eq(request(&f, T_IN), OK);
+	check_counters(&f, .io_errors = 4, .writes_completed = 2,
+		       .bytes_written = 2 * 1024, .reads_completed = 1,
+		       .bytes_read = 1024);
+
+	rig_reset(&f.rig);
+	rig_start(&f.rig);
+	ck_assert_int_eq(request(&f, T_FLUSH), OK);
+	check_calls(&f, OP_FLUSH, 2);
+	finish(&f);
+}
+END_TEST
+
+/* Whatever the storage fails with: none says that nothing was dropped. */
+START_TEST(no_error_of_a_flush_is_taken_back)
+{
+	static const int errors[] = { EIO, ENOSPC, EDQUOT, EINTR, EAGAIN };
+	struct fixture f;
+
+	start(&f, _i, true);
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		script(&f, -errors[i], AS_USUAL);
+		ck_assert_int_eq(request(&f, T_FLUSH), IOERR);
+		ck_assert_int_eq(request(&f, T_FLUSH), IOERR);
+		check_calls(&f, OP_FLUSH, i + 1);
+		rig_reset(&f.rig);
+		rig_start(&f.rig);
+	}
+	finish(&f);
+}
+END_TEST
+
+START_TEST(after_a_failed_flush_no_write_through_reaches_the_storage)
+{
+	const struct kept_record *r;
+	struct fixture f;
+
+	start(&f, _i, false);
+	script(&f, AS_USUAL, -EIO);
+	for (unsigned int i = 0; i < 3; i++)
+		ck_assert_int_eq(request(&f, T_OUT), IOERR);
+	check_calls(&f, OP_WRITE, 1);
+	check_calls(&f, OP_FLUSH, 1);
+	r = recorder_wait_n(&f.rec, KTVBLK_MESSAGE_FLUSH_FAILED_BEFORE, 2);
+	ck_assert_str_eq(kept_field(r, "KTVBLK_REQ_TYPE"), "out");
+	ck_assert_uint_eq(kept_number(r, "KTVBLK_SECTOR"), 8);
+	ck_assert_int_eq(request(&f, T_IN), OK);
+	check_counters(&f, .io_errors = 3, .reads_completed = 1,
+		       .bytes_read = 1024);
+	rig_reset(&f.rig);
+	rig_start(&f.rig);
+	ck_assert_int_eq(request(&f, T_OUT), OK);
+	finish(&f);
+}
+END_TEST
+
+/*
+ * Storage that becomes shorter
+ */
+
+static void check_ram(struct fixture *f, int value, uint64_t from, uint64_t to)
+{
+	const uint8_t *ram = rig_at(&f->rig, RIG_DATA);
+
+	while (from < to && ram[from] == value)
+		from++;
+	ck_assert_uint_eq(from, to);
+}
+
+/* The reference pads with zeros, as if they had been written. */
+START_TEST(changed_inside_the_size_it_told_short_storage_is_an_error)
+{
+	static const struct {
+		uint64_t size;
+		uint64_t got;
+	} rows[] = { { 0, 0 },
+		     { 8 * 512, 0 },
+		     { 8 * 512 + 100, 100 },
+		     { 10 * 512 - 1, 1023 } };
+	const struct kept_record *r;
+	struct fixture f;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(rows); i++) {
+		start(&f, _i, true);
+		f.rig.storage->size = rows[i].size;
+		memset(rig_at(&f.rig, RIG_DATA), 0xaa, 1024);
+		ck_assert_int_eq(request(&f, T_IN), IOERR);
+		check_ram(&f, 0xaa, rows[i].got, 1024);
+		r = recorder_wait(&f.rec, KTVBLK_MESSAGE_READ_NO_PROGRESS);
+		ck_assert_uint_eq(kept_number(r, "KTVBLK_SECTOR"), 8);
+		ck_assert_uint_eq(kept_number(r, "KTVBLK_TOTAL_READ"),
+				  rows[i].got);
+		ck_assert_uint_eq(kept_number(r, "KTVBLK_LENGTH"), 1024);
+		check_counters(&f, .io_errors = 1);
+		finish(&f);
+	}
+}
+END_TEST
+
+/* Short is not yet the end: the device asks for the rest. */
+START_TEST(changed_a_short_read_is_followed_up)
+{
+	const uint8_t *ram;
+	struct fixture f;
+
+	start(&f, _i, true);
+	ram = rig_at(&f.rig, RIG_DATA);
+	script(&f, 600, 1);
+	ck_assert_int_eq(request(&f, T_IN), OK);
+	for (uint64_t i = 0; i < 1024; i++)
+		ck_assert_uint_eq(ram[i], storage_pattern(8 * 512 + i));
+	check_calls(&f, OP_READ, 3);
+	check_counters(&f, .reads_completed = 1, .bytes_read = 1024);
+
+	/* An error behind good bytes is no end of the storage. */
+	script(&f, 600, -EIO);
+	ck_assert_int_eq(request(&f, T_IN), IOERR);
+	recorder_wait(&f.rec, KTVBLK_MESSAGE_READ_FAILED);
+	finish(&f);
+}
+END_TEST
+
+/* A file of so many bytes of 0x5a. */
+static int disk_file(size_t bytes)
+{
+	int fd = memfd_create("disk", MFD_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	for (size_t i = 0; i < bytes; i++)
+		ck_assert_int_eq(write(fd, "\x5a", 1), 1);
+	return fd;
+}
+
+START_TEST(a_file_that_was_truncated_is_an_error)
+{
+	struct fixture f;
+	int fd = disk_file(9000), other = dup(fd);
+
+	start_with(&f, &(struct rig_options){ .config.flags =
+						      _i ? KTVBLK_ZERO_COPY : 0,
+					      .disk_fd = fd });
+	ck_assert_int_eq(request(&f, T_IN), OK);
+	check_ram(&f, 0x5a, 0, 1024);
+	ck_assert_int_eq(ftruncate(other, 8 * 512), 0);
+	ck_assert_int_eq(request(&f, T_IN), IOERR);
+	recorder_wait(&f.rec, KTVBLK_MESSAGE_READ_NO_PROGRESS);
+	ck_assert_int_eq(ftruncate(other, 9000), 0);
+	ck_assert_int_eq(request(&f, T_IN), OK);
+	close(other);
+	finish(&f);
+}
+END_TEST
+
+/* Of a file it is known what it had, also where the capacity was given. */
+START_TEST(a_thin_file_is_zeros_behind_the_size_it_had_and_not_before)
+{
+	struct fixture f;
+	int fd = disk_file(8 * 512 + 700), other = dup(fd);
+
+	start_with(&f, &(struct rig_options){
+			       .config = { .flags = _i ? KTVBLK_ZERO_COPY : 0,
+					   .capacity_bytes = MIB },
+			       .disk_fd = fd });
+	ck_assert_int_eq(request(&f, T_IN), OK);
+	check_ram(&f, 0x5a, 0, 700);
+	check_ram(&f, 0, 700, 1024);
+	memset(rig_at(&f.rig, RIG_DATA), 0xaa, 512);
+	ck_assert_int_eq(rig_request(&f.rig, T_IN, 100, 512), OK);
+	check_ram(&f, 0, 0, 512);
+	ck_assert_int_eq(ftruncate(other, 8 * 512 + 699), 0);
+	ck_assert_int_eq(request(&f, T_IN), IOERR);
+	ck_assert_int_eq(rig_request(&f.rig, T_IN, 100, 512), OK);
+	/* A write makes it longer. */
+	ck_assert_int_eq(rig_request(&f.rig, T_OUT, 99, 512), OK);
+	ck_assert_int_eq(request(&f, T_IN), OK);
+	close(other);
+	finish(&f);
+}
+END_TEST
+
 LOOP_PROGRAM("durable", 2,
 	     a_write_of_a_driver_without_flush_is_durable_when_it_completes,
 	     a_driver_that_took_flush_flushes_by_itself,
@@ -300,4 +503,11 @@ LOOP_PROGRAM("durable", 2,
 	     a_write_that_failed_is_not_flushed,
 	     storage_without_a_flush_is_durable_as_it_is,
 	     after_a_stop_the_write_is_not_flushed,
-	     a_write_whose_flush_hangs_is_fenced_by_a_reset)
+	     a_write_whose_flush_hangs_is_fenced_by_a_reset,
+	     changed_after_a_failed_flush_all_fail_until_reset,
+	     no_error_of_a_flush_is_taken_back,
+	     after_a_failed_flush_no_write_through_reaches_the_storage,
+	     changed_inside_the_size_it_told_short_storage_is_an_error,
+	     changed_a_short_read_is_followed_up,
+	     a_file_that_was_truncated_is_an_error,
+	     a_thin_file_is_zeros_behind_the_size_it_had_and_not_before)
