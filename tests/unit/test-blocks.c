@@ -136,6 +136,16 @@ static unsigned char *data_at(struct rig *rig, size_t layout, uint64_t i)
 	return (unsigned char *)rig_at(rig, part->addr + i);
 }
 
+/* Does it hold what the disk does, from there on? */
+static bool data_is(struct rig *rig, size_t layout, const unsigned char *disk)
+{
+	uint64_t i = 0;
+
+	while (i < 2 * BLOCK && *data_at(rig, layout, i) == disk[i])
+		i++;
+	return i == 2 * BLOCK;
+}
+
 /* It goes through the buffer then, zero-copy or not. */
 START_TEST(memory_may_be_aligned_to_nothing)
 {
@@ -148,15 +158,12 @@ START_TEST(memory_may_be_aligned_to_nothing)
 			open_rig(&rig, _i, align);
 			disk = rig.storage->bytes + 2 * BLOCK;
 			ck_assert_int_eq(request(&rig, k, T_IN), OK);
-			for (uint64_t i = 0; i < 2 * BLOCK; i++)
-				ck_assert_uint_eq(*data_at(&rig, k, i),
-						  disk[i]);
+			ck_assert(data_is(&rig, k, disk));
 			for (uint64_t i = 0; i < 2 * BLOCK; i++)
 				*data_at(&rig, k, i) = (unsigned char)(i * 3);
 			ck_assert_int_eq(request(&rig, k, T_OUT), OK);
-			for (uint64_t i = 0; i < 2 * BLOCK; i++)
-				ck_assert_uint_eq(disk[i],
-						  (unsigned char)(i * 3));
+			ck_assert(data_is(&rig, k, disk));
+			ck_assert_uint_eq(disk[1], 3);
 			rig_close(&rig);
 		}
 }
