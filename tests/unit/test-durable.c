@@ -219,7 +219,7 @@ START_TEST(storage_without_a_flush_is_durable_as_it_is)
 
 	start(&f, _i, false);
 	rig_reset(&f.rig);
-	f.rig.dev->backend->ops.flush = NULL;
+	f.rig.dev->holdings->backend->ops.flush = NULL;
 	rig_start(&f.rig);
 	ck_assert_int_eq(request(&f, T_OUT), OK);
 	check_counters(&f, .writes_completed = 1, .bytes_written = 1024);
