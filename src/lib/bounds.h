@@ -9,11 +9,14 @@
 
 /* What the device tells the guest. */
 #define SEG_MAX 128u
-#define SEG_BYTES_MAX (1u << 20)
 #define QUEUE_SIZE_DEFAULT 256u
 
-/* The longest chain looked at: SEG_MAX segments, a header, a status. */
-#define CHAIN_DESC_MAX (SEG_MAX + 2)
+/*
+ * The longest chain there can be: each descriptor of the queue, then each of an
+ * indirect table. Indices have 16 bits, so what is longer goes in a circle.
+ */
+#define TABLE_DESC_MAX (UINT16_MAX + 1u)
+#define CHAIN_DESC_MAX (KTVBLK_QUEUE_SIZE_MAX + TABLE_DESC_MAX)
 
 /* Entries of the avail ring taken at a time; a power of two. */
 #define AVAIL_BATCH 32u
@@ -21,6 +24,7 @@
 /* Storage calls. */
 #define EINTR_RETRY_MAX 16u
 #define BOUNCE_BYTES (1u << 20)
+#define ZERO_COPY_BYTES_MAX (4u << 20) /* between two looks at a stop */
 #define IOV_BATCH_MAX 256
 #define MEM_ALIGN_MAX 4096u /* of the buffer, and of guest memory */
 

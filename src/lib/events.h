@@ -230,17 +230,19 @@ X(IRQ_WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                   \
 X(USED_WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                  \
   "the used ring is not in guest memory", DEC(HEAD), TEXT(REASON))             \
 /* requests */                                                                 \
-X(CHAIN_TOO_LONG, LOG_WARNING, EV_LIMITED,                                     \
+X(CHAIN_TOO_LONG, LOG_WARNING, EV_LIMITED | EV_RETIRED,                        \
   "chain dropped: too many descriptors", DEC(HEAD), DEC(DESC_COUNT))           \
 X(CHAIN_MALFORMED, LOG_WARNING, EV_LIMITED,                                    \
   "chain dropped: malformed", DEC(HEAD), TEXT(REASON))                         \
+X(CHAIN_REFUSED, LOG_WARNING, EV_LIMITED,                                      \
+  "request refused: its chain is no request", DEC(HEAD), TEXT(REASON))         \
 X(CHAIN_NO_STATUS, LOG_WARNING, EV_LIMITED,                                    \
   "chain dropped: no place for the status", DEC(HEAD))                         \
 X(HEADER_INVALID, LOG_WARNING, EV_LIMITED,                                     \
   "request refused: no whole header", DEC(HEAD))                               \
 X(HEADER_UNREADABLE, LOG_WARNING, EV_LIMITED,                                  \
   "request refused: the header is not in guest memory", DEC(HEAD))             \
-X(SEGMENT_TOO_LARGE, LOG_WARNING, EV_LIMITED,                                  \
+X(SEGMENT_TOO_LARGE, LOG_WARNING, EV_LIMITED | EV_RETIRED,                     \
   "request refused: a segment above size_max", DEC(HEAD))                      \
 X(DATA_MISSING, LOG_WARNING, EV_LIMITED,                                       \
   "request refused: no data segment", DEC(HEAD), REQ(REQ_TYPE))                \

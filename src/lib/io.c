@@ -91,7 +91,8 @@ static uint64_t prepare(struct session *session, struct cursor at,
 	const struct request *request = &session->request;
 
 	if (session->disk.zero_copy) {
-		const uint64_t len = request_map(request, at, session->mem, iov,
+		const uint64_t len = request_map(request, at, session->mem,
+						 ZERO_COPY_BYTES_MAX, iov,
 						 IOV_BATCH_MAX, ret_n_iov);
 
 		if (aligned(&session->disk, iov, *ret_n_iov))

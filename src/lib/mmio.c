@@ -72,7 +72,6 @@ static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
 {
 	const struct virtio_blk_config config = {
 		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
-		.size_max = htole32(SEG_BYTES_MAX),
 		.seg_max = htole32(seg_max(dev)),
 		.blk_size = htole32(dev->disk.block_bytes),
 	};

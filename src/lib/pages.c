@@ -7,6 +7,7 @@
 #include "bounds.h"
 #include "pages.h"
 #include "util.h"
+#include "virtqueue.h"
 
 static void *map(size_t bytes)
 {
@@ -22,6 +23,10 @@ const char *pages_map(struct pages *pages, bool zero_copy)
 		pages->drop_stack = map(DROP_STACK_BYTES);
 	if (!pages->drop_stack)
 		return "stack";
+	if (!pages->chain)
+		pages->chain = map(CHAIN_BYTES);
+	if (!pages->chain)
+		return "chain";
 	if (!pages->bounce && !zero_copy)
 		pages->bounce = map(BOUNCE_BYTES);
 	return pages->bounce || zero_copy ? NULL : "buffer";
@@ -29,6 +34,8 @@ const char *pages_map(struct pages *pages, bool zero_copy)
 
 void pages_idle(struct pages *pages)
 {
+	if (pages->chain)
+		madvise(pages->chain, CHAIN_BYTES, MADV_DONTNEED);
 	if (pages->bounce)
 		madvise(pages->bounce, BOUNCE_BYTES, MADV_DONTNEED);
 }
@@ -37,6 +44,8 @@ void pages_unmap(struct pages *pages)
 {
 	if (pages->drop_stack)
 		munmap(pages->drop_stack, DROP_STACK_BYTES);
+	if (pages->chain)
+		munmap(pages->chain, CHAIN_BYTES);
 	if (pages->bounce)
 		munmap(pages->bounce, BOUNCE_BYTES);
 	*pages = (struct pages){ 0 };

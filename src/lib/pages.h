@@ -3,7 +3,8 @@
 #define KTVBLK_PAGES_H
 
 /*
- * Memory that is mapped: the buffer that storage works on, and the stack that
+ * Memory that is mapped: the buffer that storage works on, room for the longest
+ * chain there can be, of which only what is used counts, and the stack that
  * ktvblk-drop would have. They go from one session to the next by way of the
  * device, so that a reset maps and unmaps nothing: while any thread of the
  * process is stuck in a page fault, that could wait for the kernel.
@@ -13,13 +14,14 @@
 
 struct pages {
 	void *drop_stack; /* DROP_STACK_BYTES, or NULL */
+	void *chain; /* CHAIN_BYTES, or NULL */
 	unsigned char *bounce; /* BOUNCE_BYTES, or NULL: zero-copy */
 };
 
 /* Map what is not there yet; what could not be had, or NULL, errno being set. */
 const char *pages_map(struct pages *pages, bool zero_copy);
 
-/* Let the memory of the buffer go, but not its place. */
+/* Let the memory of buffer and chain go, but not their place. */
 void pages_idle(struct pages *pages);
 
 /* Takes empty ones, leaves empty ones. */

@@ -16,38 +16,52 @@
 
 /* What the layout of a chain says, before anything in it is believed. */
 struct framing {
-	uint64_t header_addr[CHAIN_DESC_MAX];
-	uint32_t header_len[CHAIN_DESC_MAX];
+	/* As many pieces as it can be in, if each has a byte. */
+	uint64_t header_addr[HEADER_BYTES];
+	uint32_t header_len[HEADER_BYTES];
 	unsigned int n_header;
 	uint32_t header_bytes;
-	const struct chain_desc *status; /* NULL: no writable byte */
-	bool too_large;
+	unsigned int status; /* where in the chain */
 };
 
-static void add_segment(struct request *request, struct framing *framing,
-			const struct chain_desc *desc, uint32_t skip,
-			uint32_t len)
+/* The last writable byte; false: there is none. */
+static bool find_status(struct request *request, struct framing *framing)
 {
-	framing->too_large |= len > SEG_BYTES_MAX;
-	request->segs[request->n_segs++] =
-		(struct segment){ .addr = desc->addr + skip,
-				  .len = len,
-				  .writable = desc->writable };
-	request->data_len += len;
+	const struct chain *chain = &request->chain;
+	unsigned int i = chain->n_descs;
+
+	while (i-- > 0)
+		if (chain->descs[i].writable && chain->descs[i].len) {
+			framing->status = i;
+			return !__builtin_add_overflow(chain->descs[i].addr,
+						       chain->descs[i].len - 1,
+						       &request->status_addr);
+		}
+	return false;
+}
+
+/* In place: there are never more segments than descriptors so far. */
+static void add_segment(struct request *request, struct chain_desc seg)
+{
+	request->chain.descs[request->n_segs++] = seg;
+	request->data_len += seg.len;
 }
 
 static void frame_readable(struct request *request, struct framing *framing,
-			   const struct chain_desc *desc)
+			   struct chain_desc desc)
 {
 	const uint32_t take =
-		MIN(HEADER_BYTES - framing->header_bytes, desc->len);
+		MIN(HEADER_BYTES - framing->header_bytes, desc.len);
 
-	if (framing->header_bytes == HEADER_BYTES || take < desc->len)
-		add_segment(request, framing, desc, take, desc->len - take);
-	if (!take)
-		return;
-	framing->header_addr[framing->n_header] = desc->addr;
-	framing->header_len[framing->n_header++] = take;
+	if (take) {
+		framing->header_addr[framing->n_header] = desc.addr;
+		framing->header_len[framing->n_header++] = take;
+	}
+	if (framing->header_bytes == HEADER_BYTES || take < desc.len) {
+		desc.addr += take;
+		desc.len -= take;
+		add_segment(request, desc);
+	}
 	framing->header_bytes += take;
 }
 
@@ -57,22 +71,19 @@ static void frame(struct request *request, struct framing *framing)
 
 	framing->n_header = 0;
 	framing->header_bytes = 0;
-	framing->status = NULL;
-	framing->too_large = false;
 	request->n_segs = 0;
 	request->data_len = 0;
-	for (unsigned int i = chain->n_descs; i-- > 0 && !framing->status;)
-		if (chain->descs[i].writable && chain->descs[i].len)
-			framing->status = &chain->descs[i];
 	for (unsigned int i = 0; i < chain->n_descs; i++) {
-		const struct chain_desc *desc = &chain->descs[i];
+		struct chain_desc desc = chain->descs[i];
 
-		if (!desc->writable)
+		if (!desc.writable) {
 			frame_readable(request, framing, desc);
-		else if (desc == framing->status && desc->len > 1)
-			add_segment(request, framing, desc, 0, desc->len - 1);
-		else if (framing->status && desc < framing->status)
-			add_segment(request, framing, desc, 0, desc->len);
+		} else if (i < framing->status) {
+			add_segment(request, desc);
+		} else if (i == framing->status && desc.len > 1) {
+			desc.len--;
+			add_segment(request, desc);
+		}
 	}
 }
 
@@ -95,42 +106,38 @@ static bool read_header(struct request *request, const struct framing *framing,
 
 static bool has_data_of_direction(const struct request *request, bool writable)
 {
+	const struct chain_desc *segs = request->chain.descs;
+
 	for (unsigned int i = 0; i < request->n_segs; i++)
-		if (request->segs[i].len &&
-		    request->segs[i].writable == writable)
+		if (segs[i].len && segs[i].writable == writable)
 			return true;
 	return false;
 }
 
 /* Gates 1 and 2: is there a chain, and a place for the status? */
-static bool chain_ok(struct request *request, const struct virtqueue *vq,
-		     struct framing *framing, const struct identity *id)
+static enum chain_result read_chain(struct request *request,
+				    const struct virtqueue *vq,
+				    struct framing *framing,
+				    const struct identity *id)
 {
 	const char *reason;
+	enum chain_result result = virtqueue_read_chain(
+		vq, request->head, &request->chain, &reason);
 
-	switch (virtqueue_read_chain(vq, request->head, &request->chain,
-				     &reason)) {
-	case CHAIN_WHOLE:
-		break;
-	case CHAIN_TOO_LONG:
-		log_event(id, CHAIN_TOO_LONG, request->head,
-			  CHAIN_DESC_MAX + 1);
-		return false;
-	case CHAIN_MALFORMED:
+	if (result == CHAIN_MALFORMED) {
 		log_event(id, CHAIN_MALFORMED, request->head, reason);
-		return false;
+		return result;
 	}
-	frame(request, framing);
-	if (!framing->status || __builtin_add_overflow(framing->status->addr,
-						       framing->status->len - 1,
-						       &request->status_addr)) {
+	if (!find_status(request, framing)) {
 		log_event(id, CHAIN_NO_STATUS, request->head);
-		return false;
+		return CHAIN_MALFORMED;
 	}
-	return true;
+	if (result == CHAIN_FLAWED)
+		log_event(id, CHAIN_REFUSED, request->head, reason);
+	return result;
 }
 
-/* Gates 3 to 8: true if it goes on. */
+/* Gates 3 to 8, but the fifth, which was of size: true if it goes on. */
 static bool shape_ok(struct request *request, const struct framing *framing,
 		     const struct ktvblk_mem *mem, const struct identity *id)
 {
@@ -143,11 +150,6 @@ static bool shape_ok(struct request *request, const struct framing *framing,
 	}
 	if (!read_header(request, framing, mem)) {
 		log_event(id, HEADER_UNREADABLE, head);
-		return false;
-	}
-	request->label = "segment size";
-	if (framing->too_large) {
-		log_event(id, SEGMENT_TOO_LARGE, head);
 		return false;
 	}
 	request->label = "data";
@@ -181,14 +183,20 @@ enum request_action request_read(struct request *request,
 				 struct ktvblk_stats *stats,
 				 uint8_t *ret_status)
 {
+	enum chain_result result;
 	struct framing framing;
 
 	request->well_formed = false;
-	if (!chain_ok(request, vq, &framing, id)) {
+	result = read_chain(request, vq, &framing, id);
+	if (result == CHAIN_MALFORMED) {
 		count_io_error(stats);
 		return REQUEST_DROP;
 	}
 	*ret_status = VIRTIO_BLK_S_IOERR;
+	request->label = "chain";
+	if (result == CHAIN_FLAWED)
+		goto refuse;
+	frame(request, &framing);
 	if (!shape_ok(request, &framing, vq->mem, id))
 		goto refuse;
 	request->label = "normal";
@@ -230,7 +238,7 @@ void cursor_advance(const struct request *request, struct cursor *cursor,
 {
 	while (n && cursor->seg < request->n_segs) {
 		const uint32_t left =
-			request->segs[cursor->seg].len - cursor->offset;
+			request->chain.descs[cursor->seg].len - cursor->offset;
 
 		if (n < left) {
 			cursor->offset += (uint32_t)n;
@@ -247,11 +255,11 @@ void cursor_advance(const struct request *request, struct cursor *cursor,
  * addr and have are set for each turn of the body.
  */
 #define for_each_range(request, at, len, addr, have)                           \
-	for (;                                                                 \
-	     (len) && (at).seg < (request)->n_segs &&                          \
-	     ((addr) = (request)->segs[(at).seg].addr + (at).offset,           \
-	     (have) = MIN((len), (request)->segs[(at).seg].len - (at).offset), \
-	     true);                                                            \
+	for (; (len) && (at).seg < (request)->n_segs &&                        \
+	       ((addr) = (request)->chain.descs[(at).seg].addr + (at).offset,  \
+	       (have) = MIN((len), (request)->chain.descs[(at).seg].len -      \
+					   (at).offset),                       \
+	       true);                                                          \
 	     (len) -= (have), (at).seg++, (at).offset = 0)
 
 bool request_copy_out(const struct request *request, struct cursor at,
@@ -298,7 +306,7 @@ bool request_data_ok(const struct request *request,
 		     const struct ktvblk_mem *mem, bool writable)
 {
 	for (unsigned int i = 0; i < request->n_segs; i++) {
-		const struct segment *seg = &request->segs[i];
+		const struct chain_desc *seg = &request->chain.descs[i];
 
 		if (seg->len && (seg->writable != writable ||
 				 !mem_covers(mem, seg->addr, seg->len)))
@@ -308,10 +316,10 @@ bool request_data_ok(const struct request *request,
 }
 
 uint64_t request_map(const struct request *request, struct cursor at,
-		     const struct ktvblk_mem *mem, struct iovec *iov, int max,
-		     int *ret_n)
+		     const struct ktvblk_mem *mem, uint64_t len,
+		     struct iovec *iov, int max, int *ret_n)
 {
-	uint64_t total = 0, len = UINT64_MAX, addr, have, piece;
+	uint64_t total = 0, addr, have, piece;
 	int n = 0;
 
 	for_each_range(request, at, len, addr, have)

@@ -15,21 +15,14 @@
 #include "memory.h"
 #include "virtqueue.h"
 
-struct segment {
-	uint64_t addr;
-	uint32_t len;
-	bool writable;
-};
-
 struct request {
 	uint16_t head;
-	struct chain chain;
+	struct chain chain; /* whose descriptors become the segments */
 	uint32_t type;
 	uint64_t sector;
 	uint64_t status_addr;
 	uint32_t data_len;
-	unsigned int n_segs;
-	struct segment segs[CHAIN_DESC_MAX];
+	unsigned int n_segs; /* of chain.descs: of its data, and nothing else */
 	bool well_formed; /* it passed all gates about its form */
 	const char *label; /* which gate it ended at, for the records */
 };
@@ -44,7 +37,7 @@ enum request_action {
  * Read the chain at request->head and pass it through the gates, in the order
  * of the reference. A chain without a place for its status is dropped: a used
  * entry without a status byte would have the driver read a stale one and take
- * it for success. Counts and records what it refuses.
+ * it for success. All others are answered. Counts and records what it refuses.
  */
 enum request_action request_read(struct request *request,
 				 const struct virtqueue *vq, bool read_only,
@@ -77,9 +70,9 @@ bool request_zero(const struct request *request, struct cursor at,
 bool request_data_ok(const struct request *request,
 		     const struct ktvblk_mem *mem, bool writable);
 
-/* Guest memory itself as iovecs, at most max; how many bytes they hold. */
+/* Guest memory itself, len bytes at most, as iovecs; how many they hold. */
 uint64_t request_map(const struct request *request, struct cursor at,
-		     const struct ktvblk_mem *mem, struct iovec *iov, int max,
-		     int *ret_n);
+		     const struct ktvblk_mem *mem, uint64_t len,
+		     struct iovec *iov, int max, int *ret_n);
 
 #endif

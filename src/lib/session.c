@@ -59,6 +59,8 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 /* What the start can fail at, in order; the name of the step, or NULL. */
 static const char *take_resources(struct session *session)
 {
+	const char *step;
+
 	session->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (session->epoll_fd < 0)
 		return "epoll";
@@ -77,8 +79,11 @@ static const char *take_resources(struct session *session)
 				   session->ports);
 	if (!session->watch)
 		return "watch";
-	return pages_map(&session->pages, session->disk.zero_copy &&
+	step = pages_map(&session->pages, session->disk.zero_copy &&
 						  session->disk.mem_align == 1);
+	session->request.chain.descs =
+		(struct chain_desc *)session->pages.chain;
+	return step;
 }
 
 static void give_back_resources(struct session *session)

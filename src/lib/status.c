@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The status machine: one legal bit at a time, each from exactly one state.
+ * The status register. Drivers write its bits one by one, several at once, or
+ * without the first ones, so what is judged is what has a meaning here:
  *
- *   0 ─ACKNOWLEDGE─► 1 ─DRIVER─► 3 ─FEATURES_OK─► 0xb ─DRIVER_OK─► 0xf
- *   any ─FAILED─► any | FAILED
+ *   FEATURES_OK   the features are ours, with VERSION_1; shuts their registers
+ *   DRIVER_OK     after FEATURES_OK, or with it; starts the worker
+ *   FAILED        at any time; from then on, as after NEEDS_RESET, nothing
+ *                 more is taken but a reset
+ *
+ * A bit is cleared by a write of 0 only. A write is taken or refused as a whole.
  *
  * The worker is the only other writer and only ever adds NEEDS_RESET. A plain
  * store here could erase that, hence compare-exchange; what it finds instead
@@ -16,9 +21,15 @@
 #include "device.h"
 #include "util.h"
 
-#define S_ACKNOWLEDGED VIRTIO_CONFIG_S_ACKNOWLEDGE
-#define S_DRIVER (S_ACKNOWLEDGED | VIRTIO_CONFIG_S_DRIVER)
-#define S_FEATURES (S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK)
+#define S_FEATURES_OK VIRTIO_CONFIG_S_FEATURES_OK
+#define S_DRIVER_OK VIRTIO_CONFIG_S_DRIVER_OK
+#define S_FAILED VIRTIO_CONFIG_S_FAILED
+#define S_NEEDS_RESET VIRTIO_CONFIG_S_NEEDS_RESET
+
+/* What a driver that goes on may set. */
+#define S_STEPS                                                                \
+	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |                \
+	 S_FEATURES_OK | S_DRIVER_OK)
 
 static uint32_t status_read(const struct ktvblk_dev *dev)
 {
@@ -28,18 +39,12 @@ static uint32_t status_read(const struct ktvblk_dev *dev)
 
 bool status_takes_features(const struct ktvblk_dev *dev)
 {
-	const uint32_t status = status_read(dev);
-
-	return (status & S_DRIVER) == S_DRIVER &&
-	       !(status & VIRTIO_CONFIG_S_FEATURES_OK);
+	return !(status_read(dev) & S_FEATURES_OK);
 }
 
 bool status_takes_queue(const struct ktvblk_dev *dev)
 {
-	const uint32_t status = status_read(dev);
-
-	return (status & S_FEATURES) == S_FEATURES &&
-	       !(status & VIRTIO_CONFIG_S_DRIVER_OK);
+	return !(status_read(dev) & S_DRIVER_OK);
 }
 
 static bool has_version_1(const struct ktvblk_dev *dev)
@@ -52,44 +57,63 @@ static uint64_t not_offered(const struct ktvblk_dev *dev)
 	return dev->driver_features & ~dev->features;
 }
 
-static bool step_is_legal(const struct ktvblk_dev *dev, uint32_t status,
-			  uint32_t new_bits)
+static bool features_ok(const struct ktvblk_dev *dev)
 {
-	switch (new_bits) {
-	case VIRTIO_CONFIG_S_ACKNOWLEDGE:
-		return status == 0;
-	case VIRTIO_CONFIG_S_DRIVER:
-		return status == S_ACKNOWLEDGED;
-	case VIRTIO_CONFIG_S_FEATURES_OK:
-		return status == S_DRIVER && has_version_1(dev) &&
-		       !not_offered(dev);
-	case VIRTIO_CONFIG_S_DRIVER_OK:
-		return status == S_FEATURES;
-	default:
-		return false;
-	}
+	return has_version_1(dev) && !not_offered(dev);
 }
 
-static void refuse(const struct ktvblk_dev *dev, uint32_t status,
-		   uint32_t value)
+/* Apart from what its features are. */
+static bool step_is_legal(uint32_t status, uint32_t value)
+{
+	const uint32_t new_bits = value & ~status;
+
+	if (new_bits & ~(uint32_t)(S_STEPS | S_FAILED))
+		return false;
+	if (new_bits & S_FAILED)
+		return true;
+	return !(status & (S_NEEDS_RESET | S_FAILED)) &&
+	       (!(new_bits & S_DRIVER_OK) || (value & S_FEATURES_OK));
+}
+
+static void refuse_features(const struct ktvblk_dev *dev)
+{
+	const struct identity *id = &dev->session->id;
+
+	if (!has_version_1(dev))
+		log_event(id, FEATURES_NO_VERSION_1, dev->driver_features);
+	else
+		log_event(id, FEATURES_NOT_OFFERED, dev->driver_features,
+			  dev->features, not_offered(dev));
+}
+
+/* False, with a record: not this. */
+static bool judge(const struct ktvblk_dev *dev, uint32_t status, uint32_t value)
 {
 	const struct identity *id = &dev->session->id;
 	const uint32_t new_bits = value & ~status;
 
-	if (new_bits == VIRTIO_CONFIG_S_FEATURES_OK && status == S_DRIVER) {
-		if (!has_version_1(dev))
-			log_event(id, FEATURES_NO_VERSION_1,
-				  dev->driver_features);
+	if ((value & status) != status) {
+		if (status & S_NEEDS_RESET)
+			log_event(id, STATUS_NEEDS_RESET, status, value,
+				  NOTHING);
 		else
-			log_event(id, FEATURES_NOT_OFFERED,
-				  dev->driver_features, dev->features,
-				  not_offered(dev));
-	} else if (status & VIRTIO_CONFIG_S_NEEDS_RESET) {
-		log_event(id, STATUS_NEEDS_RESET, status, value,
-			  only_if(true, new_bits));
-	} else {
-		log_event(id, STATUS_ILLEGAL, status, value, new_bits);
+			log_event(id, STATUS_BIT_CLEARED, status, value);
+		return false;
 	}
+	if (!step_is_legal(status, value)) {
+		if (status & S_NEEDS_RESET)
+			log_event(id, STATUS_NEEDS_RESET, status, value,
+				  only_if(true, new_bits));
+		else
+			log_event(id, STATUS_ILLEGAL, status, value, new_bits);
+		return false;
+	}
+	if ((new_bits & S_FEATURES_OK) && !(new_bits & S_FAILED) &&
+	    !features_ok(dev)) {
+		refuse_features(dev);
+		return false;
+	}
+	return true;
 }
 
 static bool exchange(struct ktvblk_dev *dev, uint32_t *status, uint32_t value)
@@ -106,39 +130,29 @@ void status_write(struct ktvblk_dev *dev, uint32_t value)
 	const struct identity *id = &dev->session->id;
 	uint32_t status = status_read(dev);
 	unsigned int failed = 0;
-	uint32_t new_bits;
+	uint32_t new_bits, next;
 
 	for (;;) {
 		new_bits = value & ~status;
-		if ((value & status) != status) {
-			if (status & VIRTIO_CONFIG_S_NEEDS_RESET)
-				log_event(id, STATUS_NEEDS_RESET, status, value,
-					  NOTHING);
-			else
-				log_event(id, STATUS_BIT_CLEARED, status,
-					  value);
+		if (value == status || !judge(dev, status, value))
 			return;
-		}
-		if (!new_bits)
-			return;
-		if (new_bits != VIRTIO_CONFIG_S_FAILED &&
-		    !step_is_legal(dev, status, new_bits)) {
-			refuse(dev, status, value);
-			return;
-		}
-		if (exchange(dev, &status, value))
+		/* Who gives up may still name the step it failed at. */
+		next = value;
+		if (new_bits & S_FAILED)
+			next &= ~(new_bits & (S_FEATURES_OK | S_DRIVER_OK));
+		if (exchange(dev, &status, next))
 			break;
 		if (++failed < STATUS_CAS_ATTEMPTS)
 			continue;
-		if (new_bits == VIRTIO_CONFIG_S_FAILED)
+		if (new_bits & S_FAILED)
 			log_event(id, STATUS_GUEST_FAILED_CONTENDED, status,
 				  value, failed);
 		else
 			log_event(id, STATUS_CONTENDED, status, value, failed);
 		return;
 	}
-	if (new_bits == VIRTIO_CONFIG_S_FAILED)
+	if (new_bits & S_FAILED)
 		log_event(id, STATUS_GUEST_FAILED, status, value);
-	else if (new_bits == VIRTIO_CONFIG_S_DRIVER_OK)
+	else if (new_bits & S_DRIVER_OK)
 		device_start(dev);
 }

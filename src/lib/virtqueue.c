@@ -194,7 +194,8 @@ static const char *enter_indirect(const struct virtqueue *vq, struct walk *walk,
 	*walk = (struct walk){
 		.table = addr,
 		.piece = piece_at(vq->mem, addr, len),
-		.n_entries = len / (uint32_t)sizeof(struct vring_desc),
+		.n_entries = MIN(len / (uint32_t)sizeof(struct vring_desc),
+				 TABLE_DESC_MAX),
 		.indirect = true,
 	};
 	return NULL;
@@ -248,8 +249,9 @@ enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
 			     .piece = vq->desc,
 			     .n_entries = vq->ring.size,
 			     .index = head };
-	uint32_t total = 0;
+	const char *flaw = NULL;
 	bool writable = false;
+	uint64_t total = 0;
 
 	chain->n_descs = 0;
 	for (;;) {
@@ -277,22 +279,21 @@ enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
 				return CHAIN_MALFORMED;
 			continue;
 		}
-		if (chain->n_descs == CHAIN_DESC_MAX)
-			return CHAIN_TOO_LONG;
-		*ret_reason = "total length above 4 GiB";
-		if (__builtin_add_overflow(total, len, &total))
-			return CHAIN_MALFORMED;
-		*ret_reason = "readable descriptor after a writable one";
+		total += len;
 		if (writable && !(flags & VRING_DESC_F_WRITE))
-			return CHAIN_MALFORMED;
+			flaw = "readable descriptor after a writable one";
 		writable = flags & VRING_DESC_F_WRITE;
 		chain->descs[chain->n_descs++] = (struct chain_desc){
 			.addr = addr, .len = len, .writable = writable
 		};
 		if (!(flags & VRING_DESC_F_NEXT))
-			return CHAIN_WHOLE;
+			break;
 		walk.index = le16toh(desc.next);
 	}
+	if (total > UINT32_MAX)
+		flaw = "total length above 4 GiB";
+	*ret_reason = flaw;
+	return flaw ? CHAIN_FLAWED : CHAIN_WHOLE;
 }
 
 bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)

@@ -52,13 +52,15 @@ struct chain_desc {
 
 struct chain {
 	unsigned int n_descs;
-	struct chain_desc descs[CHAIN_DESC_MAX];
+	struct chain_desc
+		*descs; /* the owner's, with room for all there can be */
 };
+#define CHAIN_BYTES (CHAIN_DESC_MAX * sizeof(struct chain_desc))
 
 enum chain_result {
 	CHAIN_WHOLE,
-	CHAIN_TOO_LONG,
-	CHAIN_MALFORMED,
+	CHAIN_FLAWED, /* all of it is there, but it is no request */
+	CHAIN_MALFORMED, /* it has no end that can be trusted */
 };
 
 /* Look the rings up, once mem and ring are set; without it all is slower. */
@@ -73,7 +75,7 @@ void virtqueue_unpop(struct virtqueue *vq);
 
 /*
  * Copy the chain at head, each descriptor once. *ret_reason is a constant that
- * says why it is malformed; then what is in *chain is of no use.
+ * says what is wrong with it; of one that is malformed *chain is of no use.
  */
 enum chain_result virtqueue_read_chain(const struct virtqueue *vq,
 				       uint16_t head, struct chain *chain,

@@ -23,8 +23,8 @@
 #define HEADERS_AT 0x4000u
 #define QUEUE_SIZE 64u
 
-static const enum event not_here[] = { EVENT_COUNT };
-const struct reach reach = { .first = EVENT_CHAIN_TOO_LONG,
+static const enum event not_here[] = { EVENT_SEGMENT_TOO_LARGE, EVENT_COUNT };
+const struct reach reach = { .first = EVENT_CHAIN_MALFORMED,
 			     .last = EVENT_DATA_DIRECTION,
 			     .but = not_here };
 
@@ -91,8 +91,9 @@ static void check_served(const struct request *request)
 	int n;
 
 	for (unsigned int i = 0; i < request->n_segs; i++)
-		sum += request->segs[i].len;
-	if (sum != request->data_len || request->n_segs > CHAIN_DESC_MAX)
+		sum += request->chain.descs[i].len;
+	if (sum != request->data_len ||
+	    request->n_segs > request->chain.n_descs)
 		abort();
 	if (request->type == VIRTIO_BLK_T_FLUSH && sum)
 		abort();
@@ -100,7 +101,8 @@ static void check_served(const struct request *request)
 	    sum <= sizeof(copy)) {
 		/* All of it is there, by each way to get at it. */
 		if (!request_copy_in(request, at, mem, copy, sum) ||
-		    request_map(request, at, mem, iov, 8, &n) > sum || n > 8)
+		    request_map(request, at, mem, sum, iov, 8, &n) > sum ||
+		    n > 8)
 			abort();
 		cursor_advance(request, &at, sum / 2);
 		if (!request_copy_in(request, at, mem, copy, sum - sum / 2) ||
@@ -112,7 +114,8 @@ static void check_served(const struct request *request)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input input = { data, size };
-	static struct request request;
+	static struct chain_desc descs[CHAIN_DESC_MAX];
+	static struct request request = { .chain.descs = descs };
 	struct identity id;
 	struct virtqueue vq;
 	uint8_t how, status = 0xee;

@@ -10,7 +10,7 @@
 #include "reach.h"
 #include "util.h"
 
-/* Of CHAIN_MALFORMED. */
+/* Of CHAIN_MALFORMED and CHAIN_REFUSED. */
 static const char *const reasons[] = {
 	"descriptor index out of range",
 	"descriptor loop",
@@ -52,7 +52,7 @@ void __wrap_log_emit(enum event event, const struct identity *id,
 		     const struct log_args *args)
 {
 	events[event] = true;
-	if (event == EVENT_CHAIN_MALFORMED)
+	if (event == EVENT_CHAIN_MALFORMED || event == EVENT_CHAIN_REFUSED)
 		see_reason(args->of[1].text);
 	/* One for each request would be a lot. */
 	if (event_table[event].priority < LOG_DEBUG)

@@ -71,15 +71,6 @@ static void irq_full(struct rig *rig)
  * Requests
  */
 
-static void too_long(struct rig *rig)
-{
-	rig_start(rig);
-	for (uint16_t i = 0; i < 131; i++)
-		rig_desc(rig, i, RIG_DATA, 16, i < 130 ? NEXT : WRITE,
-			 (uint16_t)(i + 1u));
-	make_available(rig, 0);
-}
-
 static void malformed(struct rig *rig)
 {
 	rig_start(rig);
@@ -112,9 +103,12 @@ static void header_outside(struct rig *rig)
 	header(rig, OUTSIDE, 16);
 }
 
-static void segment_too_large(struct rig *rig)
+static void header_behind_status(struct rig *rig)
 {
-	start_and_submit(rig, IN, 0, (1u << 20) + 512);
+	rig_start(rig);
+	rig_desc(rig, 0, RIG_STATUS, 1, NEXT | WRITE, 1);
+	rig_desc(rig, 1, RIG_HEADER, 16, 0, 0);
+	make_available(rig, 0);
 }
 
 static void no_data(struct rig *rig)
@@ -206,14 +200,13 @@ const struct provoked guest_events[] = {
 	EV(IRQ_WRITE_FAILED, irq_full, "ERRNO=11"),
 	EV(USED_WRITE_FAILED, used_outside_served,
 	  HEAD "|KTVBLK_REASON=normal"),
-	EV(CHAIN_TOO_LONG, too_long, HEAD "|KTVBLK_DESC_COUNT=131",
-	   .options = { .queue_size = 256 }),
 	EV(CHAIN_MALFORMED, malformed,
 	  HEAD "|KTVBLK_REASON=descriptor index out of range"),
+	EV(CHAIN_REFUSED, header_behind_status,
+	  HEAD "|KTVBLK_REASON=readable descriptor after a writable one"),
 	EV(CHAIN_NO_STATUS, no_status, HEAD),
 	EV(HEADER_INVALID, short_header, HEAD),
 	EV(HEADER_UNREADABLE, header_outside, HEAD),
-	EV(SEGMENT_TOO_LARGE, segment_too_large, HEAD),
 	EV(DATA_MISSING, no_data, HEAD_IN),
 	EV(FLUSH_WITH_DATA, flush_with_data, HEAD "|KTVBLK_SEG_COUNT=1"),
 	EV(DATA_NOT_SECTORS, half_sector, HEAD_IN "|KTVBLK_LENGTH=100"),

@@ -11,7 +11,7 @@
 #include "harness.h"
 #include "virtqueue.h"
 
-#define RAM_BYTES 0x10000u
+#define RAM_BYTES 0x120000u
 #define TABLE 0x0u
 #define INDIRECT 0x4000u
 #define BORDER (RAM_BYTES / 2) /* between the two regions */
@@ -43,6 +43,8 @@ static void open_fixture(struct fixture *f, uint16_t size)
 	regions[0].host_addr = f->ram;
 	regions[1].host_addr = f->ram + BORDER;
 	ck_assert_int_eq(ktvblk_mem_new(regions, 2, NULL, NULL, &f->mem), 0);
+	f->chain.descs = malloc(CHAIN_BYTES);
+	ck_assert_ptr_nonnull(f->chain.descs);
 	f->vq = (struct virtqueue){
 		.mem = f->mem,
 		.ring = { .size = size, .ready = true, .desc_addr = TABLE },
@@ -54,6 +56,7 @@ static void open_fixture(struct fixture *f, uint16_t size)
 static void close_fixture(struct fixture *f)
 {
 	ktvblk_mem_unref(f->mem);
+	free(f->chain.descs);
 	free(f->ram);
 }
 
@@ -84,11 +87,14 @@ static enum chain_result read_at(struct fixture *f, uint16_t head)
 	return virtqueue_read_chain(&f->vq, head, &f->chain, &f->reason);
 }
 
-#define ck_assert_malformed(f, head, why)                                      \
+#define ck_assert_bad(f, head, how, why)                                       \
 	do {                                                                   \
-		ck_assert_int_eq(read_at(f, head), CHAIN_MALFORMED);           \
+		ck_assert_int_eq(read_at(f, head), how);                       \
 		ck_assert_str_eq((f)->reason, why);                            \
 	} while (0)
+#define ck_assert_malformed(f, head, why)                                      \
+	ck_assert_bad(f, head, CHAIN_MALFORMED, why)
+#define ck_assert_flawed(f, head, why) ck_assert_bad(f, head, CHAIN_FLAWED, why)
 
 START_TEST(a_chain_is_copied_in_its_order)
 {
@@ -124,32 +130,58 @@ START_TEST(flags_that_mean_nothing_are_ignored)
 }
 END_TEST
 
-START_TEST(a_chain_of_130_is_whole_and_one_of_131_too_long)
+/* Changed: the reference takes 130, whatever the driver negotiated. */
+START_TEST(changed_a_chain_may_be_as_long_as_any_queue)
 {
 	struct fixture f;
 
-	open_fixture(&f, 256);
-	put_row(&f, TABLE, 130);
-	ck_assert_int_eq(read_at(&f, 0), CHAIN_WHOLE);
-	ck_assert_uint_eq(f.chain.n_descs, 130);
-	put_row(&f, TABLE, 131);
-	ck_assert_int_eq(read_at(&f, 0), CHAIN_TOO_LONG);
+	open_fixture(&f, KTVBLK_QUEUE_SIZE_MAX);
+	for (unsigned int n = 130; n <= KTVBLK_QUEUE_SIZE_MAX; n += 149) {
+		put_row(&f, TABLE, n);
+		ck_assert_int_eq(read_at(&f, 0), CHAIN_WHOLE);
+		ck_assert_uint_eq(f.chain.n_descs, n);
+		ck_assert_uint_eq(f.chain.descs[n - 1].addr, 0x8000 + n - 1);
+	}
 	close_fixture(&f);
 }
 END_TEST
 
-START_TEST(an_indirect_chain_has_the_same_limit)
+START_TEST(changed_an_indirect_chain_may_be_as_long_as_indices_go)
 {
+	static const unsigned int lengths[] = { 130, 131, 1025, 0xffff,
+						0x10000 };
 	struct fixture f;
 
 	open_fixture(&f, 2);
-	put_row(&f, INDIRECT, 130);
-	put(&f, TABLE, 0, INDIRECT, 130 * 16, IS_TABLE, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+		const unsigned int n = lengths[i];
+
+		put_row(&f, INDIRECT, n);
+		put(&f, TABLE, 0, INDIRECT, n * 16, IS_TABLE, 0);
+		ck_assert_int_eq(read_at(&f, 0), CHAIN_WHOLE);
+		ck_assert_uint_eq(f.chain.n_descs, n);
+		ck_assert_uint_eq(f.chain.descs[n - 1].addr, 0x8000 + n - 1);
+	}
+	close_fixture(&f);
+}
+END_TEST
+
+/* All of the largest queue but the last, which is the largest table. */
+START_TEST(the_longest_chain_there_can_be_fits)
+{
+	const unsigned int direct = KTVBLK_QUEUE_SIZE_MAX - 1;
+	struct fixture f;
+
+	open_fixture(&f, KTVBLK_QUEUE_SIZE_MAX);
+	put_row(&f, TABLE, direct + 1);
+	put(&f, TABLE, direct, INDIRECT, 0x10000 * 16, IS_TABLE, 0);
+	put_row(&f, INDIRECT, 0x10000);
 	ck_assert_int_eq(read_at(&f, 0), CHAIN_WHOLE);
-	ck_assert_uint_eq(f.chain.n_descs, 130);
-	put_row(&f, INDIRECT, 131);
-	put(&f, TABLE, 0, INDIRECT, 131 * 16, IS_TABLE, 0);
-	ck_assert_int_eq(read_at(&f, 0), CHAIN_TOO_LONG);
+	ck_assert_uint_eq(f.chain.n_descs, direct + 0x10000);
+	ck_assert_uint_le(f.chain.n_descs, CHAIN_DESC_MAX);
+	/* One more step can only go in a circle. */
+	put(&f, INDIRECT, 0xffff, 0x1000, 1, NEXT, 0xffff);
+	ck_assert_malformed(&f, 0, "descriptor loop");
 	close_fixture(&f);
 }
 END_TEST
@@ -188,17 +220,11 @@ START_TEST(a_circle_is_malformed_on_every_queue_size)
 
 	for (unsigned int size = 1; size <= 256; size *= 2)
 		for (unsigned int back = 0; back < size; back += 1 + back) {
-			enum chain_result result;
-
 			open_fixture(&f, (uint16_t)size);
 			put_row(&f, TABLE, size);
 			put(&f, TABLE, size - 1, 0x1000, 1, NEXT,
 			    (uint16_t)back);
-			result = read_at(&f, 0);
-			if (size > 130)
-				ck_assert_int_eq(result, CHAIN_TOO_LONG);
-			else
-				ck_assert_int_eq(result, CHAIN_MALFORMED);
+			ck_assert_malformed(&f, 0, "descriptor loop");
 			close_fixture(&f);
 		}
 }
@@ -290,13 +316,21 @@ START_TEST(lengths_may_add_up_to_4_gib_but_one_byte)
 	put(&f, TABLE, 1, 0x1000, 0xf, WRITE, 0);
 	ck_assert_int_eq(read_at(&f, 0), CHAIN_WHOLE);
 	put(&f, TABLE, 1, 0x1000, 0x10, WRITE, 0);
-	ck_assert_malformed(&f, 0, "total length above 4 GiB");
+	ck_assert_flawed(&f, 0, "total length above 4 GiB");
+	/* As often as it may be, and the end is found. */
+	for (uint16_t i = 1; i < 7; i++)
+		put(&f, TABLE, i, 0x1000, UINT32_MAX, NEXT | WRITE,
+		    (uint16_t)(i + 1));
+	put(&f, TABLE, 7, 0x2000, 1, WRITE, 0);
+	ck_assert_flawed(&f, 0, "total length above 4 GiB");
+	ck_assert_uint_eq(f.chain.n_descs, 8);
+	ck_assert_uint_eq(f.chain.descs[7].addr, 0x2000);
 	close_fixture(&f);
 }
 END_TEST
 
 /* Changed: the reference takes them; section 2.7.4.2 forbids them. */
-START_TEST(changed_a_readable_descriptor_after_a_writable_one_is_malformed)
+START_TEST(changed_a_readable_descriptor_after_a_writable_one_is_a_flaw)
 {
 	struct fixture f;
 
@@ -306,9 +340,13 @@ START_TEST(changed_a_readable_descriptor_after_a_writable_one_is_malformed)
 		put(&f, TABLE, 1, 0x1000, len, NEXT | WRITE, 2);
 		put(&f, TABLE, 2, 0x1000, len, NEXT, 3);
 		put(&f, TABLE, 3, 0x1000, 1, WRITE, 0);
-		ck_assert_malformed(&f, 0,
-				    "readable descriptor after a writable one");
+		ck_assert_flawed(&f, 0,
+				 "readable descriptor after a writable one");
+		ck_assert_uint_eq(f.chain.n_descs, 4);
 	}
+	/* Without an end it is nothing at all. */
+	put(&f, TABLE, 3, 0x1000, 1, NEXT | WRITE, 2);
+	ck_assert_malformed(&f, 0, "descriptor loop");
 	close_fixture(&f);
 }
 END_TEST
@@ -346,17 +384,19 @@ END_TEST
 /* It is never walked by its length, only along its nexts. */
 START_TEST(a_huge_indirect_table_costs_no_more_than_its_chain)
 {
+	const uint64_t table = RAM_BYTES - 3 * 16;
 	struct fixture f;
 
 	open_fixture(&f, 8);
-	put_row(&f, INDIRECT, 3);
-	put(&f, TABLE, 0, INDIRECT, 0xfffffff0, IS_TABLE, 0);
+	put_row(&f, table, 3);
+	put(&f, TABLE, 0, table, 0xfffffff0, IS_TABLE, 0);
 	ck_assert_int_eq(read_at(&f, 0), CHAIN_WHOLE);
 	ck_assert_uint_eq(f.chain.n_descs, 3);
-	put(&f, INDIRECT, 1, 0x1000, 1, NEXT, 0xffff);
+	put(&f, table, 1, 0x1000, 1, NEXT, 0xffff);
 	ck_assert_malformed(&f, 0, "descriptor not in guest memory");
-	put(&f, INDIRECT, 1, 0x1000, 1, NEXT, 1);
-	ck_assert_int_eq(read_at(&f, 0), CHAIN_TOO_LONG);
+	put(&f, table, 1, 0x1000, 1, NEXT, 1);
+	ck_assert_malformed(&f, 0, "descriptor loop");
+	ck_assert_uint_le(f.chain.n_descs, CHAIN_DESC_MAX);
 	close_fixture(&f);
 }
 END_TEST
@@ -459,8 +499,9 @@ END_TEST
 
 TEST_PROGRAM("chain", a_chain_is_copied_in_its_order,
 	     flags_that_mean_nothing_are_ignored,
-	     a_chain_of_130_is_whole_and_one_of_131_too_long,
-	     an_indirect_chain_has_the_same_limit,
+	     changed_a_chain_may_be_as_long_as_any_queue,
+	     changed_an_indirect_chain_may_be_as_long_as_indices_go,
+	     the_longest_chain_there_can_be_fits,
 	     a_head_out_of_range_is_malformed, a_next_out_of_range_is_malformed,
 	     a_circle_is_malformed_on_every_queue_size,
 	     a_descriptor_that_is_its_own_next_is_malformed,
@@ -469,7 +510,7 @@ TEST_PROGRAM("chain", a_chain_is_copied_in_its_order,
 	     a_descriptor_outside_memory_is_malformed,
 	     a_chain_that_leaves_memory_halfway_is_malformed,
 	     lengths_may_add_up_to_4_gib_but_one_byte,
-	     changed_a_readable_descriptor_after_a_writable_one_is_malformed,
+	     changed_a_readable_descriptor_after_a_writable_one_is_a_flaw,
 	     indirect_not_negotiated_is_malformed,
 	     indirect_lengths_must_be_whole_descriptors_and_at_least_one,
 	     a_huge_indirect_table_costs_no_more_than_its_chain,

@@ -158,22 +158,6 @@ START_TEST(an_unreadable_header_returns_ioerr)
 }
 END_TEST
 
-/* 12.8.3 size_max_oversized_data_desc_rejected */
-START_TEST(a_segment_above_size_max_returns_ioerr)
-{
-	struct rig rig;
-
-	start(&rig, NULL);
-	ck_assert_int_eq(rig_request(&rig, T_IN, 0, (1u << 20) + 1), IOERR);
-	ck_assert_uint_eq(rig_used(&rig, 0).len, 1);
-	check_counters(&rig, .io_errors = 1);
-	ck_assert_uint_eq(storage_calls(rig.storage, OP_READ), 0);
-	/* 12.9.13 size_max_advertised_in_config_space */
-	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_CONFIG + 8), 1u << 20);
-	rig_close(&rig);
-}
-END_TEST
-
 /* 12.8.4 zero_data_t_in, 12.8.5 sub_sector_data_len */
 START_TEST(no_data_and_data_that_is_not_sectors_return_ioerr)
 {
@@ -390,55 +374,6 @@ START_TEST(status_write_failure_skips_add_used_and_irqfd)
 }
 END_TEST
 
-/* 12.8.1 seg_max_dropped_no_publish; 130 is the last that is served. */
-START_TEST(chains_of_131_descriptors_are_dropped_and_of_130_served)
-{
-	struct rig_part data[130];
-	struct rig rig;
-
-	for (unsigned int i = 0; i < 130; i++)
-		data[i] =
-			(struct rig_part){ RIG_DATA + 512 * i, 512, WRITABLE };
-	start(&rig, &(struct rig_options){ .queue_size = 256 });
-	for (size_t n = 130; n > 128; n--) {
-		rig_data(&rig, 0, T_IN, 0, data, n);
-		rig_avail(&rig, 0);
-		rig_kick(&rig);
-		ck_assert(eventually(rig_counters(&rig).io_errors == 131 - n));
-		check_silence(&rig);
-		ck_assert_uint_eq(*rig_chain_status(&rig, 0), SENTINEL);
-	}
-	rig_data(&rig, 0, T_IN, 0, data, 128);
-	ck_assert_uint_eq(rig_serve(&rig, 0), 65536 + 1);
-	check_counters(&rig, .io_errors = 2, .reads_completed = 1,
-		       .bytes_read = 65536);
-	rig_close(&rig);
-}
-END_TEST
-
-START_TEST(indirect_chains_of_131_descriptors_are_dropped_and_of_130_served)
-{
-	struct rig_part in[131] = { HEADER };
-	struct rig rig;
-
-	start(&rig, &(struct rig_options){ .features = RIG_INDIRECT_DESC });
-	for (unsigned int i = 1; i < 131; i++)
-		in[i] = (struct rig_part){ RIG_DATA + 512 * i, 512, WRITABLE };
-	in[130] = (struct rig_part)STATUS;
-	prepare(&rig, T_IN);
-	rig_parts_indirect(&rig, 0, in, 131);
-	rig_avail(&rig, 0);
-	rig_kick(&rig);
-	ck_assert(eventually(rig_counters(&rig).io_errors == 1));
-	check_silence(&rig);
-	in[129] = (struct rig_part)STATUS;
-	rig_parts_indirect(&rig, 0, in, 130);
-	ck_assert_uint_eq(rig_serve(&rig, 0), 65536 + 1);
-	ck_assert_uint_eq(*rig_chain_status(&rig, 0), OK);
-	rig_close(&rig);
-}
-END_TEST
-
 /* Not negotiated, so the table is not looked at. */
 START_TEST(an_indirect_descriptor_that_was_not_negotiated_is_dropped)
 {
@@ -537,7 +472,6 @@ TEST_PROGRAM("drain", unknown_types_return_unsupp_and_count_nothing,
 	     a_short_header_returns_ioerr,
 	     changed_fragmented_header_is_accepted,
 	     an_unreadable_header_returns_ioerr,
-	     a_segment_above_size_max_returns_ioerr,
 	     no_data_and_data_that_is_not_sectors_return_ioerr,
 	     data_in_the_wrong_direction_returns_ioerr,
 	     a_flush_with_data_returns_ioerr_on_read_only_too,
@@ -549,8 +483,6 @@ TEST_PROGRAM("drain", unknown_types_return_unsupp_and_count_nothing,
 	     a_status_that_is_not_writable_drops_the_chain,
 	     a_chain_of_one_descriptor_is_dropped,
 	     status_write_failure_skips_add_used_and_irqfd,
-	     chains_of_131_descriptors_are_dropped_and_of_130_served,
-	     indirect_chains_of_131_descriptors_are_dropped_and_of_130_served,
 	     an_indirect_descriptor_that_was_not_negotiated_is_dropped,
 	     chains_are_served_in_the_order_of_the_ring,
 	     used_idx_advances_across_repeated_notifies,

@@ -15,6 +15,7 @@ struct fixture {
 	unsigned char *ram;
 	struct ktvblk_mem *mem;
 	struct request request;
+	struct chain_desc segs[4];
 };
 
 static void close_fixture(struct fixture *f)
@@ -35,11 +36,13 @@ static void three_segments(struct fixture *f)
 	region.host_addr = f->ram;
 	ck_assert_int_eq(ktvblk_mem_new(&region, 1, NULL, NULL, &f->mem), 0);
 	f->request.n_segs = 4;
+	f->request.chain.descs = f->segs;
 	f->request.data_len = 12;
-	f->request.segs[0] = (struct segment){ DATA, 3, true };
-	f->request.segs[1] = (struct segment){ NOWHERE, 0, true };
-	f->request.segs[2] = (struct segment){ RAM_BYTES - 5, 5, true };
-	f->request.segs[3] = (struct segment){ DATA + 100, 4, true };
+	f->request.chain.descs[0] = (struct chain_desc){ DATA, 3, true };
+	f->request.chain.descs[1] = (struct chain_desc){ NOWHERE, 0, true };
+	f->request.chain.descs[2] =
+		(struct chain_desc){ RAM_BYTES - 5, 5, true };
+	f->request.chain.descs[3] = (struct chain_desc){ DATA + 100, 4, true };
 }
 
 START_TEST(a_cursor_moves_byte_by_byte_as_in_one_go)
@@ -104,7 +107,7 @@ START_TEST(copies_beyond_the_data_or_memory_fail)
 
 	three_segments(&f);
 	check_copies_fail(&f, 13);
-	f.request.segs[2].addr++;
+	f.request.chain.descs[2].addr++;
 	check_copies_fail(&f, 12);
 	close_fixture(&f);
 }
@@ -117,14 +120,15 @@ START_TEST(data_is_ok_if_all_of_it_is_memory_and_of_one_direction)
 	three_segments(&f);
 	ck_assert(request_data_ok(&f.request, f.mem, true));
 	ck_assert(!request_data_ok(&f.request, f.mem, false));
-	f.request.segs[1].writable = false; /* of no bytes: no matter */
+	f.request.chain.descs[1].writable = false; /* of no bytes: no matter */
 	ck_assert(request_data_ok(&f.request, f.mem, true));
-	f.request.segs[3].writable = false;
+	f.request.chain.descs[3].writable = false;
 	ck_assert(!request_data_ok(&f.request, f.mem, true));
-	f.request.segs[3].writable = true;
-	f.request.segs[2].addr++;
+	f.request.chain.descs[3].writable = true;
+	f.request.chain.descs[2].addr++;
 	ck_assert(!request_data_ok(&f.request, f.mem, true));
-	f.request.segs[2] = (struct segment){ UINT64_MAX - 2, 5, true };
+	f.request.chain.descs[2] =
+		(struct chain_desc){ UINT64_MAX - 2, 5, true };
 	ck_assert(!request_data_ok(&f.request, f.mem, true));
 	close_fixture(&f);
 }
@@ -138,16 +142,22 @@ START_TEST(a_map_holds_as_many_pieces_as_were_asked_for)
 
 	three_segments(&f);
 	ck_assert_uint_eq(request_map(&f.request, (struct cursor){ 0 }, f.mem,
-				      iov, 4, &n),
+				      100, iov, 4, &n),
 			  12);
 	ck_assert_int_eq(n, 3);
 	ck_assert_ptr_eq(iov[1].iov_base, f.ram + RAM_BYTES - 5);
 	ck_assert_uint_eq(iov[1].iov_len, 5);
 	ck_assert_uint_eq(request_map(&f.request, (struct cursor){ 2, 2 },
-				      f.mem, iov, 1, &n),
+				      f.mem, 100, iov, 1, &n),
 			  3);
 	ck_assert_int_eq(n, 1);
 	ck_assert_ptr_eq(iov[0].iov_base, f.ram + RAM_BYTES - 3);
+	/* And no more bytes, which may end within one. */
+	ck_assert_uint_eq(request_map(&f.request, (struct cursor){ 0 }, f.mem,
+				      5, iov, 4, &n),
+			  5);
+	ck_assert_int_eq(n, 2);
+	ck_assert_uint_eq(iov[1].iov_len, 2);
 	close_fixture(&f);
 }
 END_TEST

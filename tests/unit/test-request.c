@@ -64,6 +64,8 @@ static void open_fixture(struct fixture *f)
 	ck_assert_int_eq(ktvblk_mem_new(&region, 1, NULL, NULL, &f->mem), 0);
 	f->vq.mem = f->mem;
 	f->vq.ring.size = 256;
+	f->request.chain.descs = malloc(CHAIN_BYTES);
+	ck_assert_ptr_nonnull(f->request.chain.descs);
 	f->id.disk = disk_id_new(NULL, 128);
 	f->stats = stats_new();
 }
@@ -75,6 +77,7 @@ static void close_fixture(struct fixture *f)
 	ktvblk_stats_unref(f->stats);
 	disk_id_unref(f->id.disk);
 	ktvblk_mem_unref(f->mem);
+	free(f->request.chain.descs);
 	free(f->ram);
 }
 
@@ -133,9 +136,9 @@ static void check_seg(const struct fixture *f, unsigned int i, uint64_t addr,
 		      uint32_t len, bool writable)
 {
 	ck_assert_uint_lt(i, f->request.n_segs);
-	ck_assert_uint_eq(f->request.segs[i].addr, addr);
-	ck_assert_uint_eq(f->request.segs[i].len, len);
-	ck_assert_int_eq(f->request.segs[i].writable, writable);
+	ck_assert_uint_eq(f->request.chain.descs[i].addr, addr);
+	ck_assert_uint_eq(f->request.chain.descs[i].len, len);
+	ck_assert_int_eq(f->request.chain.descs[i].writable, writable);
 }
 
 /*
@@ -227,16 +230,24 @@ START_TEST(changed_status_in_the_last_data_descriptor_is_accepted)
 }
 END_TEST
 
-/* The status byte does not make a full segment too large. */
-START_TEST(a_segment_of_1_mib_and_the_status_in_one_are_accepted)
+/* Changed: the reference refuses those above SIZE_MAX, which it offers. */
+START_TEST(changed_segments_of_any_size_are_accepted)
 {
+	static const uint32_t sizes[] = { 1 << 20, (1 << 20) + 512, 8 << 20,
+					  UINT32_MAX - 511 - 512 };
 	struct fixture f;
 
 	open_fixture(&f);
-	ck_assert_action(&f, REQUEST_SERVE, R(HEADER, 16),
-			 W(DATA, (1 << 20) + 1));
-	ck_assert_refused(&f, KTVBLK_MESSAGE_SEGMENT_TOO_LARGE, R(HEADER, 16),
-			  W(DATA, (1 << 20) + 2));
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		put_header(&f, HEADER, T_IN, 7);
+		ck_assert_action(&f, REQUEST_SERVE, R(HEADER, 16),
+				 W(DATA, sizes[i]), W(STATUS, 1));
+		ck_assert_uint_eq(f.request.data_len, sizes[i]);
+		put_header(&f, HEADER, T_OUT, 7);
+		ck_assert_action(&f, REQUEST_SERVE, R(HEADER, 16),
+				 R(DATA, sizes[i]), W(STATUS, 1));
+		ck_assert_uint_eq(f.request.data_len, sizes[i]);
+	}
 	close_fixture(&f);
 }
 END_TEST
@@ -318,29 +329,24 @@ START_TEST(a_chain_of_writable_bytes_only_has_no_header)
 }
 END_TEST
 
-START_TEST(a_chain_of_130_descriptors_fits)
+/* Changed: the reference drops what has more than 130 descriptors. */
+START_TEST(changed_a_chain_as_long_as_the_queue_fits)
 {
-	struct chain_desc descs[131];
+	struct chain_desc descs[256];
 	struct fixture f;
 
 	open_fixture(&f);
 	put_header(&f, HEADER, T_IN, 0);
 	descs[0] = (struct chain_desc)R(HEADER, 16);
-	for (unsigned int i = 1; i < 130; i++)
+	for (unsigned int i = 1; i < 255; i++)
 		descs[i] = (struct chain_desc)W(DATA + 512 * i, 512);
-	descs[129].len = descs[130].len = 1;
-	descs[130].addr = STATUS;
-	descs[130].writable = true;
-	put_chain(&f, descs, 130);
+	descs[255] = (struct chain_desc)W(STATUS, 1);
+	put_chain(&f, descs, 256);
 	ck_assert_int_eq(read_it(&f, false), REQUEST_SERVE);
-	ck_assert_uint_eq(f.request.n_segs, 128);
-	put_chain(&f, descs, 131);
-	ck_assert_int_eq(read_it(&f, false), REQUEST_DROP);
-	ck_assert_uint_eq(
-		kept_number(recorder_wait(&f.rec,
-					  KTVBLK_MESSAGE_CHAIN_TOO_LONG),
-			    "KTVBLK_DESC_COUNT"),
-		131);
+	ck_assert_uint_eq(f.request.n_segs, 254);
+	check_seg(&f, 0, DATA + 512, 512, true);
+	check_seg(&f, 253, DATA + 512 * 254, 512, true);
+	ck_assert_uint_eq(f.request.status_addr, STATUS);
 	close_fixture(&f);
 }
 END_TEST
@@ -363,7 +369,7 @@ struct gate_case {
 
 #define H R(HEADER, 16)
 #define S W(STATUS, 1)
-#define BIG ((1u << 20) + 1)
+#define BIG (9u << 20)
 
 #define SERVED REQUEST_SERVE, IOERR, 0, NULL
 #define DROPPED(record) REQUEST_DROP, 0xee, 1, record
@@ -382,6 +388,17 @@ static const struct gate_case gate_cases[] = {
 { "read on read-only", T_IN, 1, SERVED, 3, { H, W(DATA, 512), S } },
 { "get id on read-only", T_GET_ID, 1, SERVED, 3, { H, W(DATA, 20), S } },
 { "a data length of zero", T_IN, 0, SERVED, 3, { H, W(DATA, 0), S } },
+/* a flaw in the middle of a chain that has its end and its status */
+{ "data behind the status", T_OUT, 0, REFUSED(M(CHAIN_REFUSED)),
+  3, { H, S, R(DATA, 512) } },
+{ "header behind a status", T_FLUSH, 0, REFUSED(M(CHAIN_REFUSED)),
+  3, { W(DATA, 1), H, S } },
+{ "more than 4 GiB", T_IN, 0, REFUSED(M(CHAIN_REFUSED)),
+  4, { H, W(DATA, UINT32_MAX), W(DATA, 512), S } },
+{ "more than 4 GiB, read-only, nowhere", T_OUT, 1, REFUSED(M(CHAIN_REFUSED)),
+  4, { R(NOWHERE, 16), R(DATA, UINT32_MAX), R(DATA, 512), S } },
+{ "a flaw, no status", T_OUT, 0, DROPPED(M(CHAIN_NO_STATUS)),
+  3, { H, W(STATUS, 0), R(DATA, 512) } },
 /* gate 2 comes before 3 */
 { "no status, short header", T_IN, 0, DROPPED(M(CHAIN_NO_STATUS)),
   2, { R(HEADER, 8), R(STATUS, 1) } },
@@ -405,18 +422,9 @@ static const struct gate_case gate_cases[] = {
   3, { R(RAM_BYTES - 8, 16), W(DATA, 512), S } },
 { "header nowhere, big segment", T_IN, 0, REFUSED(M(HEADER_UNREADABLE)),
   3, { R(NOWHERE, 16), W(DATA, BIG), S } },
-/* 5: for every type */
-{ "big segment, read", T_IN, 0, REFUSED(M(SEGMENT_TOO_LARGE)),
-  3, { H, W(DATA, BIG), S } },
-{ "big segment, flush", T_FLUSH, 0, REFUSED(M(SEGMENT_TOO_LARGE)),
-  3, { H, W(DATA, BIG), S } },
-{ "big segment, unknown", T_ODD, 0, REFUSED(M(SEGMENT_TOO_LARGE)),
-  3, { H, W(DATA, BIG), S } },
-{ "big segment, wrong direction", T_OUT, 0, REFUSED(M(SEGMENT_TOO_LARGE)),
-  3, { H, W(DATA, BIG), S } },
-{ "big segment, read-only", T_OUT, 1, REFUSED(M(SEGMENT_TOO_LARGE)),
-  3, { H, R(DATA, BIG), S } },
-{ "a segment of 1 MiB", T_IN, 0, SERVED, 3, { H, W(DATA, 1 << 20), S } },
+/* 5 is none any more: the size of a segment is nobody's business */
+{ "big segment, read", T_IN, 0, SERVED, 3, { H, W(DATA, BIG), S } },
+{ "big segment, write", T_OUT, 0, SERVED, 3, { H, R(DATA, BIG), S } },
 /* 6 */
 { "read nothing", T_IN, 0, REFUSED(M(DATA_MISSING)), 2, { H, S } },
 { "write nothing", T_OUT, 0, REFUSED(M(DATA_MISSING)), 2, { H, S } },
@@ -524,11 +532,11 @@ TEST_PROGRAM("request", the_usual_shape, changed_fragmented_header_is_accepted,
 	     changed_header_of_sixteen_single_bytes_is_accepted,
 	     changed_header_and_data_in_one_descriptor_are_accepted,
 	     changed_status_in_the_last_data_descriptor_is_accepted,
-	     a_segment_of_1_mib_and_the_status_in_one_are_accepted,
+	     changed_segments_of_any_size_are_accepted,
 	     zero_length_descriptors_hold_neither_header_nor_status,
 	     a_chain_without_a_writable_byte_is_dropped,
 	     a_status_whose_address_overflows_is_dropped,
 	     changed_multi_byte_status_is_data_and_a_status,
 	     a_chain_of_writable_bytes_only_has_no_header,
-	     a_chain_of_130_descriptors_fits, the_first_gate_answers,
+	     changed_a_chain_as_long_as_the_queue_fits, the_first_gate_answers,
 	     records_tell_the_facts)

@@ -185,17 +185,19 @@ START_TEST(reset_preserves_counters)
 END_TEST
 
 /* 12.1.15 */
-START_TEST(reset_blocks_post_reset_queue_config)
+START_TEST(changed_a_reset_forgets_the_queue_and_takes_another)
 {
 	struct rig rig;
 
 	rig_open(&rig, NULL);
 	rig_start(&rig);
 	rig_reset(&rig);
+	ck_assert_uint_eq(rig.dev->queue.avail_addr, 0);
+	ck_assert_uint_eq(rig.dev->queue.size, 256);
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_DESC_LOW, 0x4000);
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 8);
-	ck_assert_uint_eq(rig.dev->queue.desc_addr, 0);
-	ck_assert_uint_eq(rig.dev->queue.size, 256);
+	ck_assert_uint_eq(rig.dev->queue.desc_addr, 0x4000);
+	ck_assert_uint_eq(rig.dev->queue.size, 8);
 	ck_assert_uint_eq(rig_status(&rig), 0);
 	rig_close(&rig);
 }
@@ -588,7 +590,8 @@ TEST_PROGRAM("reset", reset_rebuilds_throttle_buckets_changed_balance_survives,
 	     reset_clears_queue_next_avail, reset_drains_irq_evt_pending_count,
 	     reset_clears_interrupt_status,
 	     reset_then_reactivate_processes_new_chain,
-	     reset_preserves_counters, reset_blocks_post_reset_queue_config,
+	     reset_preserves_counters,
+	     changed_a_reset_forgets_the_queue_and_takes_another,
 	     reset_bumps_config_generation_by_exactly_one_each,
 	     resets_in_a_row_are_cheap_and_silent,
 	     each_session_has_a_stop_eventfd_of_its_own,

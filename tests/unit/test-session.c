@@ -332,7 +332,8 @@ static const struct start_row {
 	{ &epoll_ctl_fault, 2, ENOSPC, "epoll: timer", false },
 	{ &calloc_fault, 0, ENOMEM, "watch", false },
 	{ &mmap_fault, 0, ENOMEM, "stack", false },
-	{ &mmap_fault, 1, ENOMEM, "buffer", true },
+	{ &mmap_fault, 1, ENOMEM, "chain", false },
+	{ &mmap_fault, 2, ENOMEM, "buffer", true },
 	{ &pthread_create_fault, 0, EAGAIN, "thread", false },
 };
 
