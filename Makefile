@@ -344,6 +344,33 @@ guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 check-guest: guest-parts	## real guests (GUESTS="cloud amd64 nested nested-amd64 ring3", GUEST_MATRIX=full)
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
+# What firmware is to boot. The EFI program is of clang and lld, which know the
+# format; where they are not there its cases are skipped.
+FIRMWARE = $(BUILD)/tests/firmware
+EFI_CC   = clang --target=aarch64-unknown-windows
+
+$(FIRMWARE)/boot.bin: tests/firmware/boot.S
+	$(call say,AS,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -m32 -c -o $(@:.bin=.o) $<
+	$(Q)$(LD) -m elf_i386 -Ttext 0x7c00 -e start --oformat binary -o $@ $(@:.bin=.o)
+
+# Half of what makes it large.
+$(FIRMWARE)/ballast:
+	@mkdir -p $(@D)
+	$(Q)head -c 2M /dev/urandom >$@
+
+$(FIRMWARE)/program.efi: tests/firmware/efi.c $(FIRMWARE)/ballast
+	$(call say,EFI,$<)
+	$(Q)$(EFI_CC) -std=gnu11 -O2 $(WARN) -ffreestanding -fshort-wchar \
+		-fno-stack-protector -nostdlib -DBALLAST='"$(FIRMWARE)/ballast"' \
+		-fuse-ld=lld -Wl,-entry:efi_main -Wl,-subsystem:efi_application -o $@ $<
+
+firmware-parts: $(GUEST)/overlay.so $(FIRMWARE)/boot.bin \
+		$(if $(and $(shell command -v clang),$(shell command -v lld-link)),$(FIRMWARE)/program.efi)
+check-firmware: firmware-parts	## firmware as guests (FIRMWARES="seabios edk2 uboot ...")
+	@tests/firmware/run.sh $(BUILD) $(FIRMWARES)
+
 bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=libktvblk.so, BENCH_ARGS=...)
 	@tests/bench/run.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
 
@@ -422,7 +449,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-tests \
-	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -129,12 +129,15 @@ follow() {
 	done < <(cat "$tmp"/plan.*)
 }
 
-# guest SECONDS COMMAND...: its cases, by what it says on standard output.
+# guest SECONDS COMMAND...: its cases, by what it says on standard output. If
+# set, $keyboard is a file to read from, and $listen a command between the two.
 guest() {
+	local pid
 	: >"$out/$group.log" >"$tmp/seen"
-	exec {console}< <(exec timeout --foreground -k 10 "$@" </dev/null \
-		2>"$out/$group.err")
-	follow <&"$console"
-	wait $! || echo "     | ended with $?, see $out/$group.*"
+	exec {console}< <(exec timeout --foreground -k 10 "$@" \
+		<"${keyboard:-/dev/null}" 2>"$out/$group.err")
+	pid=$!
+	follow < <("${listen:-cat}" <&"$console")
+	wait $pid || echo "     | ended with $?, see $out/$group.*"
 	exec {console}<&-
 }

@@ -1,14 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Puts devices of libktvblk into a stock qemu-system-x86_64 -M microvm, each in
- * the place of a virtio-mmio slot, by LD_PRELOAD:
+ * Puts devices of libktvblk into a stock QEMU, each in the place of a
+ * virtio-mmio slot of the machine, by LD_PRELOAD. The machines are microvm of
+ * qemu-system-x86_64 and virt of qemu-system-aarch64, -arm and -riscv64.
  *
+<<<<<<< HEAD
  *   KTVBLK_DISKS    disks, separated by spaces; see vmm/disk.h for one. The
  *                   n-th lies over virtio-mmio-bus.(23 - n), where QEMU must
  *                   have a placeholder, so that it is in the ACPI tables.
+=======
+ *   KTVBLK_DISKS    disks, separated by spaces; see vmm-disk.h for one. The
+ *                   n-th lies over the n-th slot from the last, as microvm's
+ *                   virtio-mmio-bus.(23 - n). There QEMU must have a
+ *                   placeholder, so that it is in the ACPI tables.
+>>>>>>> da104cd (check-firmware: SeaBIOS, EDK2, U-Boot and an arm64 kernel as guests)
  *   KTVBLK_GATED    how the names of those begin whose storage can be blocked
  *   KTVBLK_JOURNAL  if set, records go to the journal, else to standard error
+ *
+ *   KTVBLK_CONTROL  if set to "no", there is no control disk
  *
  * Behind these comes one more: the control disk, see control.c.
  *
@@ -18,7 +28,8 @@
  * All of it runs under QEMU's big lock: MMIO on the vCPU's thread, the rest on
  * the main loop's. That is what "[device]" in ktvblk.h asks for. A device
  * writes guest memory behind QEMU's back, which misses code that was translated
- * from there: nothing is executed from these disks.
+ * from there: what is executed from these disks is only what comes to where no
+ * code was before, a boot sector, or is copied there by the guest.
  */
 
 #include <errno.h>
@@ -61,10 +72,13 @@ struct MemoryRegionOps {
 
 #define DEVICE_LITTLE_ENDIAN 2
 
-/* The second member is what we want; there is room for those behind. */
+/* There is room for what is behind. */
 struct MemoryRegionSection {
 	__int128 size;
 	struct MemoryRegion *mr;
+	void *view;
+	uint64_t offset_within_region;
+	uint64_t offset_within_address_space;
 	char rest[256];
 };
 
@@ -86,8 +100,9 @@ void memory_region_add_subregion_overlap(struct MemoryRegion *mr,
 					 int priority);
 struct MemoryRegionSection memory_region_find(struct MemoryRegion *mr,
 					      uint64_t addr, uint64_t size);
+uint64_t memory_region_get_ram_addr(struct MemoryRegion *mr); /* or ~0 */
+void *memory_region_get_ram_ptr(struct MemoryRegion *mr);
 void *qemu_ram_block_by_name(const char *name);
-void *qemu_ram_get_host_addr(void *block);
 uint64_t qemu_ram_get_used_length(void *block);
 struct Object *object_get_root(void);
 int object_child_foreach_recursive(struct Object *obj,
@@ -99,9 +114,22 @@ struct MemoryRegion *sysbus_mmio_get_region(struct Object *dev, int n);
 void *sysbus_get_connected_irq(const struct Object *dev, int n);
 void qemu_set_irq(void *irq, int level);
 
-#define SLOTS 24
-#define SLOT_BASE UINT64_C(0xfeb00000)
-#define SLOT_SIZE UINT64_C(0x200)
+/* By the name of its RAM. */
+struct machine {
+	const char *ram;
+	uint64_t ram_base;
+	uint64_t slot_base, slot_size;
+	unsigned int n_slots;
+};
+
+static const struct machine machines[] = {
+	{ "microvm.ram", 0, 0xfeb00000, 0x200, 24 },
+	{ "mach-virt.ram", 0x40000000, 0x0a000000, 0x200, 32 },
+	{ "riscv_virt_board.ram", 0x80000000, 0x10001000, 0x1000, 8 },
+};
+static const struct machine *machine;
+
+#define SLOTS_MAX 32
 
 struct slot {
 	struct disk disk; /* dev is NULL once destroyed */
@@ -110,7 +138,7 @@ struct slot {
 	void *irq;
 };
 
-static struct slot slots[SLOTS];
+static struct slot slots[SLOTS_MAX];
 static unsigned int n_slots;
 static struct ktvblk_mem *mem;
 
@@ -121,8 +149,9 @@ static void die(const char *what, const char *which, int r)
 }
 
 /*
- * microvm's interrupts are level-triggered, the device's are not: the line is
- * up while InterruptStatus has bits, and looked at after all that changes it.
+ * The line is up while InterruptStatus has bits, and looked at after all that
+ * changes it. microvm's is level-triggered; virt's is by its edges, so it goes
+ * down at each acknowledge, though the device may have raised a bit again.
  */
 static void update_irq(const struct slot *slot)
 {
@@ -159,6 +188,8 @@ static void mmio_write(void *opaque, uint64_t addr, uint64_t data,
 	const uint64_t start = clock_ms();
 
 	ktvblk_mmio_write(slot->disk.dev, addr, &data, size);
+	if (addr == VIRTIO_MMIO_INTERRUPT_ACK)
+		qemu_set_irq(slot->irq, 0);
 	if (addr == VIRTIO_MMIO_INTERRUPT_ACK || addr == VIRTIO_MMIO_STATUS)
 		update_irq(slot);
 	if (addr == VIRTIO_MMIO_STATUS && data == 0)
@@ -247,7 +278,7 @@ static int find_irq(struct Object *obj, void *opaque)
 static void plug(struct slot *slot, struct ktvblk_backend *storage,
 		 unsigned int bus)
 {
-	const uint64_t addr = SLOT_BASE + SLOT_SIZE * bus;
+	const uint64_t addr = machine->slot_base + machine->slot_size * bus;
 	struct MemoryRegion *mr = calloc(1, MEMORY_REGION_ROOM);
 	int r = mr ? 0 : -ENOMEM;
 
@@ -260,7 +291,8 @@ static void plug(struct slot *slot, struct ktvblk_backend *storage,
 	ktvblk_backend_unref(storage);
 	if (r < 0)
 		die("device", slot->disk.config.name, r);
-	memory_region_init_io(mr, NULL, &mmio_ops, slot, "ktvblk", SLOT_SIZE);
+	memory_region_init_io(mr, NULL, &mmio_ops, slot, "ktvblk",
+			      machine->slot_size);
 	memory_region_add_subregion_overlap(get_system_memory(), addr, mr,
 					    1000);
 	qemu_set_fd_handler(ktvblk_irq_fd(slot->disk.dev), on_irq_fd, NULL,
@@ -268,20 +300,55 @@ static void plug(struct slot *slot, struct ktvblk_backend *storage,
 	qemu_register_reset(on_machine_reset, slot);
 }
 
+#define REGIONS_MAX 8
+
+/* All RAM there is from the base on: a BIOS lies over some of it, in its own. */
+static size_t find_regions(struct ktvblk_region *regions, uint64_t size)
+{
+	const uint64_t end = machine->ram_base + size;
+	uint64_t addr = machine->ram_base;
+	size_t n = 0;
+
+	while (addr < end && n < REGIONS_MAX) {
+		const struct MemoryRegionSection section = memory_region_find(
+			get_system_memory(), addr, end - addr);
+
+		if (!section.mr)
+			break;
+		addr = section.offset_within_address_space;
+		if (memory_region_get_ram_addr(section.mr) != UINT64_MAX)
+			regions[n++] = (struct ktvblk_region){
+				.guest_addr = addr,
+				.host_addr = (char *)memory_region_get_ram_ptr(
+						     section.mr) +
+					     section.offset_within_region,
+				.size = (uint64_t)section.size,
+			};
+		addr += (uint64_t)section.size;
+	}
+	return n;
+}
+
 static void find_memory(void)
 {
-	void *block = qemu_ram_block_by_name("microvm.ram");
-	struct ktvblk_region region = { 0 };
+	struct ktvblk_region regions[REGIONS_MAX] = { 0 };
+	void *block = NULL;
+	size_t n;
 	int r;
 
+	for (size_t i = 0; i < sizeof(machines) / sizeof(*machines); i++) {
+		machine = &machines[i];
+		block = qemu_ram_block_by_name(machine->ram);
+		if (block)
+			break;
+	}
 	if (!block)
-		die("no memory", "microvm.ram", -ENODEV);
-	region.host_addr = qemu_ram_get_host_addr(block);
-	region.size = qemu_ram_get_used_length(block);
+		die("memory", "of this machine", -ENODEV);
+	n = find_regions(regions, qemu_ram_get_used_length(block));
 	/* QEMU's memory outlives the devices. */
-	r = ktvblk_mem_new(&region, 1, NULL, NULL, &mem);
+	r = ktvblk_mem_new(regions, n, NULL, NULL, &mem);
 	if (r < 0)
-		die("memory", "microvm.ram", r);
+		die("memory", machine->ram, r);
 }
 
 static void plug_disk(char *text)
@@ -291,7 +358,8 @@ static void plug_disk(char *text)
 	struct ktvblk_backend *storage;
 	int r;
 
-	if (n_slots == SLOTS || disk_parse(text, &slot->disk, &what) < 0)
+	if (n_slots == machine->n_slots ||
+	    disk_parse(text, &slot->disk, &what) < 0)
 		die("disk", text, -EINVAL);
 	if (gated && !strncmp(gated, slot->disk.config.name, strlen(gated)))
 		r = gate_open(slot->disk.path, &storage);
@@ -299,7 +367,7 @@ static void plug_disk(char *text)
 		r = disk_open(&slot->disk, &storage);
 	if (r < 0)
 		die("storage", slot->disk.path, r);
-	plug(slot, storage, SLOTS - 1 - n_slots++);
+	plug(slot, storage, machine->n_slots - ++n_slots);
 }
 
 static void plug_control(void)
@@ -310,16 +378,18 @@ static void plug_control(void)
 	const char *what;
 	int r;
 
-	if (n_slots == SLOTS || disk_parse(text, &slot->disk, &what) < 0)
+	if (n_slots == machine->n_slots ||
+	    disk_parse(text, &slot->disk, &what) < 0)
 		die("disk", "control", -EINVAL);
 	r = control_storage(&storage);
 	if (r < 0)
 		die("storage", "control", r);
-	plug(slot, storage, SLOTS - 1 - n_slots++);
+	plug(slot, storage, machine->n_slots - ++n_slots);
 }
 
 static void on_machine_done(struct Notifier *notifier, void *data)
 {
+	const char *control = getenv("KTVBLK_CONTROL");
 	char *rest = getenv("KTVBLK_DISKS"), *text;
 
 	(void)notifier;
@@ -330,6 +400,8 @@ static void on_machine_done(struct Notifier *notifier, void *data)
 	while ((text = strsep(&rest, " ")))
 		if (*text)
 			plug_disk(text);
+	if (control && !strcmp(control, "no"))
+		return;
 	plug_control();
 	control_start();
 	qemu_set_fd_handler(control_fd(), control_run, NULL, NULL);
