@@ -90,7 +90,7 @@ void image_open(struct image *image, const char *path, uint64_t seed)
 	if (image->read_only)
 		return;
 	image->generations =
-		calloc(image->sectors, sizeof(*image->generations));
+		calloc((size_t)image->sectors, sizeof(*image->generations));
 	if (!image->generations)
 		die("no memory");
 }

@@ -100,7 +100,7 @@ static uint64_t prepare(struct session *session, struct cursor at,
 	}
 	*ret_n_iov = 1;
 	iov[0].iov_base = session->pages.bounce;
-	iov[0].iov_len = MIN(left, (uint64_t)BOUNCE_BYTES);
+	iov[0].iov_len = (size_t)MIN(left, BOUNCE_BYTES);
 	if (request->type == VIRTIO_BLK_T_OUT &&
 	    !request_copy_in(request, at, session->mem, session->pages.bounce,
 			     iov[0].iov_len))

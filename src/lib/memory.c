@@ -141,7 +141,7 @@ bool mem_read(const struct ktvblk_mem *mem, uint64_t addr, void *to,
 
 		if (!host)
 			return false;
-		memcpy(out, host, have);
+		memcpy(out, host, (size_t)have);
 	}
 	return true;
 }
@@ -157,7 +157,7 @@ bool mem_write(const struct ktvblk_mem *mem, uint64_t addr, const void *from,
 
 		if (!host)
 			return false;
-		memcpy(host, in, have);
+		memcpy(host, in, (size_t)have);
 	}
 	return true;
 }
@@ -171,7 +171,7 @@ bool mem_zero(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len)
 
 		if (!host)
 			return false;
-		memset(host, 0, have);
+		memset(host, 0, (size_t)have);
 	}
 	return true;
 }
@@ -200,7 +200,7 @@ bool mem_read_bytes_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
 
 		if (!host)
 			return false;
-		copy_once(out, (const unsigned char *)host, have);
+		copy_once(out, (const unsigned char *)host, (size_t)have);
 	}
 	return true;
 }

@@ -82,7 +82,7 @@ static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
 	memset(data, 0, len);
 	if (offset < end)
 		memcpy(data, (const char *)&config + offset,
-		       MIN(len, end - offset));
+		       (size_t)MIN(len, end - offset));
 }
 
 void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,

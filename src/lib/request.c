@@ -331,7 +331,7 @@ uint64_t request_map(const struct request *request, struct cursor at,
 				*ret_n = n;
 				return total;
 			}
-			iov[n++] = (struct iovec){ host, piece };
+			iov[n++] = (struct iovec){ host, (size_t)piece };
 			total += piece;
 		}
 	*ret_n = n;

@@ -19,6 +19,7 @@
 
 #include "throttle.h"
 #include "util.h"
+#include "wide.h"
 
 static int64_t clamp_i64(uint64_t n)
 {
@@ -39,15 +40,14 @@ void bucket_init(struct bucket *bucket, uint64_t capacity, uint64_t rate,
 static void refill(struct bucket *bucket, uint64_t now)
 {
 	const int64_t full = clamp_i64(bucket->capacity);
-	unsigned __int128 tokens;
-	uint64_t room;
+	uint64_t tokens, room;
 
 	if (now <= bucket->refilled_ns)
 		return;
-	tokens = (unsigned __int128)(now - bucket->refilled_ns) * bucket->rate +
-		 bucket->remainder;
-	bucket->remainder = (uint64_t)(tokens % NSEC_PER_SEC);
-	tokens /= NSEC_PER_SEC;
+	tokens = wide_div(
+		wide_add(wide_mul(now - bucket->refilled_ns, bucket->rate),
+			 bucket->remainder),
+		NSEC_PER_SEC, &bucket->remainder);
 	bucket->refilled_ns = now;
 	/* As unsigned: full - available may be beyond INT64_MAX. */
 	room = (uint64_t)full - (uint64_t)bucket->available;
@@ -56,8 +56,8 @@ static void refill(struct bucket *bucket, uint64_t now)
 		bucket->remainder = 0;
 	} else {
 		/* As unsigned: more than INT64_MAX may be owed and paid. */
-		bucket->available = (int64_t)((uint64_t)bucket->available +
-					      (uint64_t)tokens);
+		bucket->available =
+			(int64_t)((uint64_t)bucket->available + tokens);
 	}
 }
 
@@ -92,17 +92,18 @@ bool bucket_take(struct bucket *bucket, uint64_t n, uint64_t now)
 
 uint64_t bucket_wait_ns(struct bucket *bucket, uint64_t n, uint64_t now)
 {
-	unsigned __int128 ns;
+	struct wide ns;
+	uint64_t missing, rest;
 
 	if (!bucket->rate || n == 0)
 		return 0;
 	refill(bucket, now);
-	ns = (unsigned __int128)deficit(bucket, n) * NSEC_PER_SEC;
-	if (!ns)
+	missing = deficit(bucket, n);
+	if (!missing)
 		return 0;
 	/* The fraction that is there already need not be waited for. */
-	ns = (ns - bucket->remainder + bucket->rate - 1) / bucket->rate;
-	return ns > UINT64_MAX ? UINT64_MAX : (uint64_t)ns;
+	ns = wide_sub(wide_mul(missing, NSEC_PER_SEC), bucket->remainder);
+	return wide_div(wide_add(ns, bucket->rate - 1), bucket->rate, &rest);
 }
 
 void throttle_init(struct throttle *throttle,
