@@ -22,7 +22,7 @@ struct storage *storage_new(uint64_t size)
 	pthread_mutex_init(&storage->lock, NULL);
 	cond_init(&storage->changed);
 	storage->size = storage->capacity = size;
-	storage->bytes = malloc(size ? size : 1);
+	storage->bytes = malloc(size ? (size_t)size : 1);
 	ck_assert_ptr_nonnull(storage->bytes);
 	for (uint64_t i = 0; i < size; i++)
 		storage->bytes[i] = storage_pattern(i);
@@ -86,9 +86,9 @@ static ssize_t move(struct storage *storage, enum storage_op op,
 
 		n = at < storage->size ? MIN(n, storage->size - at) : 0;
 		if (op == OP_READ)
-			memcpy(iov[i].iov_base, storage->bytes + at, n);
+			memcpy(iov[i].iov_base, storage->bytes + at, (size_t)n);
 		else
-			memcpy(storage->bytes + at, iov[i].iov_base, n);
+			memcpy(storage->bytes + at, iov[i].iov_base, (size_t)n);
 		moved += (ssize_t)n;
 	}
 	return moved + storage->overlong;
