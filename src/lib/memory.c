@@ -22,7 +22,8 @@ static int compare_regions(const void *a, const void *b)
 
 static bool region_valid(const struct ktvblk_region *region)
 {
-	const uint64_t host = (uint64_t)(uintptr_t)region->host_addr;
+	const uintptr_t host = (uintptr_t)region->host_addr;
+	uintptr_t host_end;
 	uint64_t end;
 
 	return host && region->size && !region->reserved &&
@@ -31,7 +32,7 @@ static bool region_valid(const struct ktvblk_region *region)
 	       region->size <= SIZE_MAX &&
 	       !__builtin_add_overflow(region->guest_addr, region->size,
 				       &end) &&
-	       !__builtin_add_overflow(host, region->size, &end);
+	       !__builtin_add_overflow(host, region->size, &host_end);
 }
 
 static bool regions_overlap(const struct ktvblk_mem *mem)

@@ -36,7 +36,7 @@ architecture() { sed -n "s/.* architecture='\([^']*\)'.*/\1/p;q" "$1"; }
 
 # symbol node, one a line
 symbols() {
-	sed -n "s/.*<elf-symbol name='\([^']*\)' version='\([^']*\)'.*/\1 \2/p" \
+	sed -n "/is-defined='yes'/s/.*<elf-symbol name='\([^']*\)' version='\([^']*\)'.*/\1 \2/p" \
 		"$1" | sort
 }
 

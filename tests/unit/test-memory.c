@@ -362,7 +362,7 @@ START_TEST(every_border_of_many_regions_is_found)
 
 		regions[i] = (struct ktvblk_region){
 			.guest_addr = k * 0x10000,
-			.host_addr = (void *)(uintptr_t)((k + 1) << 24),
+			.host_addr = (void *)(uintptr_t)((k + 1) << 20),
 			.size = (1 + k % 16) * PAGE,
 		};
 	}
