@@ -21,6 +21,9 @@
 /* Entries of the avail ring taken at a time; a power of two. */
 #define AVAIL_BATCH 32u
 
+/* Guest memory that is written between two looks at who owns it. */
+#define PAGE_BYTES UINT64_C(4096)
+
 /* Storage calls. */
 #define EINTR_RETRY_MAX 16u
 #define BOUNCE_BYTES (1u << 20)

@@ -43,6 +43,8 @@ static enum pop_result pop(struct session *session)
 	enum pop_result result =
 		virtqueue_pop(vq, &session->request.head, &avail_idx);
 
+	if (session_stopping(session))
+		return result; /* whoever's ring that was */
 	if (result == POP_BAD_INDEX) {
 		count_add(&session->stats->invalid_avail_idx_count, 1);
 		log_event(&session->id, QUEUE_POISONED_INDEX, avail_idx,
@@ -113,8 +115,8 @@ static void complete(struct session *session, struct pending *pending,
 {
 	const struct request *request = &session->request;
 
-	/* Revoked although it has the gate, stuck in a copy: see teardown.c. */
-	if (atomic_load_explicit(&session->revoked, memory_order_relaxed))
+	/* Although it has the gate, stuck in guest memory: see teardown.c. */
+	if (session_revoked(session))
 		return;
 	/* Without the status byte in place there is no used entry either. */
 	if (!mem_write(session->mem, request->status_addr, &status, 1)) {
@@ -224,6 +226,8 @@ static enum drain_end handle_chain(struct session *session,
 	now = session->vq.event_idx && !throttle_limits(&session->throttle)
 		      ? tick_ns()
 		      : now_ns();
+	if (session_stopping(session))
+		return DRAIN_INTERRUPTED;
 	if (throttled(session, now, ret_wait_ns))
 		return DRAIN_STALLED;
 	session_unthrottle(session);
@@ -236,12 +240,16 @@ static enum drain_end drain_chains(struct session *session,
 				   uint64_t *ret_wait_ns)
 {
 	enum drain_end end = DRAIN_DONE;
+	enum pop_result result;
 
 	*ret_dry = false;
 	while (end == DRAIN_DONE) {
 		if (session_interrupted(session))
 			return DRAIN_INTERRUPTED;
-		switch (pop(session)) {
+		result = pop(session);
+		if (session_stopping(session))
+			return DRAIN_INTERRUPTED;
+		switch (result) {
 		case POP_HEAD:
 			end = handle_chain(session, pending, ret_wait_ns);
 			break;

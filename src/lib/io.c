@@ -161,19 +161,17 @@ static enum io_end transfer(struct session *session, uint64_t offset,
 		ssize_t n;
 		int n_iov;
 
-		if (moved && atomic_load(&session->stop))
-			return IO_ABANDONED;
 		want = prepare(session, at, request->data_len - moved, iov,
 			       &n_iov);
 		if (!want)
 			return IO_FAILED;
+		/* Behind what may have waited for guest memory. */
+		if (session_stopping(session))
+			return IO_ABANDONED;
 		if (!call_storage(session, iov, n_iov, offset + moved, &n))
 			return IO_ABANDONED;
-		if (n == -EINTR && interrupted++ < EINTR_RETRY_MAX) {
-			if (atomic_load(&session->stop))
-				return IO_ABANDONED;
+		if (n == -EINTR && interrupted++ < EINTR_RETRY_MAX)
 			continue;
-		}
 		if (n > 0 && (uint64_t)n > want)
 			n = -EIO; /* no storage moves more than it was given */
 		if (in && n == 0 && may_end_at(session, offset + moved))
@@ -219,6 +217,8 @@ static enum io_end flush(struct session *session)
 		return IO_FAILED;
 	if (!backend->ops.flush)
 		return IO_DONE;
+	if (session_stopping(session))
+		return IO_ABANDONED;
 	session_leave(session);
 	r = backend->ops.flush(backend->userdata);
 	if (!session_enter(session))
@@ -246,69 +246,68 @@ static enum io_end write_data(struct session *session, uint64_t offset,
 	end = transfer(session, offset, ret_moved);
 	if (end != IO_DONE || !through)
 		return end;
-	return atomic_load(&session->stop) ? IO_ABANDONED : flush(session);
+	return flush(session);
 }
 
-static struct io_result serve_data(struct session *session)
+static enum io_end serve_data(struct session *session, uint64_t *ret_moved)
 {
 	const struct request *request = &session->request;
 	const bool in = request->type == VIRTIO_BLK_T_IN;
-	uint64_t offset, moved;
+	uint64_t offset;
 
 	if (!range_ok(session, &offset) ||
 	    !request_data_ok(request, session->mem, in) ||
 	    !blocks_ok(session, offset))
-		return failed(session);
-	switch (in ? transfer(session, offset, &moved)
-		   : write_data(session, offset, &moved)) {
-	case IO_ABANDONED:
-		return ABANDONED;
-	case IO_FAILED:
-		return failed(session);
-	case IO_DONE:
-		break;
-	}
-	if (!in) {
-		count_write(session->stats, moved);
-		return done(VIRTIO_BLK_S_OK, 1);
-	}
-	count_read(session->stats, moved);
-	return done(VIRTIO_BLK_S_OK, request->data_len + 1);
+		return IO_FAILED;
+	return in ? transfer(session, offset, ret_moved)
+		  : write_data(session, offset, ret_moved);
 }
 
-static struct io_result serve_flush(struct session *session)
-{
-	switch (flush(session)) {
-	case IO_ABANDONED:
-		return ABANDONED;
-	case IO_FAILED:
-		return failed(session);
-	case IO_DONE:
-		break;
-	}
-	count_flush(session->stats);
-	return done(VIRTIO_BLK_S_OK, 1);
-}
-
-static struct io_result serve_get_id(struct session *session)
+static enum io_end serve_get_id(struct session *session)
 {
 	const struct request *request = &session->request;
 
 	if (request->data_len < VIRTIO_BLK_ID_BYTES ||
 	    !request_copy_out(request, (struct cursor){ 0 }, session->mem,
 			      session->disk.serial, VIRTIO_BLK_ID_BYTES))
-		return failed(session);
-	return done(VIRTIO_BLK_S_OK, VIRTIO_BLK_ID_BYTES + 1);
+		return IO_FAILED;
+	return IO_DONE;
+}
+
+static struct io_result served(struct session *session, uint64_t moved)
+{
+	switch (session->request.type) {
+	case VIRTIO_BLK_T_FLUSH:
+		count_flush(session->stats);
+		return done(VIRTIO_BLK_S_OK, 1);
+	case VIRTIO_BLK_T_GET_ID:
+		return done(VIRTIO_BLK_S_OK, VIRTIO_BLK_ID_BYTES + 1);
+	case VIRTIO_BLK_T_OUT:
+		count_write(session->stats, moved);
+		return done(VIRTIO_BLK_S_OK, 1);
+	default:
+		count_read(session->stats, moved);
+		return done(VIRTIO_BLK_S_OK, session->request.data_len + 1);
+	}
 }
 
 struct io_result io_serve(struct session *session)
 {
+	uint64_t moved = 0;
+	enum io_end end;
+
 	switch (session->request.type) {
 	case VIRTIO_BLK_T_FLUSH:
-		return serve_flush(session);
+		end = flush(session);
+		break;
 	case VIRTIO_BLK_T_GET_ID:
-		return serve_get_id(session);
+		end = serve_get_id(session);
+		break;
 	default:
-		return serve_data(session);
+		end = serve_data(session, &moved);
 	}
+	/* It may have waited for guest memory for too long. */
+	if (end == IO_ABANDONED || session_revoked(session))
+		return ABANDONED;
+	return end == IO_DONE ? served(session, moved) : failed(session);
 }

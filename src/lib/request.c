@@ -177,6 +177,21 @@ static bool shape_ok(struct request *request, const struct framing *framing,
 	return true;
 }
 
+/* Acquire: pairs with the store of who takes the session away. */
+static bool revoked(const struct request *request)
+{
+	return request->revoked &&
+	       atomic_load_explicit(request->revoked, memory_order_acquire);
+}
+
+/* Reading the chain may have taken long. */
+static void count_refused(const struct request *request,
+			  struct ktvblk_stats *stats)
+{
+	if (!revoked(request))
+		count_io_error(stats);
+}
+
 enum request_action request_read(struct request *request,
 				 const struct virtqueue *vq, bool read_only,
 				 const struct identity *id,
@@ -189,7 +204,7 @@ enum request_action request_read(struct request *request,
 	request->well_formed = false;
 	result = read_chain(request, vq, &framing, id);
 	if (result == CHAIN_MALFORMED) {
-		count_io_error(stats);
+		count_refused(request, stats);
 		return REQUEST_DROP;
 	}
 	*ret_status = VIRTIO_BLK_S_IOERR;
@@ -209,7 +224,8 @@ enum request_action request_read(struct request *request,
 	case VIRTIO_BLK_T_FLUSH:
 		if (!read_only)
 			break;
-		count_flush(stats);
+		if (!revoked(request))
+			count_flush(stats);
 		*ret_status = VIRTIO_BLK_S_OK;
 		return REQUEST_COMPLETE;
 	case VIRTIO_BLK_T_IN:
@@ -229,7 +245,7 @@ enum request_action request_read(struct request *request,
 	return REQUEST_SERVE;
 
 refuse:
-	count_io_error(stats);
+	count_refused(request, stats);
 	return REQUEST_COMPLETE;
 }
 
@@ -262,18 +278,26 @@ void cursor_advance(const struct request *request, struct cursor *cursor,
 	       true);                                                          \
 	     (len) -= (have), (at).seg++, (at).offset = 0)
 
+/* To write at one time: a page may be long in coming. */
+static uint64_t step(uint64_t addr, uint64_t len)
+{
+	return MIN(len, PAGE_BYTES - addr % PAGE_BYTES);
+}
+
 bool request_copy_out(const struct request *request, struct cursor at,
 		      const struct ktvblk_mem *mem, const void *from,
 		      uint64_t len)
 {
 	const unsigned char *in = (const unsigned char *)from;
-	uint64_t addr, have;
+	uint64_t addr, have, n;
 
-	for_each_range(request, at, len, addr, have) {
-		if (!mem_write(mem, addr, in, have))
-			return false;
-		in += have;
-	}
+	for_each_range(request, at, len, addr, have)
+		for (uint64_t done = 0; done < have; done += n, in += n) {
+			n = step(addr + done, have - done);
+			if (revoked(request) ||
+			    !mem_write(mem, addr + done, in, n))
+				return false;
+		}
 	return !len;
 }
 
@@ -294,11 +318,14 @@ bool request_copy_in(const struct request *request, struct cursor at,
 bool request_zero(const struct request *request, struct cursor at,
 		  const struct ktvblk_mem *mem, uint64_t len)
 {
-	uint64_t addr, have;
+	uint64_t addr, have, n;
 
 	for_each_range(request, at, len, addr, have)
-		if (!mem_zero(mem, addr, have))
-			return false;
+		for (uint64_t done = 0; done < have; done += n) {
+			n = step(addr + done, have - done);
+			if (revoked(request) || !mem_zero(mem, addr + done, n))
+				return false;
+		}
 	return !len;
 }
 

@@ -25,6 +25,8 @@ struct request {
 	unsigned int n_segs; /* of chain.descs: of its data, and nothing else */
 	bool well_formed; /* it passed all gates about its form */
 	const char *label; /* which gate it ended at, for the records */
+	/* Then nothing is written or counted any more; NULL: that cannot be. */
+	const _Atomic bool *revoked;
 };
 
 enum request_action {
@@ -56,7 +58,7 @@ void cursor_advance(const struct request *request, struct cursor *cursor,
 
 /*
  * Copy len bytes from the cursor on, without moving it; false: not all of it is
- * guest memory.
+ * guest memory, or the session is revoked, which is looked at for each page.
  */
 bool request_copy_out(const struct request *request, struct cursor at,
 		      const struct ktvblk_mem *mem, const void *from,

@@ -144,7 +144,9 @@ static void latch(struct session *session, const struct session_start *start)
 	session->holdings = holdings_ref(start->holdings);
 	session->mem = start->holdings->mem;
 	session->backend = start->holdings->backend;
+	session->request.revoked = &session->revoked;
 	session->vq = (struct virtqueue){
+		.revoked = &session->revoked,
 		.mem = session->mem,
 		.ring = start->ring,
 		.event_idx = start->features >> VIRTIO_RING_F_EVENT_IDX & 1,
@@ -204,8 +206,8 @@ fail:
 bool session_enter(struct session *session)
 {
 	gate_enter(&session->gate);
-	/* The gate orders this; acquire is for a revoke that went without. */
-	if (atomic_load_explicit(&session->revoked, memory_order_acquire)) {
+	/* The gate orders this, but for a revoke that went without. */
+	if (session_revoked(session)) {
 		gate_leave(&session->gate);
 		return false;
 	}
@@ -223,6 +225,8 @@ void session_raise(struct session *session, uint32_t bits)
 {
 	int r;
 
+	if (session_revoked(session))
+		return; /* it is another's driver now */
 	/* Release: the driver that reads the bit sees what it is about. */
 	atomic_fetch_or_explicit(&session->interrupt_status, bits,
 				 memory_order_release);

@@ -143,11 +143,26 @@ int session_start(struct session *session, const struct session_start *start);
 bool session_enter(struct session *session);
 void session_leave(struct session *session);
 
+/*
+ * Is the worker to end? Looked at before anything begins: a call into storage,
+ * a grant of tokens. It may have been held up in guest memory since the last
+ * look, for so long that it has lost the session without losing the gate.
+ */
+static inline bool session_stopping(const struct session *session)
+{
+	return atomic_load_explicit(&session->stop, memory_order_acquire);
+}
+
+/* And has it? Looked at before each effect that others can see. */
+static inline bool session_revoked(const struct session *session)
+{
+	return atomic_load_explicit(&session->revoked, memory_order_acquire);
+}
+
 /* Should the worker do something else than the next request? */
 static inline bool session_interrupted(const struct session *session)
 {
-	return atomic_load_explicit(&session->stop, memory_order_acquire) ||
-	       ports_pause_wanted(session->ports);
+	return session_stopping(session) || ports_pause_wanted(session->ports);
 }
 
 /* Interrupt the driver for these interrupt status bits. */

@@ -100,6 +100,13 @@ static bool load_avail(const struct virtqueue *vq, uint64_t offset,
 	return true;
 }
 
+/* Acquire: pairs with the store of who takes the session away. */
+static bool revoked(const struct virtqueue *vq)
+{
+	return vq->revoked &&
+	       atomic_load_explicit(vq->revoked, memory_order_acquire);
+}
+
 static bool store_used(const struct virtqueue *vq, uint64_t offset,
 		       uint16_t value)
 {
@@ -108,7 +115,8 @@ static bool store_used(const struct virtqueue *vq, uint64_t offset,
 
 	if (!at)
 		return false;
-	atomic_store(at, htole16(value));
+	if (!revoked(vq))
+		atomic_store(at, htole16(value));
 	return true;
 }
 
@@ -308,8 +316,13 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 	/* All before any is written: the cursors must not part. */
 	if (!elem_id || !elem_len || !idx)
 		return false;
+	if (revoked(vq))
+		return true;
 	__atomic_store_n(elem_id, htole32(head), __ATOMIC_RELAXED);
 	__atomic_store_n(elem_len, htole32(len), __ATOMIC_RELAXED);
+	/* The page of the entry may have been waited for. */
+	if (revoked(vq))
+		return true;
 	vq->next_used++;
 	vq->num_added++;
 	/* Releases the entry, the status byte and the data before it. */

@@ -25,6 +25,8 @@ struct queue_config {
 
 struct virtqueue {
 	const struct ktvblk_mem *mem;
+	/* Then nothing is written any more; NULL: that cannot be. */
+	const _Atomic bool *revoked;
 	struct queue_config ring;
 	bool event_idx;
 	bool indirect;

@@ -107,11 +107,6 @@ static void place(struct session *session)
 		log_event(&session->id, PLACEMENT_FAILED, NOTHING, r);
 }
 
-static bool stopping(const struct session *session)
-{
-	return atomic_load(&session->stop);
-}
-
 /* Sleep, without the gate, until there is no worker left behind, or a stop. */
 static void await_predecessor(struct session *session)
 {
@@ -120,7 +115,7 @@ static void await_predecessor(struct session *session)
 	for (;;) {
 		const uint32_t seen = atomic_load(&ports->changes);
 
-		if (stopping(session) || !atomic_load(&ports->orphans))
+		if (session_stopping(session) || !atomic_load(&ports->orphans))
 			return;
 		ports_wait(ports, seen, 0);
 	}
@@ -131,7 +126,7 @@ static bool park(struct session *session)
 {
 	struct ports *ports = session->ports;
 
-	while (!stopping(session)) {
+	while (!session_stopping(session)) {
 		const uint32_t seen = atomic_load(&ports->changes);
 		const uint32_t pause = atomic_load(&ports->pause);
 		int r;
@@ -279,7 +274,7 @@ static void run(struct session *session)
 	struct worker worker = { .session = session };
 	bool want_drain = true;
 
-	while (!stopping(session)) {
+	while (!session_stopping(session)) {
 		if (ports_pause_wanted(session->ports)) {
 			if (!park(session))
 				return;
@@ -288,7 +283,8 @@ static void run(struct session *session)
 			if (!drain_and_retry(&worker, &want_drain))
 				return;
 			/* What was kicked for since the last look is there. */
-			if (worker.kicked && !want_drain) {
+			if (worker.kicked && !want_drain &&
+			    !session_stopping(session)) {
 				read_kick(&worker);
 				want_drain = !worker.blocked &&
 					     drain_wanted(session);
@@ -361,7 +357,7 @@ static void ended_abnormally(void *arg)
 static void serve_life(struct session *session)
 {
 	place(session);
-	if (session->init && !stopping(session))
+	if (session->init && !session_stopping(session))
 		session->init(session->init_data);
 	await_predecessor(session);
 	if (session_enter(session))
