@@ -325,10 +325,11 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
  * Registers answer 4-byte accesses only: other reads give all ones, other
  * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
  *
- * A write of 0 to Status resets the device. It returns within reset_timeout_ms,
- * or 20 ms later where the worker is stuck in guest memory itself; by then the
- * guest's memory is the guest's again. No other access waits for anything.
- * [device]
+ * A write of 0 to Status resets the device, and one of 0 to QueueReady stops the
+ * queue, which the driver may then set up and make ready anew. They return within
+ * reset_timeout_ms, or 20 ms later where the worker is stuck in guest memory
+ * itself; by then the guest's memory is the guest's again. No other access waits
+ * for anything but, at a start, the kernel for memory. [device]
  */
 void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 		      size_t len);

@@ -44,7 +44,8 @@ struct ktvblk_dev {
 	uint32_t driver_features_sel;
 	uint64_t driver_features;
 	uint32_t queue_sel;
-	struct queue_config queue; /* latched by the session at DRIVER_OK */
+	struct queue_config queue; /* latched by the session at its start */
+	bool queue_stopped; /* behind DRIVER_OK, by QueueReady 0 */
 	uint32_t config_generation;
 
 	pthread_mutex_t session_lock; /* of the pointer, for state.c */
@@ -64,6 +65,10 @@ void device_reset(struct ktvblk_dev *dev);
 
 /* At DRIVER_OK: start the session's worker; where that fails, NEEDS_RESET. */
 void device_start(struct ktvblk_dev *dev);
+
+/* QueueReady 0 and 1 behind DRIVER_OK: end the session, start another. */
+void device_stop_queue(struct ktvblk_dev *dev);
+void device_start_queue(struct ktvblk_dev *dev);
 
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev);

@@ -133,14 +133,15 @@ X(DESTROY_STILL_WEDGED, LOG_CRIT, 0,                                           \
 X(RESET_PANICKED, LOG_ERR, EV_REPEATED,                                        \
   "reset; its worker had ended by itself", TEXT(PANIC))                        \
 X(RESET_TIMED_OUT, LOG_CRIT, EV_STUCK,                                         \
-  "reset, but its worker did not come back and was left behind; the disk "     \
-  "serves again when it does", LEFT_FIELDS)                                    \
+  "reset, or its queue stopped, but its worker did not come back and was "     \
+  "left behind; the disk serves again when it does", LEFT_FIELDS)              \
 X(RESET_HELPER_SPAWN_FAILED, LOG_CRIT, EV_STUCK,                               \
-  "reset, but its worker did not come back and no thread could be had to "     \
-  "wait for it; the disk serves again when it does", LEFT_FIELDS, ERRNO)       \
+  "reset, or its queue stopped, but its worker did not come back and no "      \
+  "thread could be had to wait for it; the disk serves again when it does",    \
+  LEFT_FIELDS, ERRNO)                                                          \
 X(RESET_HELPER_DISCONNECTED, LOG_CRIT, 0,                                      \
-  "reset, but its worker could not be waited for; the disk serves again "      \
-  "when it ends", LEFT_FIELDS, ERRNO)                                          \
+  "reset, or its queue stopped, but its worker could not be waited for; "      \
+  "the disk serves again when it ends", LEFT_FIELDS, ERRNO)                    \
 X(RECLAIMED, LOG_NOTICE, 0,                                                    \
   "the worker left behind has ended and all it held is free", DEC(STUCK_MS))   \
 X(RESET_FAILED, LOG_WARNING, EV_RETIRED,                                       \

@@ -7,6 +7,8 @@
  * busy. DRIVER_OK may.
  */
 
+#include <linux/virtio_config.h>
+
 #include "device.h"
 #include "teardown.h"
 #include "util.h"
@@ -56,8 +58,11 @@ static void inherit_throttle(struct session *to, const struct session *from)
 		throttle_drain(&to->throttle, now_ns());
 }
 
-/* End the session and begin the next one, at the state of reset. */
-static void next_session(struct ktvblk_dev *dev)
+/*
+ * End the session and begin the next one: at the state of reset, or with the
+ * registers as they are.
+ */
+static void next_session(struct ktvblk_dev *dev, bool reset)
 {
 	struct session *old = dev->session, *next = dev->spare;
 	struct stop_how how = {
@@ -77,10 +82,16 @@ static void next_session(struct ktvblk_dev *dev)
 	 * there will be none, as the device was told to stop.
 	 */
 	if (!next) {
-		session_renew(old);
+		if (reset)
+			session_renew(old);
 		return;
 	}
 	inherit_throttle(next, old);
+	if (!reset) {
+		atomic_store(&next->status, atomic_load(&old->status));
+		atomic_store(&next->interrupt_status,
+			     atomic_load(&old->interrupt_status));
+	}
 	pthread_mutex_lock(&dev->session_lock);
 	dev->session = next;
 	pthread_mutex_unlock(&dev->session_lock);
@@ -101,10 +112,25 @@ void device_reset(struct ktvblk_dev *dev)
 	dev->driver_features = 0;
 	dev->config_generation++;
 	queue_reset(dev);
-	next_session(dev);
+	next_session(dev, true);
 	/* An interrupt the old session raised is nobody's any more. */
 	eventfd_drain(dev->ports->irq_fd);
 	ports_state_changed(dev->ports);
+}
+
+void device_stop_queue(struct ktvblk_dev *dev)
+{
+	SCOPED_NO_CANCEL();
+	dev->queue_stopped = true;
+	next_session(dev, false);
+	ports_state_changed(dev->ports);
+}
+
+void device_start_queue(struct ktvblk_dev *dev)
+{
+	dev->queue_stopped = false;
+	if (!(atomic_load(&dev->session->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
+		device_start(dev);
 }
 
 int ktvblk_request_reset(struct ktvblk_dev *dev)

@@ -112,18 +112,35 @@ static void write_driver_features(struct ktvblk_dev *dev, uint32_t value)
 	dev->driver_features |= (uint64_t)value << shift;
 }
 
+/*
+ * The device must not touch a queue that is not ready (section 4.2.2.1), and the
+ * driver may make one that it uses not ready at any time, to free its memory.
+ */
+static void write_queue_ready(struct ktvblk_dev *dev, uint32_t value)
+{
+	if (status_takes_queue(dev)) {
+		dev->queue.ready = value == 1;
+		if (dev->queue.ready && dev->queue_stopped)
+			device_start_queue(dev);
+	} else if (value == 0 && dev->queue.ready) {
+		dev->queue.ready = false;
+		device_stop_queue(dev);
+	}
+}
+
 static void write_queue(struct ktvblk_dev *dev, uint64_t offset, uint32_t value)
 {
 	struct queue_config *queue = &dev->queue;
 
-	if (dev->queue_sel || !status_takes_queue(dev))
+	if (dev->queue_sel)
+		return;
+	if (offset == VIRTIO_MMIO_QUEUE_READY)
+		write_queue_ready(dev, value);
+	if (!status_takes_queue(dev))
 		return;
 	switch (offset) {
 	case VIRTIO_MMIO_QUEUE_NUM:
 		queue_set_size(dev, value);
-		break;
-	case VIRTIO_MMIO_QUEUE_READY:
-		queue->ready = value == 1;
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:

@@ -10,6 +10,7 @@
 void queue_reset(struct ktvblk_dev *dev)
 {
 	dev->queue = (struct queue_config){ .size = dev->queue_size_max };
+	dev->queue_stopped = false;
 }
 
 void queue_set_size(struct ktvblk_dev *dev, uint32_t value)

@@ -44,7 +44,7 @@ bool status_takes_features(const struct ktvblk_dev *dev)
 
 bool status_takes_queue(const struct ktvblk_dev *dev)
 {
-	return !(status_read(dev) & S_DRIVER_OK);
+	return !(status_read(dev) & S_DRIVER_OK) || dev->queue_stopped;
 }
 
 static bool has_version_1(const struct ktvblk_dev *dev)

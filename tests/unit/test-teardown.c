@@ -8,15 +8,13 @@
 /* wrap: write */
 
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <syslog.h>
 
 #include "device.h"
 #include "faults.h"
+#include "page.h"
 #include "teardown.h"
 #include "wedge.h"
 
@@ -335,58 +333,22 @@ START_TEST(a_gate_that_is_not_given_up_costs_20_ms_and_the_fence)
 }
 END_TEST
 
-/* A page of the guest's that blocks who touches it; -1: not permitted here. */
-static int block_page(void *page)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = {
-		.range = { (uintptr_t)page, 4096 },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (fd < 0)
-		return -1;
-	ck_assert_int_eq(madvise(page, 4096, MADV_DONTNEED), 0);
-	if (ioctl(fd, UFFDIO_API, &api) < 0 ||
-	    ioctl(fd, UFFDIO_REGISTER, &range) < 0) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-static void unblock_page(int fd, void *page)
-{
-	struct uffdio_zeropage zero = { .range = { (uintptr_t)page, 4096 } };
-
-	ck_assert_int_eq(ioctl(fd, UFFDIO_ZEROPAGE, &zero), 0);
-	close(fd);
-}
-
 START_TEST(guest_memory_that_blocks_costs_20_ms_and_the_fence)
 {
 	const struct kept_record *record;
-	struct pollfd fault = { .events = POLLIN };
 	struct recorder rec;
+	struct page page;
 	uint64_t start;
 	struct rig rig;
-	void *page;
-	int fd;
 
 	wedge_record(&rec);
 	wedge_open(&rig, BUDGET, 0);
-	page = rig_at(&rig, RIG_DATA);
-	fd = block_page(page);
-	if (fd < 0) {
-		fprintf(stderr, "no userfaultfd here: not tested\n");
+	if (!page_block(&page, rig_at(&rig, RIG_DATA)))
 		goto out;
-	}
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 7, 512);
 	rig_avail(&rig, 0);
 	rig_kick(&rig);
-	fault.fd = fd;
-	ck_assert_int_eq(poll(&fault, 1, WAIT_MS), 1);
+	page_wait(&page);
 	start = clock_start();
 	rig_reset(&rig);
 	ck_assert_uint_ge(ms_since(start), BUDGET + 20);
@@ -395,7 +357,7 @@ START_TEST(guest_memory_that_blocks_costs_20_ms_and_the_fence)
 	expect_text(record, "KTVBLK_FENCED", "no");
 	expect_text(record, "KTVBLK_REQ_TYPE", "in");
 	expect_number(record, "KTVBLK_SECTOR", 7);
-	unblock_page(fd, page);
+	page_bring(&page, NULL);
 	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
 	/* The copy it was in ends; no status and no used entry follow it. */
 	ck_assert_uint_eq(*rig_chain_status(&rig, 0), SENTINEL);
