@@ -244,7 +244,8 @@ START_TEST(segments_follow_each_other)
 {
 	int fd = test_file();
 	struct ktvblk_backend *backend = backend_of(fd);
-	unsigned char a[3] = "abc", b[5] = "defgh", c[8];
+	unsigned char a[] = { 'a', 'b', 'c' }, c[8];
+	unsigned char b[] = { 'd', 'e', 'f', 'g', 'h' };
 	struct iovec iov[] = { { a, sizeof(a) },
 			       { NULL, 0 },
 			       { b, sizeof(b) } };

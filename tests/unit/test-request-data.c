@@ -47,7 +47,7 @@ static void three_segments(struct fixture *f)
 
 START_TEST(a_cursor_moves_byte_by_byte_as_in_one_go)
 {
-	static const char text[12] = "abcdefghijkl";
+	static const char text[] = "abcdefghijkl";
 	struct cursor step = { 0 };
 	struct fixture f;
 	char byte;
@@ -73,7 +73,7 @@ END_TEST
 
 START_TEST(copies_go_over_segments_and_back)
 {
-	const unsigned char want[12] = "hello, world";
+	const unsigned char want[] = "hello, world";
 	unsigned char have[12];
 	struct fixture f;
 
