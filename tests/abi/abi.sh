@@ -34,6 +34,8 @@ describe() {
 
 architecture() { sed -n "s/.* architecture='\([^']*\)'.*/\1/p;q" "$1"; }
 
+format() { sed -n "s/^<abi-corpus version='\([^']*\)'.*/\1/p;q" "$1"; }
+
 # symbol node, one a line
 symbols() {
 	sed -n "/is-defined='yes'/s/.*<elf-symbol name='\([^']*\)' version='\([^']*\)'.*/\1 \2/p" \
@@ -70,7 +72,10 @@ check)
 		echo '0 passed, 0 failed, 1 skipped'
 		exit 0
 	fi
-	abidiff --no-added-syms "$baseline" "$tmp/new.abi" ||
+	# libabigail 3 reads what 2 has written, if it is not told that it is 2's.
+	sed "1s/version='[^']*'/version='$(format "$tmp/new.abi")'/" "$baseline" \
+		>"$tmp/baseline.abi"
+	abidiff --no-added-syms "$tmp/baseline.abi" "$tmp/new.abi" ||
 		fail 'not the ABI of libktvblk.abi'
 	check_nodes
 	;;
