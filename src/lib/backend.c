@@ -9,6 +9,9 @@
 
 /* The ops of version 1.0. */
 #define OPS_SIZE_1_0 (6 * sizeof(void *))
+_Static_assert(offsetof(struct ktvblk_backend_ops, release) + sizeof(void *) ==
+		       OPS_SIZE_1_0,
+	       "ABI");
 
 int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 		       struct ktvblk_backend **ret_backend)

@@ -8,6 +8,10 @@
 
 /* The end of struct ktvblk_counters in version 1.0. */
 #define COUNTERS_SIZE_1_0 72
+_Static_assert(offsetof(struct ktvblk_counters, invalid_avail_idx_count) +
+			       sizeof(uint64_t) ==
+		       COUNTERS_SIZE_1_0,
+	       "ABI");
 
 struct ktvblk_stats *stats_new(void)
 {

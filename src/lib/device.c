@@ -27,6 +27,9 @@
 /* The end of struct ktvblk_config in version 1.0. */
 #define CONFIG_SIZE_1_0                                                        \
 	(offsetof(struct ktvblk_config, reserved) + 3 * sizeof(uint16_t))
+_Static_assert(CONFIG_SIZE_1_0 == (sizeof(void *) == 8 ? 144 : 128), "ABI");
+/* In the midst of it, so it cannot grow. */
+_Static_assert(sizeof(struct ktvblk_throttle) == 64, "ABI");
 
 const char *ktvblk_version(void)
 {

@@ -24,6 +24,11 @@
 #include "thread.h"
 #include "util.h"
 
+/* The end of struct ktvblk_record in version 1.0: a handler's may know no more. */
+_Static_assert(offsetof(struct ktvblk_record, reserved) + sizeof(int) ==
+		       (sizeof(void *) == 8 ? 48 : 28),
+	       "ABI");
+
 struct sink {
 	void (*handler)(const struct ktvblk_record *record, void *userdata);
 	void (*release)(void *userdata);

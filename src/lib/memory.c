@@ -12,6 +12,12 @@
 
 #define REGION_ALIGN 4096u
 
+/* The program's come as an array, so it cannot grow. */
+_Static_assert(sizeof(struct ktvblk_region) ==
+		       (sizeof(void *) == 8 || _Alignof(uint64_t) == 8 ? 32
+								       : 28),
+	       "ABI");
+
 static int compare_regions(const void *a, const void *b)
 {
 	const struct mem_region *x = (const struct mem_region *)a;

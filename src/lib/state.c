@@ -13,6 +13,9 @@
 
 /* The end of struct ktvblk_identity in version 1.0. */
 #define IDENTITY_SIZE_1_0 24
+_Static_assert(offsetof(struct ktvblk_identity, reserved) + sizeof(uint32_t) ==
+		       IDENTITY_SIZE_1_0,
+	       "ABI");
 
 static struct session *device_session(const struct ktvblk_dev *dev)
 {
