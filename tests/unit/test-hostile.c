@@ -97,7 +97,8 @@ START_TEST(ring_parameters_are_latched_at_driver_ok)
 		{ VIRTIO_MMIO_QUEUE_AVAIL_LOW, NOWHERE },
 		{ VIRTIO_MMIO_QUEUE_AVAIL_HIGH, 1 },
 		{ VIRTIO_MMIO_QUEUE_USED_LOW, NOWHERE },
-		{ VIRTIO_MMIO_QUEUE_READY, 0 },
+		{ VIRTIO_MMIO_QUEUE_READY,
+		  1 }, /* 0 stops it: test-queue-stop */
 		{ VIRTIO_MMIO_DRIVER_FEATURES, UINT32_MAX },
 	};
 	struct rig rig;
