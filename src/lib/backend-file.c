@@ -70,12 +70,13 @@ static int file_capacity(void *userdata, uint64_t *ret_bytes)
 static void file_release(void *userdata)
 {
 	struct file *file = (struct file *)userdata;
+	const struct file had = *file;
 
-	close(file->fd); /* may block: FUSE, NFS */
-	pthread_cleanup_push(free, file);
-	if (file->release)
-		file->release(file->userdata);
-	pthread_cleanup_pop(1);
+	close(had.fd); /* may block: FUSE, NFS */
+	/* Before: it may end the thread. */
+	free(file);
+	if (had.release)
+		had.release(had.userdata);
 }
 
 /* What is found of a descriptor. */

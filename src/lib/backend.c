@@ -49,12 +49,16 @@ struct ktvblk_backend *ktvblk_backend_ref(struct ktvblk_backend *backend)
 
 struct ktvblk_backend *ktvblk_backend_unref(struct ktvblk_backend *backend)
 {
-	if (backend && refs_put(&backend->refs)) {
-		/* It may end the thread. */
-		pthread_cleanup_push(free, backend);
-		if (backend->ops.release)
-			backend->ops.release(backend->userdata);
-		pthread_cleanup_pop(1);
-	}
+	void (*release)(void *userdata);
+	void *userdata;
+
+	if (!backend || !refs_put(&backend->refs))
+		return NULL;
+	release = backend->ops.release;
+	userdata = backend->userdata;
+	/* Before: it may end the thread. */
+	free(backend);
+	if (release)
+		release(userdata);
 	return NULL;
 }

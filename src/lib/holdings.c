@@ -24,22 +24,33 @@ struct holdings *holdings_ref(struct holdings *holdings)
 	return holdings;
 }
 
+/*
+ * Behind the storage, also where its release ends the thread. If that of memory
+ * does so too, on the way out, this comes here again; there must be no other
+ * handler between them, as the C library has it called again as well.
+ */
 static void drop_memory(void *arg)
 {
-	struct holdings *holdings = (struct holdings *)arg;
+	struct ktvblk_mem **of_holdings = (struct ktvblk_mem **)arg;
+	struct ktvblk_mem *mem = *of_holdings;
 
-	pthread_cleanup_push(free, holdings);
-	ktvblk_mem_unref(holdings->mem);
-	pthread_cleanup_pop(1);
+	*of_holdings = NULL;
+	ktvblk_mem_unref(mem);
 }
 
 struct holdings *holdings_unref(struct holdings *holdings)
 {
+	struct ktvblk_backend *backend;
+	struct ktvblk_mem *mem;
+
 	if (!holdings || !refs_put(&holdings->refs))
 		return NULL;
+	backend = holdings->backend;
+	mem = holdings->mem;
+	free(holdings);
 	/* First the storage: its calls may use the memory. */
-	pthread_cleanup_push(drop_memory, holdings);
-	ktvblk_backend_unref(holdings->backend);
+	pthread_cleanup_push(drop_memory, &mem);
+	ktvblk_backend_unref(backend);
 	pthread_cleanup_pop(1);
 	return NULL;
 }

@@ -99,13 +99,17 @@ struct ktvblk_mem *ktvblk_mem_ref(struct ktvblk_mem *mem)
 
 struct ktvblk_mem *ktvblk_mem_unref(struct ktvblk_mem *mem)
 {
-	if (mem && refs_put(&mem->refs)) {
-		/* It may end the thread. */
-		pthread_cleanup_push(free, mem);
-		if (mem->release)
-			mem->release(mem->userdata);
-		pthread_cleanup_pop(1);
-	}
+	void (*release)(void *userdata);
+	void *userdata;
+
+	if (!mem || !refs_put(&mem->refs))
+		return NULL;
+	release = mem->release;
+	userdata = mem->userdata;
+	/* Before: it may end the thread. */
+	free(mem);
+	if (release)
+		release(userdata);
 	return NULL;
 }
 
