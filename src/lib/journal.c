@@ -297,9 +297,13 @@ static int start_thread(void);
 static void ends_early(void *arg)
 {
 	struct sink *sink = hand.sink;
-	const bool last = sink && leave_sink(sink);
+	bool *begun = (bool *)arg, last;
 
-	(void)arg;
+	/* The release below did so too; what is in hand is the next one's. */
+	if (*begun)
+		return;
+	*begun = true;
+	last = sink && leave_sink(sink);
 	if (hand.has_entry)
 		put_down();
 	pthread_mutex_lock(&logger.lock);
@@ -340,10 +344,12 @@ static void log_loop(void)
 
 static void *log_main(void *arg)
 {
+	bool begun = false;
+
 	(void)arg;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_setname_np(pthread_self(), "ktvblk-log");
-	pthread_cleanup_push(ends_early, NULL);
+	pthread_cleanup_push(ends_early, &begun);
 	log_loop();
 	pthread_cleanup_pop(0);
 	return NULL;

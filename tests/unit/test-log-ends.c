@@ -325,6 +325,42 @@ START_TEST(a_release_that_ends_its_thread_runs_once)
 }
 END_TEST
 
+static _Atomic pid_t log_tid;
+
+static void wait_and_end_thread(const struct ktvblk_record *record,
+				void *userdata)
+{
+	log_tid = gettid();
+	wait_in_handler(record, userdata);
+	pthread_exit(NULL);
+}
+
+START_TEST(a_handler_and_its_release_that_both_end_it_are_followed_by_one)
+{
+	latch_init(&let_go);
+	latch_init(&in_call);
+	releases = 0;
+	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	ck_assert_int_eq(ktvblk_set_log_handler(wait_and_end_thread,
+						release_and_end_thread, NULL),
+			 0);
+	ck_assert_int_eq(log_ref(), 0);
+	log_event(&id, RECLAIMED, 1);
+	ck_assert(latch_wait(&in_call, WAIT_MS));
+	recorder_start(&rec);
+	log_event(&id, RECLAIMED, 2);
+	latch_set(&let_go);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	ck_assert(eventually(thread_state(log_tid) == '?'));
+	ck_assert_uint_eq(count_threads("ktvblk-log"), 1);
+	ck_assert_uint_eq(releases, 1);
+	log_unref(in_ms(WAIT_MS));
+	tear_down();
+	latch_destroy(&let_go);
+	latch_destroy(&in_call);
+}
+END_TEST
+
 static void end_thread_in_job(struct log_job *job)
 {
 	(void)job;
@@ -500,6 +536,7 @@ TEST_PROGRAM("log-ends",
 	     what_is_told_of_losses_is_not_lost_with_the_thread,
 	     without_a_thread_to_follow_the_next_reference_brings_one,
 	     a_release_that_ends_its_thread_runs_once,
+	     a_handler_and_its_release_that_both_end_it_are_followed_by_one,
 	     a_job_that_ends_its_thread_is_followed_by_the_next,
 	     stalled_requests_are_found_among_records_without_end,
 	     a_stall_is_a_change_of_state,
