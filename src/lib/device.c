@@ -130,7 +130,7 @@ int device_make_session(struct ktvblk_dev *dev, struct session **ret_session)
 
 void device_free(struct ktvblk_dev *dev)
 {
-	session_unmap_later(&dev->pages);
+	session_unmap(&dev->pages);
 	session_unref(dev->spare);
 	session_unref(dev->session);
 	ports_unref(dev->ports);

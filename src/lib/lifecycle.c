@@ -152,6 +152,7 @@ int ktvblk_request_reset(struct ktvblk_dev *dev)
  */
 static void let_go(struct ktvblk_dev *dev)
 {
+	atomic_store(&dev->session->last, true);
 	dev->holdings = holdings_unref_quick(dev->holdings);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* See pages.h. */
+/* One mapping, the stack first; to unmap it interrupts other CPUs once. */
 
 #include <sys/mman.h>
 
@@ -9,45 +9,42 @@
 #include "util.h"
 #include "virtqueue.h"
 
-static void *map(size_t bytes)
+/* Of chain and buffer. */
+static size_t touched_bytes(const struct pages *pages)
 {
-	void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	return pages == MAP_FAILED ? NULL : pages;
+	return CHAIN_BYTES + (pages->bounce ? BOUNCE_BYTES : 0);
 }
 
-const char *pages_map(struct pages *pages, bool zero_copy)
+bool pages_map(struct pages *pages, bool zero_copy)
 {
-	if (!pages->drop_stack)
-		pages->drop_stack = map(DROP_STACK_BYTES);
-	if (!pages->drop_stack)
-		return "stack";
-	if (!pages->chain)
-		pages->chain = map(CHAIN_BYTES);
-	if (!pages->chain)
-		return "chain";
-	if (!pages->bounce && !zero_copy)
-		pages->bounce = map(BOUNCE_BYTES);
-	return pages->bounce || zero_copy ? NULL : "buffer";
+	const size_t front = DROP_STACK_BYTES + CHAIN_BYTES;
+	unsigned char *all;
+
+	if (pages->drop_stack)
+		return true;
+	all = (unsigned char *)mmap(NULL,
+				    front + (zero_copy ? 0 : BOUNCE_BYTES),
+				    PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (all == MAP_FAILED)
+		return false;
+	pages->drop_stack = all;
+	pages->chain = all + DROP_STACK_BYTES;
+	pages->bounce = zero_copy ? NULL : all + front;
+	return true;
 }
 
 void pages_idle(struct pages *pages)
 {
 	if (pages->chain)
-		madvise(pages->chain, CHAIN_BYTES, MADV_DONTNEED);
-	if (pages->bounce)
-		madvise(pages->bounce, BOUNCE_BYTES, MADV_DONTNEED);
+		madvise(pages->chain, touched_bytes(pages), MADV_DONTNEED);
 }
 
 void pages_unmap(struct pages *pages)
 {
 	if (pages->drop_stack)
-		munmap(pages->drop_stack, DROP_STACK_BYTES);
-	if (pages->chain)
-		munmap(pages->chain, CHAIN_BYTES);
-	if (pages->bounce)
-		munmap(pages->bounce, BOUNCE_BYTES);
+		munmap(pages->drop_stack,
+		       DROP_STACK_BYTES + touched_bytes(pages));
 	*pages = (struct pages){ 0 };
 }
 

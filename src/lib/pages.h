@@ -18,10 +18,10 @@ struct pages {
 	unsigned char *bounce; /* BOUNCE_BYTES, or NULL: zero-copy */
 };
 
-/* Map what is not there yet; what could not be had, or NULL, errno being set. */
-const char *pages_map(struct pages *pages, bool zero_copy);
+/* Map them unless they are there. False: they cannot be had, errno being set. */
+bool pages_map(struct pages *pages, bool zero_copy);
 
-/* Let the memory of buffer and chain go, but not their place. */
+/* Let the memory of chain and buffer go, but not their place. */
 void pages_idle(struct pages *pages);
 
 /* Takes empty ones, leaves empty ones. */

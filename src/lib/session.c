@@ -59,8 +59,6 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 /* What the start can fail at, in order; the name of the step, or NULL. */
 static const char *take_resources(struct session *session)
 {
-	const char *step;
-
 	session->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (session->epoll_fd < 0)
 		return "epoll";
@@ -79,11 +77,12 @@ static const char *take_resources(struct session *session)
 				   session->ports);
 	if (!session->watch)
 		return "watch";
-	step = pages_map(&session->pages, session->disk.zero_copy &&
-						  session->disk.mem_align == 1);
+	if (!pages_map(&session->pages,
+		       session->disk.zero_copy && session->disk.mem_align == 1))
+		return "memory";
 	session->request.chain.descs =
 		(struct chain_desc *)session->pages.chain;
-	return step;
+	return NULL;
 }
 
 static void give_back_resources(struct session *session)
@@ -101,20 +100,20 @@ struct unmapping {
 	struct pages pages;
 };
 
-static void unmap(struct log_job *job)
+static void unmap_later(struct log_job *job)
 {
 	struct pages pages = container_of(job, struct unmapping, job)->pages;
 
 	pages_unmap(&pages);
 }
 
-void session_unmap_later(struct pages *pages)
+void session_unmap(struct pages *pages)
 {
 	struct unmapping *unmapping = (struct unmapping *)pages->drop_stack;
 
 	if (!unmapping)
 		return;
-	unmapping->job.run = unmap;
+	unmapping->job.run = unmap_later;
 	pages_take(&unmapping->pages, pages);
 	log_run_later(&unmapping->job);
 }
@@ -131,7 +130,7 @@ void session_unref(struct session *session)
 		return;
 	closep(&session->stop_fd);
 	give_back_resources(session);
-	session_unmap_later(&session->pages);
+	session_unmap(&session->pages);
 	ports_unref(session->ports);
 	ktvblk_stats_unref(session->stats);
 	disk_id_unref(session->id.disk);
@@ -271,6 +270,7 @@ void session_release(struct session *session)
 	session->holdings = NULL;
 	session->mem = NULL;
 	session->backend = NULL;
-	pages_idle(&session->pages);
+	if (!atomic_load(&session->last))
+		pages_idle(&session->pages);
 	holdings_unref(holdings);
 }

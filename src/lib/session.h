@@ -64,6 +64,7 @@ struct session {
 	_Atomic uint32_t status;
 	_Atomic uint32_t interrupt_status;
 	_Atomic bool stop;
+	_Atomic bool last; /* its pages will be unmapped */
 	_Atomic uint32_t fate;
 
 	struct gate gate;
@@ -177,8 +178,11 @@ void session_unthrottle(struct session *session);
 /* The request in service has ended; if it had been found stalled, say so. */
 void session_request_ended(struct session *session);
 
-/* On the log thread, as that may block; of a session's or a device's. */
-void session_unmap_later(struct pages *pages);
+/*
+ * Of a session's or a device's: on the log thread, as it interrupts other CPUs,
+ * and may block as long as anybody of the process is stuck in a page fault.
+ */
+void session_unmap(struct pages *pages);
 
 /* Let storage, memory and buffer go; may block, or end the thread. */
 void session_release(struct session *session);

@@ -24,9 +24,10 @@
  *   eventfds             never: they do not block
  *   the storage's size   new(): as long as capacity() takes; not asked if the
  *                        configuration has it
- *   memory               reset and stop take and give back none. The others may,
- *                        and wait if the kernel's lock of the address space is
- *                        kept by a page fault that hangs; see README, Limits
+ *   memory               reset and stop take and give back none, but for what the
+ *                        C library needs for the thread ktvblk-drop. The others
+ *                        may, and wait if the kernel's lock of the address space
+ *                        is kept by a page fault that hangs; see README, Limits
  *
  * Nobody on these ways closes the storage, runs a release callback, reads procfs,
  * calls libsystemd, maps or unmaps.
