@@ -256,6 +256,7 @@ void session_request_ended(struct session *session)
 
 	if (!watch_end(session->watch))
 		return;
+	ports_state_changed(session->ports);
 	/* We alone write it, so it still stands there. */
 	request = watch_snapshot(session->watch);
 	log_event(&session->id, REQUEST_RESUMED, request.type, request.sector,
