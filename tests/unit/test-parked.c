@@ -6,11 +6,18 @@
  * true, however quickly pauses follow each other.
  */
 
-#include <errno.h>
+/* wrap: poll */
+
 #include <sys/eventfd.h>
 #include <syslog.h>
 
+#include "bounds.h"
+#include "device.h"
+#include "faults.h"
 #include "wedge.h"
+
+WRAP(int, poll, (struct pollfd * fds, nfds_t n, int timeout), (fds, n, timeout),
+     n ? fds[0].fd : 0, -1)
 
 #define BUDGET 20
 #define FULL (UINT64_MAX - 1)
@@ -125,6 +132,61 @@ static void take_a_while(struct storage *storage, enum storage_op op)
 	spin_ns(20000);
 }
 
+static struct latch telling;
+
+/* A while that is shorter than a resume would wait. */
+static void be_slow(void *arg)
+{
+	const struct timespec ts = ns_to_timespec(TELLING_NS / 8);
+
+	(void)arg;
+	latch_set(&telling);
+	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+/* False: the worker had no processor for too long, so it is no proof. */
+static bool check_resume_while_telling(void)
+{
+	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	uint64_t start, took;
+	struct rig rig;
+	bool told;
+
+	latch_init(&telling);
+	wedge_open(&rig, WAIT_MS, 0);
+	wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, fd), 0);
+	fault_set(&poll_fault,
+		  &(struct fault_when){ .before = be_slow,
+					.fd = rig.dev->ports->parked_fd });
+	storage_let_go(rig.storage);
+	ck_assert(latch_wait(&telling, WAIT_MS));
+	start = now_ns();
+	ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
+	took = now_ns() - start;
+	told = is_told(fd);
+	rig_wait_used(&rig, 1);
+	/* Served by the worker when it was through with that. */
+	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
+	if (took < TELLING_NS) {
+		ck_assert(told);
+		ck_assert(!is_told(fd));
+	}
+	rig_close(&rig);
+	latch_destroy(&telling);
+	close(fd);
+	return took < TELLING_NS;
+}
+
+START_TEST(behind_a_resume_nobody_is_told_of_what_it_ended)
+{
+	for (int i = 0; i < 20; i++)
+		if (check_resume_while_telling())
+			return;
+	ck_abort_msg("no resume was quick enough to tell");
+}
+END_TEST
+
 struct pauser {
 	struct rig *rig;
 	int last_fd; /* of the pause before */
@@ -222,7 +284,10 @@ int main(void)
 	const TTest *const each[] = {
 		a_full_parked_eventfd_that_blocks_holds_nobody_up,
 	};
-	const TTest *const once[] = { nobody_is_told_of_a_pause_that_is_not };
+	const TTest *const once[] = {
+		behind_a_resume_nobody_is_told_of_what_it_ended,
+		nobody_is_told_of_a_pause_that_is_not,
+	};
 
 	return run_loops("parked", TELLER_COUNT, each, ARRAY_SIZE(each)) |
 	       run_tests("parked", once, ARRAY_SIZE(once));
