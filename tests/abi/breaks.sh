@@ -10,9 +10,10 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 passed=0 failed=0
 
+# The sizes that are kept by hand are not asserted: abi-check has to see it.
 abi_check() {
-	make -s -C "$tmp/tree" abi-check CFLAGS='-O0 -g' LDFLAGS= SANITIZE= \
-		BUILD=build >"$tmp/log" 2>&1
+	make -s -C "$tmp/tree" abi-check LDFLAGS= SANITIZE= BUILD=build \
+		CFLAGS='-O0 -g -include no-asserts.h' >"$tmp/log" 2>&1
 }
 
 # Times are kept, so that only what an edit touches is compiled again.
@@ -54,6 +55,7 @@ map=src/lib/libktvblk.map header=include/ktvblk.h
 mkdir -p "$tmp/built/tests"
 cp -a "$top/Makefile" "$top/include" "$top/src" "$tmp/built"
 cp -a "$top/tests/abi" "$tmp/built/tests"
+echo '#define _Static_assert(...) struct not_asserted' >"$tmp/built/no-asserts.h"
 ln -s built "$tmp/tree"
 if ! abi_check || grep '^skipped: ' "$tmp/log"; then
 	tail -n 20 "$tmp/log"
@@ -64,12 +66,12 @@ fi
 try breaks 'a symbol goes' '/ktvblk_set_log_level;/d' $map
 try breaks 'another soname' 's/^SONAME.*/SONAME := libktvblk.so.2/' Makefile
 try breaks 'a symbol moves to a new node' '/ktvblk_version;/d
-	$ a KTVBLK_1.1 { global: ktvblk_version; } KTVBLK_1.0;' $map
+	$ a KTVBLK_1.2 { global: ktvblk_version; } KTVBLK_1.1;' $map
 try breaks 'a symbol joins a node that is out' \
 	's/^local:/	disk_id_ref;\n&/; s/^struct disk_id \*disk_id_ref/__attribute__((visibility("default"))) &/' \
 	$map src/lib/identity.c
 try breaks 'a node without its predecessor' \
-	'$ a KTVBLK_1.1 { global: ktvblk_new_one; };' $map
+	'$ a KTVBLK_1.2 { global: ktvblk_new_one; };' $map
 try breaks 'a parameter changes its type' \
 	's/int ktvblk_set_log_level(int priority)/int ktvblk_set_log_level(long priority)/' \
 	$header src/lib/*.c
@@ -96,7 +98,7 @@ try breaks 'a value of an enum changes' \
 try fits 'a private struct changes' \
 	's/^struct ktvblk_dev {/&\n\tint private;/' src/lib/device.h
 try fits 'a symbol in a new node' \
-	'/^\t\*;$/ { n; s/$/\nKTVBLK_1.1 { global: disk_id_ref; } KTVBLK_1.0;/ }
+	's/^} KTVBLK_1.0;$/&\nKTVBLK_1.2 { global: disk_id_ref; } KTVBLK_1.1;/
 	s/^struct disk_id \*disk_id_ref/__attribute__((visibility("default"))) &/' \
 	$map src/lib/identity.c
 
