@@ -9,29 +9,39 @@
 #include "ports.h"
 #include "util.h"
 
+/* All or none, and -errno. */
+static int make_eventfds(int *const *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		*fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (*fds[i] < 0) {
+			const int r = -errno;
+
+			while (i--)
+				close(*fds[i]);
+			return r;
+		}
+	}
+	return 0;
+}
+
 int ports_new(struct ports **ret_ports)
 {
 	struct ports *ports = calloc(1, sizeof(*ports));
-	int *const fds[] = { &ports->kick_fd, &ports->irq_fd,
-			     &ports->state_fd };
 	int r;
 
 	if (!ports)
 		return -ENOMEM;
 	atomic_init(&ports->refs, 1);
 	ports->parked_fd = -1;
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-		*fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (*fds[i] >= 0)
-			continue;
-		r = -errno;
-		while (i--)
-			close(*fds[i]);
+	r = make_eventfds((int *const[]){ &ports->kick_fd, &ports->irq_fd,
+					  &ports->state_fd },
+			  3);
+	if (r < 0)
 		free(ports);
-		return r;
-	}
-	*ret_ports = ports;
-	return 0;
+	else
+		*ret_ports = ports;
+	return r;
 }
 
 struct ports *ports_ref(struct ports *ports)

@@ -12,7 +12,7 @@
 #include "device.h"
 #include "wedge.h"
 
-#define BUDGET 100
+#define BUDGET 400
 
 /* Negotiate without touching the rings: rig_prepare() would clear them. */
 static void start_with_chain(struct rig *rig, uint32_t type, uint64_t sector)
