@@ -218,7 +218,10 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 	    request.type != VIRTIO_BLK_T_FLUSH)
 		fenced = false;
 	ended = atomic_exchange(&session->fate, FATE_ORPHANED) == FATE_ENDED;
-	if (ended && !join_until(session->thread, now_ns() + LOOK_AGAIN_NS))
+	/* On its way out, as a rule; many that are not must not add up. */
+	if (ended &&
+	    !join_until(session->thread, MAX(how->deadline_ns + LOOK_AGAIN_NS,
+					     now_ns() + LATE_LOOK_NS)))
 		return joined(session, how);
 	ports_orphan_comes(session->ports);
 	if (!ended)

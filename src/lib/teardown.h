@@ -10,7 +10,8 @@
  *
  *   join of a worker     the deadline; 20 ms more where the process did not run
  *                        when that passed, and where the worker has done its last
- *                        act and its thread is on its way out
+ *                        act and its thread is on its way out; of those 2 ms for
+ *                        each where the deadline had passed before
  *   gate of a session    20 ms behind the deadline
  *   join of ktvblk-drop  never: the log thread does it
  *   a release without a  the deadline, 20 ms if that is past: a thread of its own
