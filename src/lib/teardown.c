@@ -7,7 +7,7 @@
  *                                               ktvblk-drop, which joins it
  *
  * A clean end creates no thread and makes no record. The worker and we each set
- * `fate` when we are through with the other; see worker_finish(). A worker that
+ * `fate` when we are through with the other; see ending_last_act(). A worker that
  * is through with us has not ended before the kernel says so: the destructors
  * of thread-local data and the kernel's own work for a thread that exits come
  * behind, and can wait for the storage as well as any call.
@@ -15,10 +15,10 @@
 
 #include <linux/virtio_blk.h>
 
+#include "ending.h"
 #include "teardown.h"
 #include "thread.h"
 #include "util.h"
-#include "worker.h"
 
 /* The records of a worker that cannot be waited for, in two sets. */
 static typeof(log_RESET_HELPER_SPAWN_FAILED) *const log_no_helper[2][5] = {
@@ -69,28 +69,6 @@ static void reaped(struct log_job *job)
 	session_unref(session);
 }
 
-/* What was left behind has ended: the next worker may begin. */
-static void orphan_ended(struct session *session)
-{
-	/* The record of the wedge comes before the one of its end. */
-	gate_enter(&session->untold);
-	gate_leave(&session->untold);
-	if (session->watch)
-		watch_gone(session->watch);
-	/* It may have counted when that was forbidden already. */
-	session_unthrottle(session);
-	ports_orphan_gone(session->ports);
-	log_event(&session->id, RECLAIMED,
-		  (now_ns() - session->stuck_since_ns) / NSEC_PER_MSEC);
-}
-
-void session_end_detached(struct session *session)
-{
-	orphan_ended(session);
-	ports_remains_gone(session->ports);
-	session_unref(session);
-}
-
 /* ktvblk-drop: wait for as long as it takes, off everybody's way. */
 static void *reaper_main(void *arg)
 {
@@ -98,7 +76,7 @@ static void *reaper_main(void *arg)
 
 	pthread_setname_np(pthread_self(), "ktvblk-drop");
 	pthread_join(session->thread, NULL);
-	orphan_ended(session);
+	ending_reclaimed(session);
 	session->job.run = reaped;
 	log_run_later(&session->job);
 	return NULL;
@@ -199,7 +177,7 @@ static void detach(struct session *session, bool ended)
 	pthread_detach(session->thread);
 	if (atomic_exchange(&session->fate, FATE_DETACHED) == FATE_ENDED ||
 	    ended)
-		session_end_detached(session);
+		ending_detached(session);
 }
 
 static enum ktvblk_outcome leave_behind(struct session *session,
@@ -268,7 +246,7 @@ static void *drop_main(void *arg)
 	pthread_setname_np(pthread_self(), "ktvblk-drop");
 	if (session->watch)
 		watch_enter(session->watch);
-	worker_finish(session);
+	ending_last_act(session);
 	return NULL;
 }
 
@@ -309,7 +287,7 @@ int session_start_drop(struct session *session, struct holdings **holdings)
 
 static void drop_later(struct log_job *job)
 {
-	worker_finish(container_of(job, struct session, job));
+	ending_last_act(container_of(job, struct session, job));
 }
 
 /* Until the last act was done; false: not in time. */

@@ -19,6 +19,7 @@
 #include <sys/timerfd.h>
 
 #include "drain.h"
+#include "ending.h"
 #include "session.h"
 #include "util.h"
 #include "worker.h"
@@ -295,39 +296,6 @@ static void run(struct session *session)
 	}
 }
 
-/* Nobody else's code runs in here. */
-static void last_act(void *arg)
-{
-	struct session *session = (struct session *)arg;
-	struct ports *ports = ports_ref(session->ports);
-
-	if (session->watch)
-		watch_leave(session->watch);
-	/*
-	 * Pairs with the exchanges in teardown.c: whoever comes second knows
-	 * of the other. But for the last case the session may be freed now.
-	 */
-	switch (atomic_exchange(&session->fate, FATE_ENDED)) {
-	case FATE_RUNNING:
-		ports_worker_gone(ports);
-		break;
-	case FATE_DETACHED:
-		session_end_detached(session);
-		break;
-	}
-	ports_unref(ports);
-}
-
-void worker_finish(struct session *session)
-{
-	if (session->gate_held)
-		session_leave(session);
-	/* A release callback may end the thread as well. */
-	pthread_cleanup_push(last_act, session);
-	session_release(session);
-	pthread_cleanup_pop(1);
-}
-
 /* Outlives the session, on the stack of its thread. */
 struct ending {
 	struct session *session;
@@ -351,7 +319,7 @@ static void ended_abnormally(void *arg)
 		session_needs_reset(session);
 		log_event(&session->id, WORKER_PANICKED, session->panic);
 	}
-	worker_finish(session);
+	ending_last_act(session);
 }
 
 static void serve_life(struct session *session)
@@ -373,7 +341,7 @@ void *worker_main(void *arg)
 	pthread_cleanup_push(ended_abnormally, &ending);
 	serve_life(ending.session);
 	ending.begun = true;
-	worker_finish(ending.session);
+	ending_last_act(ending.session);
 	pthread_cleanup_pop(0);
 	return NULL;
 }

@@ -21,12 +21,6 @@ struct session;
 
 void *worker_main(void *session);
 
-/* The thread's last act; see worker.c. Also for one that only releases. */
-void worker_finish(struct session *session);
-
-/* teardown.c: for one that nobody joins, all that ktvblk-drop would do. */
-void session_end_detached(struct session *session);
-
 /* What a batch of events asks for. */
 struct wake {
 	bool stop;

@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 
 #include "drain.h"
+#include "ending.h"
 #include "fuzz.h"
 #include "ktvblk.h"
 #include "reach.h"
@@ -71,7 +72,7 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 	(void)ret;
 	(void)clock;
 	(void)until;
-	worker_finish(running);
+	ending_last_act(running);
 	running = NULL;
 	return 0;
 }
