@@ -114,6 +114,13 @@ static bool has_data_of_direction(const struct request *request, bool writable)
 	return false;
 }
 
+/* Acquire: pairs with the store of who takes the session away. */
+static bool revoked(const struct request *request)
+{
+	return request->revoked &&
+	       atomic_load_explicit(request->revoked, memory_order_acquire);
+}
+
 /* Gates 1 and 2: is there a chain, and a place for the status? */
 static enum chain_result read_chain(struct request *request,
 				    const struct virtqueue *vq,
@@ -124,6 +131,8 @@ static enum chain_result read_chain(struct request *request,
 	enum chain_result result = virtqueue_read_chain(
 		vq, request->head, &request->chain, &reason);
 
+	if (revoked(request))
+		return CHAIN_MALFORMED; /* or not: nobody is to know */
 	if (result == CHAIN_MALFORMED) {
 		log_event(id, CHAIN_MALFORMED, request->head, reason);
 		return result;
@@ -152,6 +161,8 @@ static bool shape_ok(struct request *request, const struct framing *framing,
 		log_event(id, HEADER_UNREADABLE, head);
 		return false;
 	}
+	if (revoked(request))
+		return false;
 	request->label = "data";
 	switch (request->type) {
 	case VIRTIO_BLK_T_IN:
@@ -175,13 +186,6 @@ static bool shape_ok(struct request *request, const struct framing *framing,
 		return false;
 	}
 	return true;
-}
-
-/* Acquire: pairs with the store of who takes the session away. */
-static bool revoked(const struct request *request)
-{
-	return request->revoked &&
-	       atomic_load_explicit(request->revoked, memory_order_acquire);
 }
 
 /* Reading the chain may have taken long. */

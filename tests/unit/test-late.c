@@ -46,6 +46,14 @@ static void late_open(struct late *late, uint64_t iops)
 	ck_assert(eventually(worker_sleeps(&late->rig)));
 }
 
+static void late_restart(struct late *late, uint64_t features)
+{
+	rig_reset(&late->rig);
+	late->rig.options.features = features;
+	rig_start(&late->rig);
+	ck_assert(eventually(worker_sleeps(&late->rig)));
+}
+
 /* The worker is held up: reset, and have the memory as the guest's own. */
 static void late_reset(struct late *late)
 {
@@ -155,9 +163,7 @@ static void check_second(uint64_t features)
 	struct late late;
 
 	late_open(&late, 0);
-	rig_reset(&late.rig);
-	late.rig.options.features = features;
-	rig_start(&late.rig);
+	late_restart(&late, features);
 	if (page_block(&late.page, rig_at(&late.rig, RIG_DATA))) {
 		rig_chain(&late.rig, 4, VIRTIO_BLK_T_GET_ID, 0, 0);
 		rig_data(&late.rig, 4, VIRTIO_BLK_T_IN, 1,
@@ -176,6 +182,80 @@ START_TEST(the_second_of_a_batch_is_neither_answered_nor_told_of)
 {
 	check_second(0);
 	check_second(RIG_EVENT_IDX);
+}
+END_TEST
+
+/*
+ * The header of the second is long in coming, and then good, unknown or wrong;
+ * the first is answered, and may not have been told of.
+ */
+static void check_header(uint32_t type)
+{
+	const uint64_t header = RIG_DATA + 8 * 4096;
+	const struct rig_part parts[] = { { header, 16, READABLE },
+					  { RIG_DATA, 512, WRITABLE },
+					  { RIG_STATUS + 64, 1, WRITABLE } };
+	const uint16_t heads[] = { 0, 8 };
+	uint32_t fresh[1024] = { htole32(type) };
+	struct late late;
+
+	late_open(&late, 0);
+	if (page_block(&late.page, rig_at(&late.rig, header))) {
+		rig_chain(&late.rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+		rig_parts(&late.rig, 8, parts, 3);
+		rig_avail_all(&late.rig, heads, 2);
+		rig_kick(&late.rig);
+		late_reset(&late);
+		late_end(&late, fresh);
+	}
+	late_close(&late);
+}
+
+START_TEST(a_request_that_was_long_in_coming_is_not_answered)
+{
+	check_header(VIRTIO_BLK_T_IN);
+	check_header(VIRTIO_BLK_T_FLUSH);
+	check_header(99);
+}
+END_TEST
+
+/* The very bytes that were being written come; nothing is made of them. */
+static void check_answer(uint64_t held, uint64_t free, unsigned int most)
+{
+	unsigned char fresh[4096];
+	const unsigned char *bytes;
+	unsigned int changed = 0;
+	struct late late;
+
+	memset(fresh, ALL_OF_IT, sizeof(fresh));
+	late_open(&late, 0);
+	/* Then nothing is written to the used ring before the entry. */
+	late_restart(&late, RIG_EVENT_IDX);
+	rig_chain(&late.rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	if (page_block(&late.page, rig_at(&late.rig, held))) {
+		rig_avail(&late.rig, 0);
+		rig_kick(&late.rig);
+		page_wait(&late.page);
+		rig_reset(&late.rig);
+		rig_irqs(&late.rig);
+		memset(rig_at(&late.rig, free), ALL_OF_IT, 4096);
+		page_bring(&late.page, fresh);
+		recorder_wait(&late.rec, KTVBLK_MESSAGE_RECLAIMED);
+		ck_assert(is_untouched(&late, free));
+		bytes = (unsigned char *)rig_at(&late.rig, held);
+		for (unsigned int i = 0; i < 4096; i++)
+			changed += bytes[i] != ALL_OF_IT;
+		ck_assert_uint_le(changed, most);
+		ck_assert_uint_eq(rig_irqs(&late.rig), 0);
+	}
+	late_close(&late);
+}
+
+START_TEST(an_answer_that_was_held_up_is_not_published)
+{
+	check_answer(RIG_STATUS, RIG_USED, 1);
+	/* An entry; of the index nothing. */
+	check_answer(RIG_USED, RIG_DATA + 8 * 4096, 8);
 }
 END_TEST
 
@@ -206,4 +286,6 @@ TEST_PROGRAM("late", a_write_is_not_begun_with_what_the_guest_put_there_since,
 	     the_ring_of_the_next_life_is_not_served,
 	     no_tokens_are_asked_for_and_nobody_waits_for_them,
 	     the_second_of_a_batch_is_neither_answered_nor_told_of,
+	     a_request_that_was_long_in_coming_is_not_answered,
+	     an_answer_that_was_held_up_is_not_published,
 	     a_copy_ends_with_the_page_it_waited_for)

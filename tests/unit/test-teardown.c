@@ -369,6 +369,34 @@ out:
 }
 END_TEST
 
+/* Who wants no records gets none, not even of that. */
+START_TEST(the_level_holds_for_wedges_and_stalls)
+{
+	const struct rig_options options = {
+		.config = { .reset_timeout_ms = BUDGET,
+			    .destroy_timeout_ms = BUDGET,
+			    .stall_warn_ms = 10 },
+	};
+	struct recorder rec;
+	struct rig rig;
+
+	wedge_record(&rec);
+	rig_open(&rig, &options);
+	ck_assert_int_eq(ktvblk_set_log_level(LOG_ALERT), 0);
+	rig_start(&rig);
+	wedge(&rig, VIRTIO_BLK_T_IN, 0);
+	/* The bit with which the log thread says that it has told. */
+	ck_assert(eventually(rig.dev->session->watch->word & 2u));
+	rig_reset(&rig);
+	ck_assert_int_eq(destroy(&rig), KTVBLK_TIMED_OUT);
+	wedge_close(&rig);
+	ck_assert(eventually(count_threads("ktvblk-drop") == 0));
+	ck_assert_int_eq(ktvblk_set_log_level(LOG_INFO), 0);
+	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
+	recorder_stop(&rec);
+}
+END_TEST
+
 /*
  * The stop eventfd
  */
@@ -523,6 +551,7 @@ TEST_PROGRAM("teardown", a_join_comes_back_at_once_or_at_the_end_of_the_budget,
 	     a_device_told_to_stop_answers_but_starts_no_worker,
 	     a_device_told_to_stop_may_be_reset_though_it_is_wedged,
 	     a_gate_that_is_not_given_up_costs_20_ms_and_the_fence,
+	     the_level_holds_for_wedges_and_stalls,
 	     guest_memory_that_blocks_costs_20_ms_and_the_fence,
 	     a_full_stop_eventfd_is_tried_four_times_and_done_without,
 	     a_stop_eventfd_that_is_full_for_a_moment_is_written_in_the_end,
