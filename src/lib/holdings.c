@@ -24,6 +24,11 @@ struct holdings *holdings_ref(struct holdings *holdings)
 	return holdings;
 }
 
+/* Volatile as in worker.c. */
+struct rest {
+	struct ktvblk_mem *volatile mem;
+};
+
 /*
  * Behind the storage, also where its release ends the thread. If that of memory
  * does so too, on the way out, this comes here again; there must be no other
@@ -31,25 +36,25 @@ struct holdings *holdings_ref(struct holdings *holdings)
  */
 static void drop_memory(void *arg)
 {
-	struct ktvblk_mem **of_holdings = (struct ktvblk_mem **)arg;
-	struct ktvblk_mem *mem = *of_holdings;
+	struct rest *rest = (struct rest *)arg;
+	struct ktvblk_mem *mem = rest->mem;
 
-	*of_holdings = NULL;
+	rest->mem = NULL;
 	ktvblk_mem_unref(mem);
 }
 
 struct holdings *holdings_unref(struct holdings *holdings)
 {
 	struct ktvblk_backend *backend;
-	struct ktvblk_mem *mem;
+	struct rest rest;
 
 	if (!holdings || !refs_put(&holdings->refs))
 		return NULL;
 	backend = holdings->backend;
-	mem = holdings->mem;
+	rest.mem = holdings->mem;
 	free(holdings);
 	/* First the storage: its calls may use the memory. */
-	pthread_cleanup_push(drop_memory, &mem);
+	pthread_cleanup_push(drop_memory, &rest);
 	ktvblk_backend_unref(backend);
 	pthread_cleanup_pop(1);
 	return NULL;

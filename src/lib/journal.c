@@ -293,16 +293,22 @@ static void look(void)
 
 static int start_thread(void);
 
+/* Volatile as in worker.c. */
+struct ending {
+	volatile bool begun;
+};
+
 /* A handler, a release or a job has called pthread_exit(): others go on. */
 static void ends_early(void *arg)
 {
 	struct sink *sink = hand.sink;
-	bool *begun = (bool *)arg, last;
+	struct ending *ending = (struct ending *)arg;
+	bool last;
 
 	/* The release below did so too; what is in hand is the next one's. */
-	if (*begun)
+	if (ending->begun)
 		return;
-	*begun = true;
+	ending->begun = true;
 	last = sink && leave_sink(sink);
 	if (hand.has_entry)
 		put_down();
@@ -344,12 +350,12 @@ static void log_loop(void)
 
 static void *log_main(void *arg)
 {
-	bool begun = false;
+	struct ending ending = { 0 };
 
 	(void)arg;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_setname_np(pthread_self(), "ktvblk-log");
-	pthread_cleanup_push(ends_early, &begun);
+	pthread_cleanup_push(ends_early, &ending);
 	log_loop();
 	pthread_cleanup_pop(0);
 	return NULL;

@@ -296,10 +296,13 @@ static void run(struct session *session)
 	}
 }
 
-/* Outlives the session, on the stack of its thread. */
+/*
+ * Outlives the session, on the stack of its thread. Volatile: the C library comes
+ * back by a longjmp to where the handler was pushed.
+ */
 struct ending {
 	struct session *session;
-	bool begun;
+	volatile bool begun;
 };
 
 /* The thread ends by pthread_exit(), out of a backend's op or of ours. */
