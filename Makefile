@@ -234,6 +234,8 @@ $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
 	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
 
+tests: $(UNIT) $(FUZZ) $(DLOPEN)	## build the unit tests, and do not run them
+
 lint-tests: $(PLAIN_OBJ)	## calls and hazards without a test, records of the wrong type
 	@tests/unit/calls.sh "$(CC)" $(NM) $(PLAIN_OBJ)
 	@tests/hazards.sh
@@ -448,7 +450,7 @@ help:	## this list
 		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
 
 FORCE:
-.PHONY: all bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-tests \
+.PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-tests \
 	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
