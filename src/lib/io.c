@@ -50,7 +50,8 @@ static bool blocks_ok(const struct session *session, uint64_t offset)
 	const struct request *request = &session->request;
 	const uint32_t block_bytes = session->disk.block_bytes;
 
-	if (!((offset | request->data_len) % block_bytes))
+	/* A power of two. */
+	if (!((offset | request->data_len) & (block_bytes - 1)))
 		return true;
 	log_event(&session->id, DATA_NOT_BLOCKS, request->sector,
 		  request->data_len, block_bytes);
