@@ -84,7 +84,7 @@ START_TEST(a_new_session_is_at_reset_and_has_a_stop_eventfd)
 	ck_assert_uint_eq(count_fds(), fds + 4);
 	parts_close(&parts);
 	ck_assert_uint_eq(count_fds(), fds);
-	ck_assert_uint_eq(count_threads("ktvblk"), 0);
+	ck_assert(eventually(count_threads("ktvblk") == 0));
 }
 END_TEST
 
@@ -113,7 +113,7 @@ START_TEST(what_a_session_lacks_is_said_and_nothing_is_left)
 		ck_assert_uint_eq(parts.ports->refs, 1);
 		ck_assert_uint_eq(parts.stats->refs, 1);
 	}
-	ck_assert_uint_eq(count_threads("ktvblk"), 0);
+	ck_assert(eventually(count_threads("ktvblk") == 0));
 	parts_close(&parts);
 }
 END_TEST
