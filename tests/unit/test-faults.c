@@ -520,13 +520,6 @@ static const struct call {
 	CALL(sd_journal_sendv, false, EAGAIN, ECONNREFUSED, EMFILE),
 };
 
-/* Ours, by number: some have no name, or not yet. The sanitizer has its own. */
-#ifdef __SANITIZE_THREAD__
-#define THREADS 2u
-#else
-#define THREADS 1u
-#endif
-
 struct left {
 	unsigned int fds;
 	int allocated, mapped;
@@ -559,7 +552,7 @@ static bool live_once(const struct left *before, const struct call *call,
 	else
 		ck_assert_uint_eq(failed, 0);
 	/* A thread that is not seen any more has given all back. */
-	ck_assert_msg(eventually(count_threads("") <= THREADS),
+	ck_assert_msg(eventually(count_threads("") <= OWN_THREADS),
 		      "a thread is left");
 	life_check_disk(&life);
 	life_close(&life);

@@ -63,6 +63,13 @@ void expect_number(const struct kept_record *record, const char *key,
 void expect_text(const struct kept_record *record, const char *key,
 		 const char *value);
 
+/* Of a test that has started none; the thread sanitizer has its own. */
+#ifdef __SANITIZE_THREAD__
+#define OWN_THREADS 2u
+#else
+#define OWN_THREADS 1u
+#endif
+
 struct traces {
 	unsigned int fds;
 	unsigned int threads; /* all of the process */
