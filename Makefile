@@ -148,7 +148,7 @@ $(BUILD)/ktvblk-wedged: $(TOOL_OBJ)
 	$(Q)$(LINK_PIE) -o $@ $(TOOL_OBJ) $(SYSTEMD_LIBS)
 
 # Unit tests see the library's own objects, whose calls may be wrapped.
-WRAPPED = $$(tests/unit/wrap.sh "$(NM)" "$(OBJCOPY)" $@ $(@:$(BUILD)/%=%.c) $^)
+WRAPPED = $$(tests/unit/wrap.sh "$(NM)" "$(OBJCOPY)" $@ $(@:$(BUILD)/%=%) $^)
 $(UNIT): %: %.o $(HELP_OBJ) $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)

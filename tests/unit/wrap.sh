@@ -1,13 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# wrap.sh NM OBJCOPY PROGRAM SOURCE OBJECT...: the linker's arguments for PROGRAM.
-# A comment "/* wrap: write */" in SOURCE sends the objects' calls of write to its
+# wrap.sh NM OBJCOPY PROGRAM SOURCE OBJECT...: the linker's arguments for PROGRAM,
+# whose source is SOURCE.c: readers of build logs take a .c for a compilation.
+# A comment "/* wrap: write */" in it sends the objects' calls of write to its
 # __wrap_write, whatever their symbol: with _FORTIFY_SOURCE, or wide off_t and
 # time_t on a 32-bit machine, it is another one.
 
 set -eu
-here=$(dirname "$0") nm=$1 objcopy=$2 program=$3 source=$4
+here=$(dirname "$0") nm=$1 objcopy=$2 program=$3 source=$4.c
 shift 4
 names=$(sed -n 's|.*/\* wrap: \(.*\) \*/.*|\1|p' "$source")
 flags= real=
