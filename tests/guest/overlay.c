@@ -5,16 +5,10 @@
  * virtio-mmio slot of the machine, by LD_PRELOAD. The machines are microvm of
  * qemu-system-x86_64 and virt of qemu-system-aarch64, -arm and -riscv64.
  *
-<<<<<<< HEAD
  *   KTVBLK_DISKS    disks, separated by spaces; see vmm/disk.h for one. The
- *                   n-th lies over virtio-mmio-bus.(23 - n), where QEMU must
- *                   have a placeholder, so that it is in the ACPI tables.
-=======
- *   KTVBLK_DISKS    disks, separated by spaces; see vmm-disk.h for one. The
  *                   n-th lies over the n-th slot from the last, as microvm's
  *                   virtio-mmio-bus.(23 - n). There QEMU must have a
  *                   placeholder, so that it is in the ACPI tables.
->>>>>>> da104cd (check-firmware: SeaBIOS, EDK2, U-Boot and an arm64 kernel as guests)
  *   KTVBLK_GATED    how the names of those begin whose storage can be blocked
  *   KTVBLK_JOURNAL  if set, records go to the journal, else to standard error
  *
@@ -142,6 +136,14 @@ static struct slot slots[SLOTS_MAX];
 static unsigned int n_slots;
 static struct ktvblk_mem *mem;
 
+/* A disk that was given no name goes by its path, as its device does. */
+static const char *slot_name(const struct slot *slot)
+{
+	const struct disk *disk = &slot->disk;
+
+	return disk->config.name ? disk->config.name : disk->path;
+}
+
 static void die(const char *what, const char *which, int r)
 {
 	fprintf(stderr, "overlay: %s %s: %s\n", what, which, strerror(-r));
@@ -193,7 +195,7 @@ static void mmio_write(void *opaque, uint64_t addr, uint64_t data,
 	if (addr == VIRTIO_MMIO_INTERRUPT_ACK || addr == VIRTIO_MMIO_STATUS)
 		update_irq(slot);
 	if (addr == VIRTIO_MMIO_STATUS && data == 0)
-		control_note_reset(slot->disk.config.name, clock_ms() - start);
+		control_note_reset(slot_name(slot), clock_ms() - start);
 }
 
 static const struct MemoryRegionOps mmio_ops = {
@@ -220,14 +222,14 @@ static void destroy(struct slot *slot)
 	slot->disk.dev = NULL;
 	slot->outcome = ktvblk_destroy(dev);
 	update_irq(slot);
-	control_note_destroy(slot->disk.config.name, slot->outcome,
+	control_note_destroy(slot_name(slot), slot->outcome,
 			     clock_ms() - start);
 }
 
 void host_destroy(const char *name)
 {
 	for (unsigned int i = 0; i < n_slots; i++)
-		if (!strcmp(slots[i].disk.config.name, name))
+		if (!strcmp(slot_name(&slots[i]), name))
 			destroy(&slots[i]);
 }
 
@@ -248,7 +250,7 @@ void host_states(char *text, size_t size)
 	*text = '\0';
 	for (unsigned int i = 0; i < n_slots && len < size; i++)
 		len += (size_t)snprintf(text + len, size - len, "%s=%s ",
-					slots[i].disk.config.name,
+					slot_name(&slots[i]),
 					slot_state(&slots[i]));
 }
 
@@ -285,12 +287,12 @@ static void plug(struct slot *slot, struct ktvblk_backend *storage,
 	slot->placeholder = memory_region_find(get_system_memory(), addr, 4).mr;
 	object_child_foreach_recursive(object_get_root(), find_irq, slot);
 	if (!slot->irq)
-		die("no slot for", slot->disk.config.name, -ENODEV);
+		die("no slot for", slot_name(slot), -ENODEV);
 	if (r == 0)
 		r = disk_start(&slot->disk, storage, mem);
 	ktvblk_backend_unref(storage);
 	if (r < 0)
-		die("device", slot->disk.config.name, r);
+		die("device", slot_name(slot), r);
 	memory_region_init_io(mr, NULL, &mmio_ops, slot, "ktvblk",
 			      machine->slot_size);
 	memory_region_add_subregion_overlap(get_system_memory(), addr, mr,
@@ -361,7 +363,7 @@ static void plug_disk(char *text)
 	if (n_slots == machine->n_slots ||
 	    disk_parse(text, &slot->disk, &what) < 0)
 		die("disk", text, -EINVAL);
-	if (gated && !strncmp(gated, slot->disk.config.name, strlen(gated)))
+	if (gated && !strncmp(gated, slot_name(slot), strlen(gated)))
 		r = gate_open(slot->disk.path, &storage);
 	else
 		r = disk_open(&slot->disk, &storage);
