@@ -57,8 +57,8 @@ __attribute__((weak)) int tsan_clockjoin(pthread_t thread, void **ret,
 
 /*
  * How long a look is, is the library's; how soon the worker has a processor is
- * nobody's. So the second join of a thread, if it is long enough, ends when the
- * thread does.
+ * nobody's. So the second join of a thread ends when the thread does, if it is
+ * long enough, and else at once.
  */
 int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 				const struct timespec *until)
@@ -73,8 +73,11 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 	struct timespec wide = *until;
 	int error;
 
-	if (last.thread == thread && end >= last.left_ns + last.rest_ns)
+	if (last.thread == thread) {
+		if (end < last.left_ns + last.rest_ns)
+			return ETIMEDOUT;
 		wide = ns_to_timespec(now + WAIT_MS * NSEC_PER_MSEC);
+	}
 	last.rest_ns = (now < end ? REST_MS : LATE_REST_MS) * NSEC_PER_MSEC;
 	error = (tsan_clockjoin ? tsan_clockjoin : __real_pthread_clockjoin_np)(
 		thread, ret, clock, &wide);
