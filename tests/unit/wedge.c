@@ -134,6 +134,14 @@ uint64_t ms_since(uint64_t since_ns)
 	return (now_ns() - since_ns) / NSEC_PER_MSEC;
 }
 
+uint64_t process_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
 bool runs_slowly(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

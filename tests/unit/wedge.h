@@ -45,6 +45,12 @@ uint64_t wedge_ram_sum(const struct rig *rig);
 uint64_t clock_start(void);
 uint64_t ms_since(uint64_t start_ns);
 
+/*
+ * What all threads of this process have run, ever: for what others than the
+ * caller have to do, as nobody knows how long they wait for a processor.
+ */
+uint64_t process_ns(void);
+
 /* Under valgrind or a sanitizer: times mean little, and rounds are dear. */
 bool runs_slowly(void);
 
