@@ -36,14 +36,18 @@ done
 if [ "$real" ]; then
 	rm -rf "$program.objects"
 	mkdir -p "$program.objects"
+	callers=$("$nm" -A -u -P "$@" | sed -n 's/: __real_.*//p' |
+		sort -u | tr '\n' ' ')
 	for object; do
 		shift
-		if "$nm" -u -P "$object" | grep -q '^__real_'; then
+		case " $callers" in
+		*" $object "*)
 			copy=$program.objects/${object##*/}
 			# shellcheck disable=SC2086 # words
 			"$objcopy" $real "$object" "$copy"
 			object=$copy
-		fi
+			;;
+		esac
 		set -- "$@" "$object"
 	done
 fi
