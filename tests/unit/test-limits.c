@@ -271,7 +271,7 @@ START_TEST(without_threads_a_device_that_never_ran_is_released_all_the_same)
 {
 	struct life life;
 
-	begin(&life, BUDGET_MS);
+	begin(&life, WAIT_MS);
 	ck_assert_int_eq(life_create(&life), 0);
 	take_threads();
 	/* The log thread does it. */
