@@ -238,8 +238,10 @@ check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' c
 
 tests: $(UNIT) $(FUZZ) $(DLOPEN)	## build the unit tests, and do not run them
 
-lint-tests: $(PLAIN_OBJ)	## calls and hazards without a test, records of the wrong type
+lint-calls: $(PLAIN_OBJ)	## is each call that can fail made to fail?
 	@tests/unit/calls.sh "$(CC)" $(NM) $(PLAIN_OBJ)
+
+lint-tests: lint-calls	## ... hazards without a test, records of the wrong type
 	@tests/hazards.sh
 	@tests/unit/typed.sh $(CC) $(OUR_CPPFLAGS) $(WARN)
 
@@ -317,7 +319,7 @@ check-lto:	## the libraries with link-time optimisation, fat objects and others
 		$(CC) -O2 $$f -Iinclude -o $(BUILD)/lto/static tests/consumer/consumer.c \
 			$(BUILD)/lto/libktvblk.a $(SYSTEMD_LIBS) -pthread && \
 		$(BUILD)/lto/static || exit 1; done
-	@$(MAKE) lint-tests $(BUILD)/lto/tests/unit/test-faults BUILD=$(BUILD)/lto \
+	@$(MAKE) lint-calls $(BUILD)/lto/tests/unit/test-faults BUILD=$(BUILD)/lto \
 		CFLAGS='-O2 -g -flto'
 	@tests/run.sh $(BUILD)/lto/tests/unit/test-faults
 
@@ -452,7 +454,7 @@ help:	## this list
 		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
 
 FORCE:
-.PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-tests \
+.PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
 	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:

@@ -5,13 +5,25 @@
 
 table=${1:-tests/hazards.md}
 failed=0
-for name in $(grep '^|' "$table" | grep -o '`[^`]*`' | tr -d '`' | sort -u); do
-	# Defined, and in its program's list.
-	[ "$(grep -hwo "$name" tests/unit/test-*.c | wc -l)" -ge 2 ] &&
-		grep -qF "START_TEST($name)" tests/unit/test-*.c && continue
-	echo "no test is called $name"
-	failed=1
-done
+# Defined, and in its program's list.
+grep '^|' "$table" | grep -o '`[^`]*`' | tr -d '`' | sort -u | awk '
+	FNR == NR { wanted[$0]; next }
+	{
+		if (match($0, /START_TEST\([a-z0-9_]+\)/))
+			defined[substr($0, RSTART + 11, RLENGTH - 12)]
+		n = split($0, words, /[^A-Za-z0-9_]+/)
+		for (i = 1; i <= n; i++)
+			if (words[i] in wanted)
+				seen[words[i]]++
+	}
+	END {
+		for (name in wanted)
+			if (!(name in defined) || seen[name] < 2) {
+				print "no test is called " name
+				failed = 1
+			}
+		exit failed
+	}' - tests/unit/test-*.c || failed=1
 grep '^|' "$table" | grep -v -e '`' -e '^|---' -e '^| hazard |' && failed=1
 [ $failed -ne 0 ] || echo "  hazards: $(grep -c '^| .*`' "$table"), each with its tests"
 exit $failed
