@@ -144,11 +144,12 @@ START_TEST(stall_then_refill_retry_succeeds)
 }
 END_TEST
 
-/* By the timer alone, and not before the tokens are there. */
-START_TEST(the_timer_brings_the_retry)
+/* False: when the worker had a processor the tokens were there, so no proof. */
+static bool timer_brought_the_retry(void)
 {
 	const uint64_t start_ns = now_ns();
 	struct rig rig;
+	bool was_throttled;
 
 	rig_open(&rig, &(struct rig_options){ .config.throttle.iops = 4 });
 	rig_prepare(&rig);
@@ -157,9 +158,16 @@ START_TEST(the_timer_brings_the_retry)
 	add(&rig, 0, T_IN, 0, 512);
 	rig_wait_used(&rig, 1);
 	ck_assert_uint_ge(now_ns() - start_ns, 250 * NSEC_PER_MSEC);
-	ck_assert_uint_ge(rig_counters(&rig).throttled_count, 1);
+	was_throttled = rig_counters(&rig).throttled_count >= 1;
 	ck_assert_uint_eq(rig_counters(&rig).currently_throttled, 0);
 	rig_close(&rig);
+	return was_throttled;
+}
+
+/* By the timer alone, and not before the tokens are there. */
+START_TEST(the_timer_brings_the_retry)
+{
+	ck_assert(eventually(timer_brought_the_retry()));
 }
 END_TEST
 
