@@ -11,6 +11,10 @@ set -eu
 here=$(dirname "$0") nm=$1 objcopy=$2 program=$3 source=$4.c
 shift 4
 names=$(sed -n 's|.*/\* wrap: \(.*\) \*/.*|\1|p' "$source")
+[ "$names" ] || {
+	echo "$@"
+	exit 0
+}
 flags= real=
 for name in $names; do
 	flags="$flags -Wl,--wrap=$name"
