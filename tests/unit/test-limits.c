@@ -196,7 +196,8 @@ static struct rlimit threads_before;
 static void take_threads(void)
 {
 	set_limit(RLIMIT_NPROC, 1, &threads_before);
-	if (getuid() == 0)
+	/* Of the kernel: fakeroot has an answer of its own. */
+	if (syscall(SYS_getuid) == 0)
 		ck_assert_int_eq(syscall(SYS_setresuid, NOBODY, NOBODY, 0), 0);
 }
 
