@@ -54,6 +54,7 @@ extern "C" {
 #define KTVBLK_QUEUE_SIZE_MAX 1024
 
 struct ktvblk_mem;
+struct ktvblk_io;
 struct ktvblk_backend;
 struct ktvblk_dev;
 struct ktvblk_stats;
@@ -140,11 +141,56 @@ struct ktvblk_backend_ops {
 	 * Never on the thread that calls ktvblk_destroy(). May be NULL.
 	 */
 	void (*release)(void *userdata);
+	/*
+	 * Since 1.1, in place of preadv, pwritev and flush: begin what *io says
+	 * and return, without waiting for it; ktvblk_io_complete() brings the
+	 * answer, from any thread and in any order, also before this returns.
+	 * 0, or -errno: then nothing was begun, that is the answer, and *io is
+	 * the device's again. Else *io, its iovec and the memory that is about
+	 * stay as they are until it is completed, whatever happens to the
+	 * device: a reset or destroy waits for all that is out as it waits for
+	 * a worker, up to its budget, and what is completed later is let go
+	 * and otherwise ignored. What is never completed is a wedge for good,
+	 * and holds the guest's memory and this storage with it.
+	 *
+	 * NULL: the storage is asked by preadv, pwritev and flush. Where both
+	 * are given config.engine decides.
+	 */
+	int (*submit)(void *userdata, struct ktvblk_io *io);
+};
+
+/* What is asked of storage that answers later. */
+enum ktvblk_io_op {
+	KTVBLK_IO_READ = 0,
+	KTVBLK_IO_WRITE = 1,
+	KTVBLK_IO_FLUSH = 2 /* no data; what was completed before, durably */
+	/* More may come: -EOPNOTSUPP is the answer to what is not known. */
 };
 
 /*
+ * One transfer. It is the device's; a later library may have more behind.
+ */
+struct ktvblk_io {
+	uint32_t op; /* enum ktvblk_io_op */
+	int n_iov;
+	const struct iovec *iov;
+	uint64_t offset; /* in bytes, these two */
+	uint64_t length; /* of all of iov */
+	void *userdata; /* the storage's own, for as long as it has the io */
+};
+
+/*
+ * The answer to one transfer, exactly once for each: the bytes moved or -errno,
+ * as preadv and pwritev have them, 0 or -errno of a flush. Never waits. [any]
+ *   -EINVAL    NULL
+ *   -EALREADY  it was completed before, as far as that can be seen
+ */
+int ktvblk_io_complete(struct ktvblk_io *io, ssize_t result);
+
+/*
  * Storage by callbacks. The ops are copied. [any]
- *   -EINVAL  NULL, ops->size too small, preadv or capacity missing
+ *   -EINVAL  NULL, ops->size too small, capacity missing, or both of preadv and
+ *            submit
  *   -E2BIG   ops->size is larger than this library's, and not all zeros there
  *   -ENOMEM
  */
@@ -254,6 +300,23 @@ struct ktvblk_config {
 	uint32_t poll_us;
 	uint16_t queue_size_max; /* a power of two; 0: 256 */
 	uint16_t reserved[3]; /* 0 */
+	/* Since 1.1. */
+	uint32_t engine; /* enum ktvblk_engine */
+	uint32_t depth; /* requests with the storage at once; 0: 64 */
+};
+
+/* How a worker asks the storage. */
+enum ktvblk_engine {
+	/*
+	 * The storage's submit() if it has one. Of a file, what is quickest and
+	 * does not wait: calls that answer at once, io_uring for what does not.
+	 * Else, and where the kernel refuses io_uring, which is recorded, sync.
+	 */
+	KTVBLK_ENGINE_AUTO = 0,
+	/* One call at a time, on the worker: preadv(), pwritev(), flush(). */
+	KTVBLK_ENGINE_SYNC = 1,
+	/* All by io_uring; a file only. */
+	KTVBLK_ENGINE_IO_URING = 2
 };
 
 #ifdef __cplusplus
@@ -261,9 +324,7 @@ struct ktvblk_config {
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
 			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
-		{                                                              \
-			0, 0, 0                                                \
-		}                                                              \
+			{ 0, 0, 0 }, 0, 0                                      \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -282,7 +343,11 @@ struct ktvblk_config {
  *                  refuses, queue_size_max not a power of two or above
  *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
  *                  above 1000, or set with KTVBLK_NO_POLL, name or serial
- *                  not printable UTF-8, reserved not 0
+ *                  not printable UTF-8, reserved not 0, an engine that is not
+ *                  known or not for this backend, a depth above
+ *                  KTVBLK_QUEUE_SIZE_MAX
+ *   -ENOSYS, -EPERM, and what io_uring_setup() may answer: KTVBLK_ENGINE_IO_URING,
+ *                  and the kernel refuses it
  *   -E2BIG         config->size is larger than this library's, and not all
  *                  zeros there
  *   -ENAMETOOLONG  name or serial too long
