@@ -181,7 +181,7 @@ static bool serve(struct session *session, struct pending *pending,
 	};
 	struct io_result result;
 
-	if (watch_begin(session->watch, &request))
+	if (watch_begin(session->watch, 0, &request))
 		log_watch_requests();
 	check_fenced(session, pending);
 	if (!session->vq.event_idx && pending->any &&
@@ -189,7 +189,7 @@ static bool serve(struct session *session, struct pending *pending,
 		settle(session, pending);
 	virtqueue_prefetch(&session->vq);
 	result = io_serve(session);
-	session_request_ended(session);
+	session_request_ended(session, 0);
 	if (result.abandoned)
 		return false;
 	trace_done(session, result.status, result.used_len);

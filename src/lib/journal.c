@@ -229,7 +229,9 @@ static uint64_t report_stalled(void)
 	struct watch *watch;
 	uint64_t again_ns;
 
-	while ((watch = watch_scan(now_ns(), &again_ns, &request))) {
+	/* The thread alone writes `taken`. */
+	while ((watch = watch_scan(now_ns(), logger.taken, &again_ns,
+				   &request))) {
 		struct log_entry entry = {
 			.event = EVENT_REQUEST_STALLED,
 			.id = watch->id,
@@ -447,6 +449,12 @@ void log_run_later(struct log_job *job)
 	*logger.last_job = job;
 	logger.last_job = &job->next;
 	pthread_cond_signal(&logger.more);
+}
+
+uint64_t log_position(void)
+{
+	SCOPED_LOCK(&logger.lock);
+	return logger.queued;
 }
 
 void log_watch_requests(void)

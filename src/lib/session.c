@@ -74,7 +74,7 @@ static const char *take_resources(struct session *session)
 		return "epoll: timer";
 	session->watch = watch_new(&session->id,
 				   session->disk.stall_warn_ms * NSEC_PER_MSEC,
-				   session->ports);
+				   session->ports, 1);
 	if (!session->watch)
 		return "watch";
 	if (!pages_map(&session->pages,
@@ -250,18 +250,24 @@ void session_unthrottle(struct session *session)
 		gauge_drop(&session->stats->currently_throttled);
 }
 
-void session_request_ended(struct session *session)
+void session_request_ended(struct session *session, uint32_t slot)
 {
+	const enum watch_found found = watch_end(session->watch, slot);
 	struct watch_request request;
 
-	if (!watch_end(session->watch))
+	if (found == WATCH_UNFOUND)
 		return;
 	ports_state_changed(session->ports);
+	if (found != WATCH_MARKED)
+		return;
 	/* We alone write it, so it still stands there. */
-	request = watch_snapshot(session->watch);
+	request = watch_request(session->watch, slot);
 	log_event(&session->id, REQUEST_RESUMED, request.type, request.sector,
 		  request.length,
 		  (now_ns() - request.since_ns) / NSEC_PER_MSEC);
+	/* Another one may have been too old behind it for long. */
+	watch_close(session->watch, log_position());
+	log_watch_requests();
 }
 
 void session_release(struct session *session)

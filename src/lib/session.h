@@ -175,8 +175,8 @@ void session_needs_reset(struct session *session);
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);
 
-/* The request in service has ended; if it had been found stalled, say so. */
-void session_request_ended(struct session *session);
+/* A request in service has ended; if it had been found stalled, say so. */
+void session_request_ended(struct session *session, uint32_t slot);
 
 /*
  * Of a session's or a device's: on the log thread, as it interrupts other CPUs,

@@ -13,8 +13,6 @@
  * behind, and can wait for the storage as well as any call.
  */
 
-#include <linux/virtio_blk.h>
-
 #include "ending.h"
 #include "teardown.h"
 #include "thread.h"
@@ -145,9 +143,10 @@ static bool shut_gate(struct session *session, uint64_t deadline_ns)
 }
 
 static void record_left(struct session *session, const struct stop_how *how,
-			const struct watch_request *request, bool fenced,
+			const struct watch_snapshot *seen, bool fenced,
 			enum ktvblk_outcome outcome, int error)
 {
+	const struct watch_request *request = &seen->oldest;
 	const bool busy = request->busy;
 	const uint64_t age_ms = (now_ns() - request->since_ns) / NSEC_PER_MSEC;
 
@@ -183,7 +182,7 @@ static void detach(struct session *session, bool ended)
 static enum ktvblk_outcome leave_behind(struct session *session,
 					const struct stop_how *how, int error)
 {
-	struct watch_request request = { 0 };
+	struct watch_snapshot seen = { 0 };
 	enum ktvblk_outcome outcome = KTVBLK_TIMED_OUT;
 	bool fenced, ended;
 
@@ -191,9 +190,8 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 	fenced = shut_gate(session, how->deadline_ns + GATE_GRACE_NS);
 	/* Behind the gate, where nothing begins any more. */
 	if (session->watch)
-		request = watch_snapshot(session->watch);
-	if (session->disk.zero_copy && request.busy &&
-	    request.type != VIRTIO_BLK_T_FLUSH)
+		seen = watch_snapshot(session->watch);
+	if (session->disk.zero_copy && seen.any_data)
 		fenced = false;
 	ended = atomic_exchange(&session->fate, FATE_ORPHANED) == FATE_ENDED;
 	/* On its way out, as a rule; many that are not must not add up. */
@@ -213,7 +211,7 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 		if (error)
 			outcome = KTVBLK_HELPER_SPAWN_FAILED;
 	}
-	record_left(session, how, &request, fenced, outcome, error);
+	record_left(session, how, &seen, fenced, outcome, error);
 	gate_leave(&session->untold);
 	if (outcome != KTVBLK_TIMED_OUT)
 		detach(session, ended);
@@ -275,7 +273,7 @@ int session_start_drop(struct session *session, struct holdings **holdings)
 
 	/* Only to tell where it is, so it can do without. */
 	if (!session->watch)
-		session->watch = watch_new(&session->id, UINT64_MAX, NULL);
+		session->watch = watch_new(&session->id, UINT64_MAX, NULL, 0);
 	take_over(session, holdings);
 	r = thread_start(&session->thread, drop_main, session);
 	if (r == 0)
@@ -311,7 +309,7 @@ static enum ktvblk_outcome drop_by_log_thread(struct session *session,
 					      struct holdings **holdings,
 					      const struct stop_how *how)
 {
-	const struct watch_request nothing = { 0 };
+	const struct watch_snapshot nothing = { 0 };
 
 	take_over(session, holdings);
 	session->stuck_since_ns = now_ns();

@@ -315,7 +315,7 @@ static void ended_abnormally(void *arg)
 	if (ending->begun)
 		return;
 	ending->begun = true;
-	session_request_ended(session);
+	session_request_ended(session, 0);
 	if (session->gate_held || session_enter(session)) {
 		session->panic = PANIC_UNKNOWN;
 		session_unthrottle(session);

@@ -33,9 +33,11 @@ struct throttle_verdict __real_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
-struct watch *__real_watch_scan(uint64_t now, uint64_t *ret_again_ns,
+struct watch *__real_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
 				struct watch_request *ret_request);
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
 				struct watch_request *ret_request);
 
 static int fails_with(int error)
@@ -99,11 +101,13 @@ struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 	return __real_throttle_take(throttle, bytes, now);
 }
 
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
 				struct watch_request *ret_request)
 {
 	if (!faults.no_scan)
-		return __real_watch_scan(now, ret_again_ns, ret_request);
+		return __real_watch_scan(now, position, ret_again_ns,
+					 ret_request);
 	*ret_again_ns = now + NSEC_PER_MSEC;
 	return NULL;
 }

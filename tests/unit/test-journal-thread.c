@@ -378,7 +378,7 @@ END_TEST
 
 static struct watch *enter_new(uint64_t limit_ms)
 {
-	struct watch *watch = watch_new(&id, limit_ms * NSEC_PER_MSEC, NULL);
+	struct watch *watch = watch_new(&id, limit_ms * NSEC_PER_MSEC, NULL, 1);
 
 	watch_enter(watch);
 	return watch;
@@ -397,7 +397,17 @@ static bool begin_quietly(struct watch *watch)
 		.type = 1, .sector = 34, .length = 4096, .since_ns = now_ns()
 	};
 
-	return watch_begin(watch, &request);
+	return watch_begin(watch, 0, &request);
+}
+
+/* It ends, and that was told; true: it had been found. */
+static bool end(struct watch *watch)
+{
+	const bool found = watch_end(watch, 0) == WATCH_MARKED;
+
+	if (found)
+		watch_close(watch, 0);
+	return found;
 }
 
 static void begin(struct watch *watch)
@@ -446,10 +456,10 @@ START_TEST(a_stalled_request_is_told_once_and_so_is_its_end)
 	begin(other);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 2);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 2);
-	ck_assert(watch_end(other));
+	ck_assert(end(other));
 	leave(other);
 
-	ck_assert(watch_end(watch));
+	ck_assert(end(watch));
 	log_event(&id, REQUEST_RESUMED, 1, 34, 4096, 10);
 	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_RESUMED);
 	leave(watch);
@@ -467,8 +477,8 @@ START_TEST(a_quick_request_is_not_told)
 	quick = enter_new(10 * WAIT_MS);
 	stalled = enter_new(1);
 	begin_both(stalled, quick);
-	ck_assert(!watch_end(quick));
-	ck_assert(watch_end(stalled));
+	ck_assert(!end(quick));
+	ck_assert(end(stalled));
 	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_REQUEST_STALLED),
 			 1);
 	leave(quick);
@@ -496,13 +506,13 @@ START_TEST(a_short_limit_is_not_held_up_by_a_long_one)
 	begin(later);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 3);
 	/* And one that had been stalled. */
-	ck_assert(watch_end(idle));
+	ck_assert(end(idle));
 	begin(idle);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 4);
-	ck_assert(!watch_end(slow));
-	ck_assert(watch_end(idle));
-	ck_assert(watch_end(stalled));
-	ck_assert(watch_end(later));
+	ck_assert(!end(slow));
+	ck_assert(end(idle));
+	ck_assert(end(stalled));
+	ck_assert(end(later));
 	leave(slow);
 	leave(idle);
 	leave(stalled);
@@ -522,8 +532,8 @@ START_TEST(the_next_thread_finds_stalled_requests_too)
 	slow = enter_new(10 * WAIT_MS);
 	stalled = enter_new(1);
 	begin_both(stalled, slow);
-	watch_end(slow);
-	watch_end(stalled);
+	end(slow);
+	end(stalled);
 	leave(slow);
 	leave(stalled);
 	log_unref(far_away());
@@ -533,7 +543,7 @@ START_TEST(the_next_thread_finds_stalled_requests_too)
 	stalled = enter_new(1);
 	begin(stalled);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 2);
-	watch_end(stalled);
+	end(stalled);
 	leave(stalled);
 	log_unref(far_away());
 	tear_down();
@@ -551,7 +561,7 @@ START_TEST(looking_does_not_delay_the_end)
 	begin(watch);
 	log_unref(deadline);
 	ck_assert_uint_lt(now_ns(), deadline);
-	watch_end(watch);
+	end(watch);
 	leave(watch);
 	tear_down();
 }
@@ -582,9 +592,9 @@ START_TEST(the_thread_sleeps_when_nothing_is_busy)
 	watch = enter_new(1);
 	begin(watch);
 	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
-	watch_end(watch);
+	end(watch);
 	begin(watch);
-	watch_end(watch);
+	end(watch);
 	ck_assert(eventually(sleeps(tid)));
 	leave(watch);
 	log_unref(far_away());

@@ -533,7 +533,7 @@ START_TEST(who_is_stuck_is_told_where)
 	struct log_entry entry = entry_of(EVENT_REQUEST_STALLED, &id);
 	char number[32];
 
-	entry.watch = watch_new(&id, 1, NULL);
+	entry.watch = watch_new(&id, 1, NULL, 1);
 	watch_enter(entry.watch);
 	record_format(&record, &entry);
 	snprintf(number, sizeof(number), "%d", (int)gettid());
@@ -579,7 +579,7 @@ static void check_tells_no_address(const void *address)
 START_TEST(no_record_tells_an_address)
 {
 	const struct identity id = new_identity("root");
-	struct watch *watch = watch_new(&id, 1, NULL);
+	struct watch *watch = watch_new(&id, 1, NULL, 1);
 
 	watch_enter(watch);
 	for (int i = 0; i < EVENT_COUNT; i++) {

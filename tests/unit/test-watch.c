@@ -21,13 +21,14 @@
 
 #define T0 (50 * NSEC_PER_SEC)
 #define LIMIT (5 * NSEC_PER_SEC)
+#define SLOTS 8u
 
 /* A watch of this thread's, as a worker has it. */
 static struct watch *enter_new(uint64_t limit_ns)
 {
 	struct disk_id *disk = disk_id_new("vda", 2048);
 	const struct identity id = { disk, 7 };
-	struct watch *watch = watch_new(&id, limit_ns, NULL);
+	struct watch *watch = watch_new(&id, limit_ns, NULL, SLOTS);
 
 	disk_id_unref(disk);
 	watch_enter(watch);
@@ -40,13 +41,33 @@ static void leave(struct watch *watch)
 	watch_unref(watch);
 }
 
-static bool begin_at(struct watch *watch, uint64_t since_ns)
+static bool begin_in(struct watch *watch, uint32_t slot, uint64_t since_ns)
 {
 	const struct watch_request request = {
 		.type = 1, .sector = 34, .length = 4096, .since_ns = since_ns
 	};
 
-	return watch_begin(watch, &request);
+	return watch_begin(watch, slot, &request);
+}
+
+static bool begin_at(struct watch *watch, uint64_t since_ns)
+{
+	return begin_in(watch, 0, since_ns);
+}
+
+/* It ends, and that is told at once; true: it had been found. */
+static bool end_in(struct watch *watch, uint32_t slot)
+{
+	const bool found = watch_end(watch, slot) == WATCH_MARKED;
+
+	if (found)
+		watch_close(watch, 0);
+	return found;
+}
+
+static bool end(struct watch *watch)
+{
+	return end_in(watch, 0);
 }
 
 /* Nothing is busy and nobody looks, whatever happened before. */
@@ -55,7 +76,7 @@ static void look_until_idle(void)
 	struct watch_request request;
 	uint64_t again;
 
-	ck_assert_ptr_null(watch_scan(T0, &again, &request));
+	ck_assert_ptr_null(watch_scan(T0, 0, &again, &request));
 	ck_assert_uint_eq(again, 0);
 }
 
@@ -65,7 +86,7 @@ static void look_until_idle_at(uint64_t again)
 	struct watch_request request;
 
 	do
-		ck_assert_ptr_null(watch_scan(again, &again, &request));
+		ck_assert_ptr_null(watch_scan(again, 0, &again, &request));
 	while (again);
 }
 
@@ -73,7 +94,7 @@ static void look_until_idle_at(uint64_t again)
 static struct watch *scan_at(uint64_t now, uint64_t *ret_again)
 {
 	struct watch_request request;
-	struct watch *watch = watch_scan(now, ret_again, &request);
+	struct watch *watch = watch_scan(now, 0, ret_again, &request);
 
 	watch_unref(watch);
 	return watch;
@@ -82,7 +103,7 @@ static struct watch *scan_at(uint64_t now, uint64_t *ret_again)
 /* By a scan, which is told at its end: a bit of the word. */
 static bool was_found(const struct watch *watch)
 {
-	return atomic_load(&watch->word) & 2u;
+	return atomic_load(&watch->slots[0].word) & 2u;
 }
 
 START_TEST(a_request_is_seen_from_its_begin_to_its_end)
@@ -90,17 +111,17 @@ START_TEST(a_request_is_seen_from_its_begin_to_its_end)
 	struct watch *watch = enter_new(LIMIT);
 	struct watch_request seen;
 
-	ck_assert(!watch_snapshot(watch).busy);
+	ck_assert(!watch_snapshot(watch).oldest.busy);
 	begin_at(watch, T0);
-	seen = watch_snapshot(watch);
+	seen = watch_snapshot(watch).oldest;
 	ck_assert(seen.busy);
 	ck_assert_uint_eq(seen.type, 1);
 	ck_assert_uint_eq(seen.sector, 34);
 	ck_assert_uint_eq(seen.length, 4096);
 	ck_assert_uint_eq(seen.since_ns, T0);
 	ck_assert(!watch_is_stalled(watch, T0 + LIMIT - 1));
-	ck_assert(!watch_end(watch));
-	ck_assert(!watch_snapshot(watch).busy);
+	ck_assert(!end(watch));
+	ck_assert(!watch_snapshot(watch).oldest.busy);
 	leave(watch);
 }
 END_TEST
@@ -117,14 +138,14 @@ START_TEST(an_old_request_is_stalled_whoever_has_looked)
 	ck_assert(watch_is_stalled(watch, T0 + LIMIT));
 	ck_assert(watch_is_stalled(watch, UINT64_MAX));
 	/* Nobody was told of it, so nobody is of its end. */
-	ck_assert(!watch_end(watch));
+	ck_assert(!end(watch));
 	ck_assert(!watch_is_stalled(watch, UINT64_MAX));
 	leave(watch);
 
 	endless = enter_new(UINT64_MAX);
 	begin_at(endless, T0);
 	ck_assert(!watch_is_stalled(endless, UINT64_MAX - 2));
-	watch_end(endless);
+	end(endless);
 	leave(endless);
 }
 END_TEST
@@ -136,7 +157,7 @@ START_TEST(an_old_request_is_found_once)
 	uint64_t again;
 
 	begin_at(watch, T0);
-	found = watch_scan(T0 + LIMIT, &again, &request);
+	found = watch_scan(T0 + LIMIT, 0, &again, &request);
 	ck_assert_ptr_eq(found, watch);
 	ck_assert(request.busy);
 	ck_assert_uint_eq(request.type, 1);
@@ -147,17 +168,17 @@ START_TEST(an_old_request_is_found_once)
 	watch_unref(found);
 
 	/* It is still to be seen, but not found again. */
-	ck_assert(watch_snapshot(watch).busy);
+	ck_assert(watch_snapshot(watch).oldest.busy);
 	ck_assert_ptr_null(scan_at(T0 + 9 * LIMIT, &again));
-	ck_assert(watch_end(watch));
+	ck_assert(end(watch));
 	ck_assert(!was_found(watch));
 
 	/* The next one is a request of its own. */
 	begin_at(watch, T0 + 9 * LIMIT);
-	ck_assert(!watch_end(watch));
+	ck_assert(!end(watch));
 	begin_at(watch, T0 + 9 * LIMIT);
 	ck_assert_ptr_eq(scan_at(T0 + 10 * LIMIT, &again), watch);
-	ck_assert(watch_end(watch));
+	ck_assert(end(watch));
 	leave(watch);
 }
 END_TEST
@@ -172,7 +193,7 @@ START_TEST(a_young_request_says_when_to_look_again)
 	ck_assert_uint_eq(again, T0 + LIMIT);
 	ck_assert_ptr_null(scan_at(T0 + LIMIT - 1, &again));
 	ck_assert_uint_eq(again, T0 + LIMIT);
-	watch_end(watch);
+	end(watch);
 	leave(watch);
 }
 END_TEST
@@ -191,8 +212,8 @@ START_TEST(the_first_that_is_due_says_when_to_look_again)
 	ck_assert_ptr_eq(scan_at(T0 + LIMIT * 3 / 4, &again), b);
 	ck_assert_ptr_null(scan_at(T0 + LIMIT * 3 / 4, &again));
 	ck_assert_uint_eq(again, T0 + LIMIT);
-	ck_assert(!watch_end(a));
-	ck_assert(watch_end(b));
+	ck_assert(!end(a));
+	ck_assert(end(b));
 	ck_assert_ptr_null(scan_at(T0 + LIMIT, &again));
 	ck_assert_uint_eq(again, 0);
 	leave(idle);
@@ -215,7 +236,7 @@ START_TEST(all_that_are_old_are_found)
 	ck_assert_ptr_null(scan_at(T0 + LIMIT, &again));
 	ck_assert_uint_eq(again, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(watches); i++) {
-		ck_assert(watch_end(watches[i]));
+		ck_assert(end(watches[i]));
 		leave(watches[i]);
 	}
 }
@@ -228,17 +249,17 @@ START_TEST(the_first_begin_after_idleness_asks_for_a_look)
 
 	look_until_idle();
 	ck_assert(begin_at(watch, T0));
-	watch_end(watch);
+	end(watch);
 	ck_assert(!begin_at(watch, T0));
 	/* While somebody is busy, looking goes on. */
 	ck_assert_ptr_null(scan_at(T0, &again));
-	watch_end(watch);
+	end(watch);
 	ck_assert(!begin_at(watch, T0));
-	watch_end(watch);
+	end(watch);
 	/* Nobody is: it ends. */
 	look_until_idle();
 	ck_assert(begin_at(watch, T0));
-	watch_end(watch);
+	end(watch);
 	look_until_idle();
 	leave(watch);
 }
@@ -253,10 +274,10 @@ START_TEST(a_stalled_request_alone_needs_no_more_looks)
 	ck_assert_ptr_eq(scan_at(T0 + LIMIT, &again), watch);
 	ck_assert_ptr_null(scan_at(T0 + LIMIT, &again));
 	ck_assert_uint_eq(again, 0);
-	ck_assert(watch_end(watch));
+	ck_assert(end(watch));
 	/* Thus the next one asks again. */
 	ck_assert(begin_at(watch, T0 + LIMIT));
-	watch_end(watch);
+	end(watch);
 	leave(watch);
 }
 END_TEST
@@ -292,8 +313,8 @@ START_TEST(who_was_found_lives_as_long_as_a_reference)
 	ck_assert_ptr_eq(watch_ref(watch), watch);
 	watch_unref(watch);
 	begin_at(watch, T0);
-	found = watch_scan(T0 + LIMIT, &again, &request);
-	watch_end(watch);
+	found = watch_scan(T0 + LIMIT, 0, &again, &request);
+	end(watch);
 	leave(watch);
 	/* Its identity too. */
 	ck_assert_str_eq(found->id.disk->name, "vda");
@@ -309,12 +330,12 @@ START_TEST(no_watch_is_taken_and_given)
 
 	ck_assert_ptr_null(watch_ref(NULL));
 	watch_unref(NULL);
-	watch = watch_new(&nobody, LIMIT, NULL);
+	watch = watch_new(&nobody, LIMIT, NULL, SLOTS);
 	ck_assert_ptr_nonnull(watch);
 	watch_leave(watch); /* never entered */
 	watch_unref(watch);
 	alloc_fails = 1;
-	ck_assert_ptr_null(watch_new(&nobody, LIMIT, NULL));
+	ck_assert_ptr_null(watch_new(&nobody, LIMIT, NULL, SLOTS));
 }
 END_TEST
 
@@ -342,10 +363,10 @@ static void *begin_and_end(void *arg)
 			.since_ns = i * UINT64_C(7),
 		};
 
-		watch_begin(racer->watch, &request);
+		watch_begin(racer->watch, 0, &request);
 		if (racer->lets_see && i % 16 == 0)
 			sched_yield();
-		racer->stalled += watch_end(racer->watch);
+		racer->stalled += end(racer->watch);
 	}
 	return NULL;
 }
@@ -372,7 +393,7 @@ START_TEST(a_snapshot_is_of_one_request)
 
 	start_racer(&thread, begin_and_end, &racer);
 	while (busy < 10000 && now_ns() < until) {
-		struct watch_request seen = watch_snapshot(racer.watch);
+		struct watch_request seen = watch_snapshot(racer.watch).oldest;
 
 		busy += seen.busy;
 		mixed += seen.busy && !is_of_one_request(&seen);
@@ -398,7 +419,7 @@ START_TEST(each_that_is_found_is_told_at_its_end)
 
 	start_racer(&thread, begin_and_end, &racer);
 	while (found < 50 && now_ns() < until) {
-		watch = watch_scan(UINT64_MAX, &again, &seen);
+		watch = watch_scan(UINT64_MAX, 0, &again, &seen);
 		if (!watch)
 			continue;
 		found++;
@@ -424,7 +445,7 @@ static void *scan_when_woken(void *arg)
 	while (read(racer->wake_fd, &n, sizeof(n)) > 0 &&
 	       !atomic_load(&racer->stop))
 		do {
-			watch = watch_scan(T0, &again, &request);
+			watch = watch_scan(T0, 0, &again, &request);
 			watch_unref(watch);
 		} while (watch || again);
 	return NULL;
@@ -445,7 +466,7 @@ START_TEST(no_request_is_overlooked_when_looking_ends)
 		for (int j = 0; j < 1000 && !was_found(racer.watch); j++)
 			sched_yield();
 		ck_assert(eventually(was_found(racer.watch)));
-		watch_end(racer.watch);
+		end(racer.watch);
 	}
 	atomic_store(&racer.stop, true);
 	eventfd_signal(racer.wake_fd);
@@ -476,8 +497,8 @@ static void next_request(int signal)
 	};
 
 	(void)signal;
-	watch_end(signal_watch);
-	watch_begin(signal_watch, &request);
+	end(signal_watch);
+	watch_begin(signal_watch, 0, &request);
 	signal_count++;
 }
 
@@ -514,7 +535,7 @@ static void stop_signals(const struct sigaction *before)
 {
 	set_timer(0);
 	ck_assert_int_eq(sigaction(SIGALRM, before, NULL), 0);
-	watch_end(signal_watch);
+	end(signal_watch);
 	leave(signal_watch);
 	look_until_idle();
 }
@@ -529,7 +550,7 @@ START_TEST(a_snapshot_is_of_one_request_at_every_instruction)
 	while (signal_count < 3000 && now_ns() < until)
 		for (int i = 0; i < 1000; i++) {
 			struct watch_request seen =
-				watch_snapshot(signal_watch);
+				watch_snapshot(signal_watch).oldest;
 
 			busy += seen.busy;
 			mixed += seen.busy && !is_of_one_request(&seen);
@@ -553,7 +574,7 @@ START_TEST(no_request_is_overlooked_at_every_instruction)
 		signal_began = 0;
 		/* Somebody asked for a look, and is done already. */
 		begin_at(signal_watch, T0);
-		watch_end(signal_watch);
+		end(signal_watch);
 		signal_armed = 1;
 		/* Nothing is busy, so it stops looking, or it began just now. */
 		while (scan_at(T0, &again) || again)
@@ -562,7 +583,7 @@ START_TEST(no_request_is_overlooked_at_every_instruction)
 		if (!signal_began)
 			continue;
 		overlooked += !was_found(signal_watch) && !signal_asks;
-		watch_end(signal_watch);
+		end(signal_watch);
 	}
 	stop_signals(&before);
 	ck_assert_int_gt(signal_count, 10);
@@ -575,7 +596,7 @@ static void end_request(int signal)
 	(void)signal;
 	if (!signal_armed || signal_began)
 		return;
-	watch_end(signal_watch);
+	end(signal_watch);
 	signal_began = 1;
 	signal_count++;
 }
@@ -596,10 +617,10 @@ START_TEST(no_request_is_overlooked_behind_one_that_ends_at_any_instruction)
 		ck_assert_ptr_null(scan_at(T0, &again));
 		signal_armed = 0;
 		if (!signal_began)
-			watch_end(signal_watch);
+			end(signal_watch);
 		if (!begin_at(signal_watch, T0 + 1))
 			overlooked += again == 0;
-		watch_end(signal_watch);
+		end(signal_watch);
 		look_until_idle_at(again);
 	}
 	stop_signals(&before);
@@ -663,8 +684,9 @@ static void check_located(void (*sleep)(struct sleeper *sleeper),
 			  const char *syscall)
 {
 	const struct identity nobody = { NULL, -1 };
-	struct sleeper sleeper = { .watch = watch_new(&nobody, LIMIT, NULL),
-				   .sleep = sleep };
+	struct sleeper sleeper = {
+		.watch = watch_new(&nobody, LIMIT, NULL, SLOTS), .sleep = sleep
+	};
 	struct watch_stuck stuck;
 	pthread_t thread;
 
@@ -743,7 +765,7 @@ static void *leave_and_hang(void *arg)
 START_TEST(a_thread_behind_its_last_act_is_located)
 {
 	const struct identity nobody = { NULL, -1 };
-	struct watch *watch = watch_new(&nobody, LIMIT, NULL);
+	struct watch *watch = watch_new(&nobody, LIMIT, NULL, SLOTS);
 	struct watch_stuck stuck;
 	pthread_t thread;
 
@@ -799,7 +821,7 @@ END_TEST
 START_TEST(who_never_entered_is_not_located)
 {
 	const struct identity nobody = { NULL, -1 };
-	struct watch *watch = watch_new(&nobody, LIMIT, NULL);
+	struct watch *watch = watch_new(&nobody, LIMIT, NULL, SLOTS);
 	struct watch_stuck stuck = { .tid = 1 };
 
 	watch_locate(watch, &stuck);
