@@ -31,6 +31,20 @@
 #define IOV_BATCH_MAX 256
 #define MEM_ALIGN_MAX 4096u /* of the buffer, and of guest memory */
 
+/*
+ * Calls that may wait, see pace.h: how many have to be quick, and so often that
+ * is doubled; after how many quick calls it is halved again; what quick is.
+ */
+#define PACE_TRUST 32u
+#define PACE_BACKOFF_MAX 5u
+#define PACE_FORGIVE 1024u
+#define PACE_PLAIN_QUICK_NS UINT64_C(250000)
+#define PACE_RING_QUICK_NS UINT64_C(5000000) /* with its queue and threads */
+#define PACE_BYTE_NS UINT64_C(1) /* on top, for each byte */
+
+/* What the kernel had no memory for is tried again so soon. */
+#define URING_RETRY_MS 1
+
 /* Without EVENT_IDX, how long a completion may wait for its interrupt. */
 #define IRQ_HOLD_NS 100000u
 
