@@ -40,6 +40,11 @@ URING_CFLAGS   = $(call ask,URING_CFLAGS,--cflags liburing)
 URING_LIBS     = $(call ask,URING_LIBS,--libs liburing)
 FUSE_CFLAGS    = $(call ask,FUSE_CFLAGS,--cflags fuse3)
 FUSE_LIBS      = $(call ask,FUSE_LIBS,--libs fuse3)
+URING_CFLAGS   = $(call ask,URING_CFLAGS,--cflags liburing)
+URING_LIBS     = $(call ask,URING_LIBS,--libs liburing)
+# What the library's own objects want.
+LIB_CFLAGS     = $(SYSTEMD_CFLAGS) $(URING_CFLAGS)
+LIB_LIBS       = $(SYSTEMD_LIBS) $(URING_LIBS)
 CHECK_CFLAGS   = $(call ask,CHECK_CFLAGS,--cflags check)
 CHECK_LIBS     = $(call ask,CHECK_LIBS,--libs check)
 
@@ -114,14 +119,15 @@ $(BUILD)/plain/%.o: %.c $(BUILD)/flags Makefile
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
 
-$(sort $(LIB_OBJ) $(PLAIN_OBJ) $(TOOL_OBJ)): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
+$(sort $(LIB_OBJ) $(PLAIN_OBJ)): private OUR_CPPFLAGS += $(LIB_CFLAGS)
+$(TOOL_OBJ): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
 # A linker that optimises across files knows nothing of --wrap, nor of "ld -r".
 $(BUILD)/plain/%.o $(BUILD)/tests/%.o: private NO_LTO = -fno-lto
-$(BUILD)/tests/%.o: private OUR_CPPFLAGS += -iquote src/lib $(CHECK_CFLAGS) $(SYSTEMD_CFLAGS)
+$(BUILD)/tests/%.o: private OUR_CPPFLAGS += -iquote src/lib $(CHECK_CFLAGS) $(LIB_CFLAGS)
 
 $(SHARED): $(LIB_OBJ) src/lib/libktvblk.map
 	$(call say,LD,$@)
-	$(Q)$(LINK) $(SHARED_LDFLAGS) -o $@ $(LIB_OBJ) $(SYSTEMD_LIBS)
+	$(Q)$(LINK) $(SHARED_LDFLAGS) -o $@ $(LIB_OBJ) $(LIB_LIBS)
 
 $(LINKS): $(SHARED)
 	@ln -sf $(<F) $@
@@ -153,7 +159,7 @@ $(BUILD)/ktvblk-wedged: $(TOOL_OBJ)
 WRAPPED = $$(tests/unit/wrap.sh "$(NM)" "$(OBJCOPY)" $@ $(@:$(BUILD)/%=%) $^)
 $(UNIT): %: %.o $(HELP_OBJ) $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
 
 # Has the shared library by dlopen().
 DLOPEN = $(BUILD)/tests/abi/test-dlopen
@@ -168,7 +174,7 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(LIB_LIBS)
 
 # Tests with a real journal and real storage. They run as programs of their own
 # with the unit tests' helpers.
@@ -185,14 +191,14 @@ $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
 
 SOAK = $(BUILD)/tests/soak/soak
 SOAK_OBJ := $(call objects,$(wildcard tests/soak/*.c))
 $(SOAK_OBJ): private OUR_CPPFLAGS += -iquote tests/unit
 $(SOAK): $(SOAK_OBJ) $(HELP_OBJ) $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
 
 # Real guests, x86-64 only: an overlay for stock QEMU, and a small VMM.
 GUEST = $(BUILD)/tests/guest
@@ -317,7 +323,7 @@ check-lto:	## the libraries with link-time optimisation, fat objects and others
 		$(MAKE) $(BUILD)/lto/libktvblk.a $(BUILD)/lto/libktvblk.pc \
 			BUILD=$(BUILD)/lto CFLAGS="-O2 -g $$f" && \
 		$(CC) -O2 $$f -Iinclude -o $(BUILD)/lto/static tests/consumer/consumer.c \
-			$(BUILD)/lto/libktvblk.a $(SYSTEMD_LIBS) -pthread && \
+			$(BUILD)/lto/libktvblk.a $(LIB_LIBS) -pthread && \
 		$(BUILD)/lto/static || exit 1; done
 	@$(MAKE) lint-calls $(BUILD)/lto/tests/unit/test-faults BUILD=$(BUILD)/lto \
 		CFLAGS='-O2 -g -flto'
