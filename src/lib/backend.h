@@ -20,7 +20,7 @@ struct ktvblk_backend {
 
 static inline bool backend_is_read_only(const struct ktvblk_backend *backend)
 {
-	return !backend->ops.pwritev;
+	return !backend->ops.pwritev && !backend->ops.submit;
 }
 
 #endif

@@ -26,9 +26,14 @@
 
 /* Storage calls. */
 #define EINTR_RETRY_MAX 16u
-#define BOUNCE_BYTES (1u << 20)
+#define BOUNCE_BYTES (1u << 20) /* of one request, at most */
+#define BOUNCE_POOL_BYTES (16u << 20) /* of all of a queue, but for large blocks */
 #define ZERO_COPY_BYTES_MAX (4u << 20) /* between two looks at a stop */
 #define IOV_BATCH_MAX 256
+#define DEPTH_DEFAULT 64u
+#define IO_SEGS (SEG_MAX + 2u) /* that a request in flight has of its own */
+#define IDLE_KEEP_BYTES (32u << 10) /* of its buffer */
+#define IDLE_MS 100 /* then the rest is given back */
 #define MEM_ALIGN_MAX 4096u /* of the buffer, and of guest memory */
 
 /*

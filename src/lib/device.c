@@ -36,6 +36,22 @@ const char *ktvblk_version(void)
 	return KTVBLK_VERSION;
 }
 
+static bool engine_ok(const struct ktvblk_config *config)
+{
+	const struct ktvblk_backend *backend = config->backend;
+
+	switch (config->engine) {
+	case KTVBLK_ENGINE_AUTO:
+		return true;
+	case KTVBLK_ENGINE_SYNC:
+		return backend->ops.preadv;
+	case KTVBLK_ENGINE_IO_URING:
+		return backend->fd >= 0;
+	default:
+		return false;
+	}
+}
+
 static int check_config(const struct ktvblk_config *config)
 {
 	const uint16_t queue_size = config->queue_size_max;
@@ -49,7 +65,8 @@ static int check_config(const struct ktvblk_config *config)
 	    (queue_size & (queue_size - 1)) ||
 	    config->reset_timeout_ms > BUDGET_MS_MAX ||
 	    config->destroy_timeout_ms > BUDGET_MS_MAX ||
-	    config->poll_us > POLL_US_MAX ||
+	    config->poll_us > POLL_US_MAX || !engine_ok(config) ||
+	    config->depth > KTVBLK_QUEUE_SIZE_MAX ||
 	    (config->poll_us && (config->flags & KTVBLK_NO_POLL)))
 		return -EINVAL;
 	r = ktvblk_throttle_check(&config->throttle, NULL);
@@ -66,12 +83,47 @@ static int check_config(const struct ktvblk_config *config)
 	if (backend_is_read_only(config->backend) &&
 	    !(config->flags & KTVBLK_READ_ONLY))
 		return -EROFS;
-	return 0;
+	return config->engine == KTVBLK_ENGINE_IO_URING ? engine_uring_probe()
+							: 0;
 }
 
 static uint32_t or_default(uint32_t value, uint32_t otherwise)
 {
 	return value ? value : otherwise;
+}
+
+/* Does an engine have more than one transfer out for this? */
+static bool is_async(const struct ktvblk_config *config)
+{
+	return config->engine != KTVBLK_ENGINE_SYNC &&
+	       (config->backend->fd >= 0 || config->backend->ops.submit);
+}
+
+/* How much of the buffers' pool each request has: a power of two. */
+static size_t bounce_bytes(unsigned int n, uint32_t block_bytes)
+{
+	size_t bytes = BOUNCE_BYTES;
+
+	while (bytes * n > BOUNCE_POOL_BYTES && bytes > MEM_ALIGN_MAX)
+		bytes /= 2;
+	return MAX(bytes, (size_t)block_bytes);
+}
+
+static void apply_engine(struct disk_config *disk,
+			 const struct ktvblk_config *config,
+			 unsigned int queue_size_max)
+{
+	const unsigned int depth =
+		config->depth ? config->depth : DEPTH_DEFAULT;
+	struct pages_shape *shape = &disk->shape;
+
+	disk->engine = (enum ktvblk_engine)config->engine;
+	shape->n_ios = is_async(config) ? MIN(depth, queue_size_max) : 1;
+	shape->iovs = disk->zero_copy;
+	/* Storage that takes any memory has no need of a buffer then. */
+	if (!disk->zero_copy || disk->mem_align > 1)
+		shape->bounce_bytes =
+			bounce_bytes(shape->n_ios, disk->block_bytes);
 }
 
 static void apply_config(struct ktvblk_dev *dev,
@@ -99,6 +151,7 @@ static void apply_config(struct ktvblk_dev *dev,
 	dev->features &= ~config->features_masked;
 	dev->queue_size_max = (uint16_t)or_default(config->queue_size_max,
 						   QUEUE_SIZE_DEFAULT);
+	apply_engine(&dev->disk, config, dev->queue_size_max);
 	dev->reset_timeout_ms =
 		or_default(config->reset_timeout_ms, BUDGET_MS_DEFAULT);
 	dev->destroy_timeout_ms =
@@ -145,7 +198,7 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 {
 	struct ktvblk_config ours;
 	struct ktvblk_dev *dev;
-	uint64_t capacity, told;
+	uint64_t capacity = 0, told = 0;
 	int r;
 
 	if (!config || !ret_dev)

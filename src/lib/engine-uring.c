@@ -32,9 +32,18 @@ struct kind {
 	struct pace pace; /* where it was */
 };
 
+/* How a transfer is done that the ring had no means for. */
+enum resort {
+	RESORT_NONE,
+	RESORT_THREAD, /* by a thread of the kernel's */
+	RESORT_CALL,
+};
+
 struct uring {
 	struct engine engine;
 	struct ring ring;
+	struct transfer *unsent; /* put into the ring since the last push */
+	enum resort next; /* for the one that begins next: the same again */
 	unsigned int n; /* at most so many out */
 	bool all, direct;
 	struct kind kinds[2];
@@ -114,54 +123,85 @@ static bool try_call(struct uring *uring, struct transfer *transfer)
 static bool uring_begin(struct engine *engine, struct transfer *transfer)
 {
 	struct uring *uring = uring_of(engine);
+	const enum resort resort = uring->next;
 
+	uring->next = RESORT_NONE;
 	transfer->begun_ns = 0;
-	transfer->by_kernel_thread = false;
+	transfer->dropped = false;
+	transfer->resort = resort;
 	if (transfer->io.op > KTVBLK_IO_FLUSH) {
 		transfer->result = -EOPNOTSUPP;
 		return true;
 	}
 	/* Without a ring, or a place in it, as the sync engine does. */
-	if (engine->n_out >= uring->n || ring_enable(&uring->ring) < 0) {
+	if (resort == RESORT_CALL || engine->n_out >= uring->n ||
+	    ring_enable(&uring->ring) < 0) {
 		transfer->result = call_plainly(engine->backend, &transfer->io);
 		return true;
 	}
-	if (try_call(uring, transfer))
+	if (resort == RESORT_NONE && try_call(uring, transfer))
 		return true;
-	ring_put(&uring->ring, &transfer->io, false, transfer);
+	transfer->note = ring_put(&uring->ring, &transfer->io,
+				  resort == RESORT_THREAD, transfer);
+	transfer->next = uring->unsent;
+	uring->unsent = transfer;
 	engine->n_out++;
 	return false;
 }
 
+/* All are out, but for those that the kernel had no room for. */
+static void sent(struct uring *uring)
+{
+	if (ring_is_empty(&uring->ring))
+		uring->unsent = NULL;
+}
+
 static void uring_push(struct engine *engine)
 {
-	ring_push(&uring_of(engine)->ring);
+	struct uring *uring = uring_of(engine);
+
+	ring_push(&uring->ring);
+	sent(uring);
 }
 
 /*
- * True: it has ended. The kernel may have had no memory, or no thread, for what
- * a call would do; and with O_NONBLOCK io_uring does not wait for a file. So
- * once by a thread, and then by a call.
+ * Some of them may be out all the same, if the kernel took but a part; then it
+ * is only not told how they ended.
  */
-static bool end_transfer(struct uring *uring, struct transfer *transfer,
+static void uring_drop(struct engine *engine)
+{
+	struct uring *uring = uring_of(engine);
+
+	for (struct transfer *transfer = uring->unsent; transfer;
+	     transfer = transfer->next) {
+		transfer->dropped = true;
+		ring_void(transfer->note, transfer);
+	}
+	uring->unsent = NULL;
+}
+
+/*
+ * The kernel may have had no memory, or no thread, for what a call would do; and
+ * with O_NONBLOCK io_uring does not wait for a file. Then the caller is to try
+ * again, as nothing begins here: once by a thread, and then by a call.
+ */
+static void end_transfer(struct uring *uring, struct transfer *transfer,
 			 ssize_t result)
 {
 	if (result == -EAGAIN || result == -ENOMEM) {
-		if (!transfer->by_kernel_thread) {
-			transfer->by_kernel_thread = true;
-			ring_put(&uring->ring, &transfer->io, true, transfer);
-			return false;
-		}
-		result = call_plainly(uring->engine.backend, &transfer->io);
+		uring->next = transfer->resort == RESORT_NONE ? RESORT_THREAD
+							      : RESORT_CALL;
+		result = -EINTR;
 	}
 	/* ... canceled: by a signal to a kernel thread; nobody here does. */
 	transfer->result = result == -ECANCELED ? -EINTR : result;
+	if (transfer->dropped)
+		transfer->result = -ECANCELED;
 	if (transfer->begun_ns)
 		pace_ended(
 			&uring->kinds[transfer->io.op == KTVBLK_IO_WRITE].pace,
 			transfer->begun_ns, now_ns(), transfer->io.length);
 	uring->engine.n_out--;
-	return true;
 }
 
 static struct transfer *uring_reap(struct engine *engine)
@@ -170,18 +210,22 @@ static struct transfer *uring_reap(struct engine *engine)
 	void *data;
 	int result;
 
-	while (ring_reap(&uring->ring, &data, &result))
-		if (end_transfer(uring, (struct transfer *)data, result))
-			return (struct transfer *)data;
-	return NULL;
+	if (!ring_reap(&uring->ring, &data, &result))
+		return NULL;
+	end_transfer(uring, (struct transfer *)data, result);
+	return (struct transfer *)data;
 }
 
 static int uring_wait(struct engine *engine, int wake_fd, int timeout_ms)
 {
 	struct uring *uring = uring_of(engine);
-	const int r = ring_enable(&uring->ring);
+	int r = ring_enable(&uring->ring);
 
-	return r < 0 ? r : ring_wait(&uring->ring, wake_fd, timeout_ms);
+	if (r < 0)
+		return r;
+	r = ring_wait(&uring->ring, wake_fd, timeout_ms);
+	sent(uring);
+	return r;
 }
 
 static void uring_close(struct engine *engine)
@@ -195,6 +239,7 @@ static void uring_close(struct engine *engine)
 static const struct engine_ops uring_ops = {
 	.begin = uring_begin,
 	.push = uring_push,
+	.drop = uring_drop,
 	.reap = uring_reap,
 	.wait = uring_wait,
 	.close = uring_close,

@@ -25,8 +25,11 @@ struct transfer {
 	struct engine *engine;
 	struct transfer *next; /* of those that have ended */
 	_Atomic bool out; /* begun and not ended: for who completes it */
-	uint64_t begun_ns; /* these two: the engine's own notes */
-	bool by_kernel_thread;
+	/* These: an engine's own notes. */
+	uint64_t begun_ns;
+	void *note;
+	unsigned int resort;
+	bool dropped;
 };
 
 /*
@@ -39,6 +42,8 @@ struct engine_ops {
 	/* Those below: NULL where all has ended when begun. */
 	/* What was begun and held back for company goes out. May block. */
 	void (*push)(struct engine *engine);
+	/* What was held back will not go out: it has ended, with -ECANCELED. */
+	void (*drop)(struct engine *engine);
 	/* One that has ended, or NULL. */
 	struct transfer *(*reap)(struct engine *engine);
 	/*

@@ -163,6 +163,8 @@ X(MEMORY_UNSET, LOG_WARNING, EV_LIMITED,                                       \
   "the guest asks for service, but guest memory was never bound")              \
 X(EPOLL_WAIT_FAILED, LOG_ERR, EV_REPEATED,                                     \
   "waiting for events failed, the worker ends", ERRNO)                         \
+X(ENGINE_REFUSED, LOG_NOTICE, EV_LIMITED,                                      \
+  "the kernel refuses io_uring, so there is one storage call at a time", ERRNO) \
 X(EPOLL_ERROR, LOG_WARNING, EV_LIMITED,                                        \
   "an error event", HEX(EVENT_SET), DEC(TOKEN))                                \
 X(EPOLL_HANGUP, LOG_WARNING, EV_LIMITED,                                       \
@@ -220,6 +222,9 @@ X(QUEUE_POISONED_INDEX, LOG_WARNING, EV_LIMITED,                               \
 X(QUEUE_POISONED_ACCESS, LOG_WARNING, EV_LIMITED,                              \
   "the avail ring is not in guest memory; it is served no more until reset",   \
   DEC(NEXT_AVAIL))                                                             \
+X(QUEUE_POISONED_HEAD, LOG_WARNING, EV_LIMITED,                                \
+  "a chain in service was made available again; the queue is served no more "  \
+  "until reset", DEC(HEAD))                                                    \
 X(NOTIFY_DISABLE_FAILED, LOG_WARNING, EV_LIMITED,                              \
   "the used ring's flags are not in guest memory")                             \
 X(NOTIFY_ENABLE_FAILED, LOG_WARNING, EV_LIMITED,                               \

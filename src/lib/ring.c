@@ -105,8 +105,8 @@ static void prepare(struct io_uring_sqe *sqe, int fd,
 		io_uring_prep_writev(sqe, fd, iov, n_iov, io->offset);
 }
 
-void ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
-	      void *data)
+void *ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
+	       void *data)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
@@ -114,6 +114,21 @@ void ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
 	io_uring_sqe_set_flags(sqe, (ring->registered ? IOSQE_FIXED_FILE : 0u) |
 					    (by_thread ? IOSQE_ASYNC : 0u));
 	io_uring_sqe_set_data(sqe, data);
+	return sqe;
+}
+
+void ring_void(void *entry, void *data)
+{
+	struct io_uring_sqe *sqe = (struct io_uring_sqe *)entry;
+
+	io_uring_prep_nop(sqe);
+	io_uring_sqe_set_flags(sqe, 0);
+	io_uring_sqe_set_data(sqe, data);
+}
+
+bool ring_is_empty(const struct ring *ring)
+{
+	return io_uring_sq_ready(&ring->uring) == 0;
 }
 
 void ring_push(struct ring *ring)

@@ -37,12 +37,17 @@ void ring_close(struct ring *ring);
 /* Before all that follows; again does nothing. */
 int ring_enable(struct ring *ring);
 
-/* What stands there is taken in: *io and its memory stay as they are. */
-void ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
-	      void *data);
+/*
+ * What stands there is taken in: *io and its memory stay as they are. By what it
+ * returns it can be made void until it goes out: then it ends without an effect.
+ */
+void *ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
+	       void *data);
+void ring_void(void *entry, void *data);
 
 /* What is put there goes out; what the kernel has no room for, next time. */
 void ring_push(struct ring *ring);
+bool ring_is_empty(const struct ring *ring);
 
 /* One that has ended, once: false: none. */
 bool ring_reap(struct ring *ring, void **ret_data, int *ret_result);

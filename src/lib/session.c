@@ -56,8 +56,40 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 	return epoll_ctl(session->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
+/* 0, or -1 and errno. */
+static int open_engine(struct session *session,
+		       const struct session_start *start)
+{
+	const unsigned int n =
+		MIN(session->disk.shape.n_ios, (unsigned int)start->ring.size);
+	int refused, r;
+
+	r = engine_open(session->disk.engine, start->holdings->backend, n,
+			&session->engine, &refused);
+	if (r == 0 && session->engine->fd >= 0)
+		r = watch_fd(session, session->engine->fd, TOKEN_ENDED) < 0
+			    ? -errno
+			    : 0;
+	if (r < 0) {
+		errno = -r;
+		return -1;
+	}
+	if (refused)
+		log_event(&session->id, ENGINE_REFUSED, -refused);
+	flight_init(&session->flight, &session->pages, n);
+	return 0;
+}
+
+static void close_engine(struct session *session)
+{
+	if (session->engine)
+		session->engine->ops->close(session->engine);
+	session->engine = NULL;
+}
+
 /* What the start can fail at, in order; the name of the step, or NULL. */
-static const char *take_resources(struct session *session)
+static const char *take_resources(struct session *session,
+				  const struct session_start *start)
 {
 	session->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (session->epoll_fd < 0)
@@ -74,19 +106,19 @@ static const char *take_resources(struct session *session)
 		return "epoll: timer";
 	session->watch = watch_new(&session->id,
 				   session->disk.stall_warn_ms * NSEC_PER_MSEC,
-				   session->ports, 1);
+				   session->ports, session->disk.shape.n_ios);
 	if (!session->watch)
 		return "watch";
-	if (!pages_map(&session->pages,
-		       session->disk.zero_copy && session->disk.mem_align == 1))
+	if (!pages_map(&session->pages, &session->disk.shape))
 		return "memory";
-	session->request.chain.descs =
-		(struct chain_desc *)session->pages.chain;
+	if (open_engine(session, start) < 0)
+		return "engine";
 	return NULL;
 }
 
 static void give_back_resources(struct session *session)
 {
+	close_engine(session);
 	closep(&session->epoll_fd);
 	closep(&session->timer_fd);
 	session->epoll_fd = session->timer_fd = -1;
@@ -143,7 +175,6 @@ static void latch(struct session *session, const struct session_start *start)
 	session->holdings = holdings_ref(start->holdings);
 	session->mem = start->holdings->mem;
 	session->backend = start->holdings->backend;
-	session->request.revoked = &session->revoked;
 	session->vq = (struct virtqueue){
 		.revoked = &session->revoked,
 		.mem = session->mem,
@@ -173,7 +204,7 @@ void session_renew(struct session *session)
 
 int session_start(struct session *session, const struct session_start *start)
 {
-	const char *step = take_resources(session);
+	const char *step = take_resources(session, start);
 	int r;
 
 	if (step) {
@@ -277,6 +308,7 @@ void session_release(struct session *session)
 	session->holdings = NULL;
 	session->mem = NULL;
 	session->backend = NULL;
+	close_engine(session);
 	if (!atomic_load(&session->last))
 		pages_idle(&session->pages);
 	holdings_unref(holdings);

@@ -20,6 +20,8 @@
 
 #include "backend.h"
 #include "counters.h"
+#include "engine.h"
+#include "flight.h"
 #include "gate.h"
 #include "holdings.h"
 #include "identity.h"
@@ -27,7 +29,6 @@
 #include "pages.h"
 #include "polling.h"
 #include "ports.h"
-#include "request.h"
 #include "throttle.h"
 #include "virtqueue.h"
 #include "watch.h"
@@ -40,6 +41,8 @@ struct disk_config {
 	uint64_t told_bytes; /* the storage said that it has so many */
 	bool read_only;
 	bool zero_copy;
+	enum ktvblk_engine engine;
+	struct pages_shape shape;
 	uint32_t stall_warn_ms;
 	uint32_t poll_us; /* 0: never */
 	bool poll_by_default; /* thus only where a CPU can be spared */
@@ -81,11 +84,12 @@ struct session {
 	const struct ktvblk_mem *mem; /* NULL: none was bound */
 	const struct ktvblk_backend *backend;
 	struct pages pages;
+	struct engine *engine;
+	struct flight flight;
 	struct watch *watch;
 	struct virtqueue vq;
 	struct throttle throttle;
 	struct polling polling;
-	struct request request;
 	bool poisoned;
 	bool mem_unset_told;
 	bool write_through; /* the driver has no way to flush */
@@ -175,7 +179,7 @@ void session_needs_reset(struct session *session);
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);
 
-/* A request in service has ended; if it had been found stalled, say so. */
+/* The request in that slot has ended; if it had been found stalled, say so. */
 void session_request_ended(struct session *session, uint32_t slot);
 
 /*

@@ -20,6 +20,7 @@
 
 #include "drain.h"
 #include "ending.h"
+#include "io.h"
 #include "session.h"
 #include "util.h"
 #include "worker.h"
@@ -60,6 +61,9 @@ struct wake worker_dispatch(const struct epoll_event *events, int n,
 			break;
 		case TOKEN_TIMER:
 			wake.timer = true;
+			break;
+		case TOKEN_ENDED:
+			wake.ended = true;
 			break;
 		default:
 			log_event(id, EPOLL_UNKNOWN_TOKEN, token);
@@ -166,12 +170,20 @@ static void sleep_until(struct worker *worker, uint64_t wait_ns)
 	worker->retry_ns = now_ns() + wait_ns;
 }
 
+/* Has it, with nothing to do, more memory than it should? */
+static bool gives_back(const struct worker *worker)
+{
+	const struct flight *flight = &worker->session->flight;
+
+	return flight->grown && !flight->n_busy;
+}
+
 static int timeout_ms(const struct worker *worker)
 {
 	uint64_t now;
 
 	if (!worker->retry_ns)
-		return -1;
+		return gives_back(worker) ? IDLE_MS : -1;
 	now = now_ns();
 	return worker->retry_ns <= now
 		       ? 0
@@ -203,7 +215,9 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 		end = drain(session, &wait_ns);
 		if (end == DRAIN_ABANDONED)
 			return false;
-		*ret_again = end == DRAIN_INTERRUPTED;
+		/* Behind a pause, what is in flight brings the next. */
+		*ret_again = end == DRAIN_INTERRUPTED &&
+			     !session->engine->n_out;
 		retry = retry_decide(end == DRAIN_STALLED, wait_ns);
 	}
 	if (retry.action != RETRY_NOT)
@@ -229,8 +243,40 @@ static void read_timer(const struct session *session)
 		log_event(&session->id, TIMER_READ_FAILED, -r);
 }
 
+/*
+ * Sleep in the engine, which the epoll wakes as well. Why it woke up need not be
+ * known: all there is to do can be seen without.
+ */
+static int sleep_in_engine(struct worker *worker)
+{
+	struct session *session = worker->session;
+	const int r = session->engine->ops->wait(
+		session->engine, session->epoll_fd, timeout_ms(worker));
+
+	return r == -EINTR || r == -ETIME ? 0 : r;
+}
+
+/* False: the session is over. */
+static bool await_engine(struct worker *worker, bool *ret_drain)
+{
+	struct session *session = worker->session;
+	int r;
+
+	session_leave(session);
+	r = sleep_in_engine(worker);
+	if (!session_enter(session))
+		return false;
+	if (r < 0) {
+		log_event(&session->id, EPOLL_WAIT_FAILED, -r);
+		session_needs_reset(session);
+		return false;
+	}
+	*ret_drain = true;
+	return true;
+}
+
 /* Sleep for events. False: the session is over. *ret_drain: there is work. */
-static bool await_events(struct worker *worker, bool *ret_drain)
+static bool await_epoll(struct worker *worker, bool *ret_drain)
 {
 	struct session *session = worker->session;
 	struct epoll_event events[TOKEN_COUNT];
@@ -243,6 +289,8 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	n = epoll_wait(session->epoll_fd, events, TOKEN_COUNT,
 		       timeout_ms(worker));
 	saved = errno;
+	if (n == 0 && gives_back(worker))
+		flight_idle(&session->flight);
 	if (!session_enter(session))
 		return false;
 	if (n < 0 && saved != EINTR) {
@@ -260,7 +308,8 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 		wake.timer = true;
 	if (wake.timer)
 		worker->blocked = false;
-	*ret_drain = wake.timer || (wake.kick && !worker->blocked);
+	*ret_drain = wake.timer || wake.ended ||
+		     (wake.kick && !worker->blocked);
 	worker->kicked = wake.kick;
 	if (wake.kick && !*ret_drain)
 		read_kick(worker);
@@ -270,13 +319,22 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	return true;
 }
 
+static bool await_events(struct worker *worker, bool *ret_drain)
+{
+	const struct engine *engine = worker->session->engine;
+
+	return engine->n_out && engine->fd < 0 ? await_engine(worker, ret_drain)
+					       : await_epoll(worker, ret_drain);
+}
+
 static void run(struct session *session)
 {
 	struct worker worker = { .session = session };
 	bool want_drain = true;
 
 	while (!session_stopping(session)) {
-		if (ports_pause_wanted(session->ports)) {
+		if (ports_pause_wanted(session->ports) &&
+		    !session->engine->n_out) {
 			if (!park(session))
 				return;
 			want_drain = true;
@@ -315,13 +373,17 @@ static void ended_abnormally(void *arg)
 	if (ending->begun)
 		return;
 	ending->begun = true;
-	session_request_ended(session, 0);
+	if (session->flight.beginning) {
+		io_ended(session, session->flight.beginning);
+		session_request_ended(session, session->flight.beginning->slot);
+	}
 	if (session->gate_held || session_enter(session)) {
 		session->panic = PANIC_UNKNOWN;
 		session_unthrottle(session);
 		session_needs_reset(session);
 		log_event(&session->id, WORKER_PANICKED, session->panic);
 	}
+	drain_out(session);
 	ending_last_act(session);
 }
 
@@ -333,6 +395,7 @@ static void serve_life(struct session *session)
 	await_predecessor(session);
 	if (session_enter(session))
 		run(session);
+	drain_out(session);
 }
 
 void *worker_main(void *arg)
