@@ -21,7 +21,11 @@ struct engine;
 
 struct transfer {
 	struct ktvblk_io io; /* what is asked */
-	ssize_t result; /* once it has ended: bytes, 0 or more; or -errno */
+	/*
+	 * Once it has ended: bytes, 0 or more, or -errno. Fewer than asked for
+	 * is no end of the storage's: the rest is the next transfer.
+	 */
+	ssize_t result;
 	struct engine *engine;
 	struct transfer *next; /* of those that have ended */
 	_Atomic bool out; /* begun and not ended: for who completes it */
@@ -49,7 +53,9 @@ struct engine_ops {
 	/*
 	 * Push, and sleep until there may be one to reap, or, unless wake_fd is
 	 * -1, wake_fd has become readable since the last call or was at the
-	 * first, or the time is up (-1: never). 0 or -errno, -EINTR too.
+	 * first, or the time is up (-1: never). 0, also for nothing, or
+	 * -errno; -EINTR too, unless something went out in the same sleep.
+	 * wake_fd is always the same, or -1.
 	 */
 	int (*wait)(struct engine *engine, int wake_fd, int timeout_ms);
 	/* Nothing is out any more; gives all back that open took. */

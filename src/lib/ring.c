@@ -252,8 +252,8 @@ int ring_probe(void)
 	r = ring_enable(&ring);
 	if (r == 0) {
 		io_uring_prep_nop(io_uring_get_sqe(&ring.uring));
-		r = MIN(io_uring_submit(&ring.uring), 0);
+		r = io_uring_submit(&ring.uring);
 	}
 	ring_close(&ring);
-	return r;
+	return MIN(r, 0);
 }

@@ -7,10 +7,8 @@
  */
 
 /* wrap: preadv preadv2 pwritev pwritev2 clock_gettime fcntl */
-/* wrap: io_uring_submit io_uring_submit_and_wait_timeout */
 
 #include <fcntl.h>
-#include <liburing.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -100,67 +98,11 @@ int __wrap_fcntl(int fd, int cmd, ...)
 			      : __real_fcntl(fd, cmd, arg);
 }
 
-/* What the kernel answers next to transfers, in place of the truth. */
-static int answers[8];
-static unsigned int n_answers, answers_at;
-
-static void change_answer(struct io_uring *ring, int r)
-{
-	struct io_uring_cqe *cqe;
-
-	if (r >= 0 && answers_at < n_answers &&
-	    io_uring_peek_cqe(ring, &cqe) == 0)
-		cqe->res = answers[answers_at++];
-}
-
-int __real_io_uring_submit(struct io_uring *ring);
-int __wrap_io_uring_submit(struct io_uring *ring);
-
-int __wrap_io_uring_submit(struct io_uring *ring)
-{
-	const int r = __real_io_uring_submit(ring);
-
-	change_answer(ring, r);
-	return r;
-}
-
-int __real_io_uring_submit_and_wait_timeout(struct io_uring *ring,
-					    struct io_uring_cqe **cqe,
-					    unsigned int n,
-					    struct __kernel_timespec *ts,
-					    sigset_t *signals);
-int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring,
-					    struct io_uring_cqe **cqe,
-					    unsigned int n,
-					    struct __kernel_timespec *ts,
-					    sigset_t *signals);
-
-int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring,
-					    struct io_uring_cqe **cqe,
-					    unsigned int n,
-					    struct __kernel_timespec *ts,
-					    sigset_t *signals)
-{
-	const int r = __real_io_uring_submit_and_wait_timeout(ring, cqe, n, ts,
-							      signals);
-
-	change_answer(ring, r);
-	return r;
-}
-
-static void answer(const int *results, unsigned int n)
-{
-	memcpy(answers, results, n * sizeof(*results));
-	n_answers = n;
-	answers_at = 0;
-}
-
 /* All as it is at first, and an engine on a disk in memory. */
 static struct rigged fresh(unsigned int n, bool all)
 {
 	answer_bytes = 0;
 	n_preadv = 0;
-	n_answers = 0;
 	fault_clear(&preadv2_fault);
 	atomic_store(&preadv2_fault.calls, 0);
 	fault_clear(&pwritev2_fault);
@@ -448,51 +390,6 @@ START_TEST(what_is_cached_is_read_by_a_call)
 END_TEST
 
 /*
- * What the kernel could not do
- */
-
-static void check_refused(const int *results)
-{
-	struct rigged rigged = fresh(1, true);
-	struct job *job = job_new(KTVBLK_IO_READ, BLOCK, BLOCK, 1);
-
-	answer(results, 1);
-	ck_assert_int_eq(job_run(&rigged, job), BLOCK);
-	ck_assert_uint_eq(n_preadv, 0);
-	ck_assert(job->transfer.by_kernel_thread);
-	answer(results, 2);
-	ck_assert_int_eq(job_run(&rigged, job), BLOCK);
-	ck_assert_uint_eq(n_preadv, 1);
-	job_check(&rigged, job);
-	job_free(job);
-	rigged_end(&rigged);
-}
-
-START_TEST(no_memory_and_no_thread_is_tried_by_a_thread_and_then_called)
-{
-	check_refused((const int[]){ -EAGAIN, -EAGAIN });
-	check_refused((const int[]){ -ENOMEM, -EAGAIN });
-	check_refused((const int[]){ -EAGAIN, -ENOMEM });
-}
-END_TEST
-
-START_TEST(what_was_interrupted_or_canceled_is_to_be_tried_again)
-{
-	static const int interrupted[] = { -EINTR, -ECANCELED };
-	struct rigged rigged = fresh(1, true);
-	struct job *job = job_new(KTVBLK_IO_READ, BLOCK, BLOCK, 1);
-
-	for (size_t i = 0; i < ARRAY_SIZE(interrupted); i++) {
-		answer(&interrupted[i], 1);
-		ck_assert_int_eq(job_run(&rigged, job), -EINTR);
-		ck_assert_int_eq(job_run(&rigged, job), BLOCK);
-	}
-	job_free(job);
-	rigged_end(&rigged);
-}
-END_TEST
-
-/*
  * Storage that does not answer
  */
 
@@ -607,8 +504,6 @@ RING_PROGRAM("engine-uring", bytes_are_moved_any_way_and_in_any_pieces,
 	     all_goes_to_the_ring_when_that_is_asked_for,
 	     storage_that_becomes_slow_goes_to_the_ring_and_comes_back,
 	     what_is_cached_is_read_by_a_call,
-	     no_memory_and_no_thread_is_tried_by_a_thread_and_then_called,
-	     what_was_interrupted_or_canceled_is_to_be_tried_again,
 	     one_that_hangs_holds_up_no_other_and_ends_when_it_is_let_go,
 	     a_kernel_thread_that_is_stuck_is_not_waited_for,
 	     behind_close_nobody_has_the_file_open)

@@ -65,7 +65,7 @@ void job_check(const struct rigged *rigged, const struct job *job);
 
 /*
  * The whole of a main(): the tests, or none where the kernel refuses. What the
- * library does there is for test-ring.
+ * library does there is for test-ring-refused.
  */
 #define RING_PROGRAM(name, ...)                                                \
 	int main(void)                                                         \
