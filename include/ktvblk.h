@@ -128,8 +128,8 @@ struct ktvblk_backend_ops {
 	 * the guest; and for each write before it completes, where the driver
 	 * did not take FLUSH, or features_masked has it. Once it has failed, it
 	 * is not called again before a reset of the device, and all that asks
-	 * for it fails. -EINTR is tried again, as above. Not called where nothing
-	 * was written since the last one. NULL: nothing to do.
+	 * for it fails. Not called where nothing was
+	 * written since the last one. NULL: nothing to do.
 	 */
 	int (*flush)(void *userdata);
 	/*

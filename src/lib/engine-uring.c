@@ -182,19 +182,19 @@ static void uring_drop(struct engine *engine)
 
 /*
  * The kernel may have had no memory, or no thread, for what a call would do; and
- * with O_NONBLOCK io_uring does not wait for a file. Then the caller is to try
- * again, as nothing begins here: once by a thread, and then by a call.
+ * with O_NONBLOCK io_uring does not wait for a file. As nothing may begin here
+ * the caller is to come again: once for a thread, and then for a call. What is
+ * canceled is so by a signal to a thread of the kernel's; nobody here does.
  */
 static void end_transfer(struct uring *uring, struct transfer *transfer,
 			 ssize_t result)
 {
-	if (result == -EAGAIN || result == -ENOMEM) {
+	transfer->result = result;
+	transfer->again = result == -EAGAIN || result == -ENOMEM ||
+			  result == -ECANCELED;
+	if (transfer->again)
 		uring->next = transfer->resort == RESORT_NONE ? RESORT_THREAD
 							      : RESORT_CALL;
-		result = -EINTR;
-	}
-	/* ... canceled: by a signal to a kernel thread; nobody here does. */
-	transfer->result = result == -ECANCELED ? -EINTR : result;
 	if (transfer->dropped)
 		transfer->result = -ECANCELED;
 	if (transfer->begun_ns)

@@ -240,8 +240,6 @@ static enum step absorb_flush(struct session *session, struct io *io)
 	struct holdings *holdings = session->holdings;
 	uint64_t flushed = atomic_load(&holdings->flushed);
 
-	if (r == -EINTR && io->interrupted++ < EINTR_RETRY_MAX)
-		return prepare(session, io);
 	if (r < 0) {
 		session->flush_failed = true;
 		log_event(&session->id, FLUSH_FAILED, (int)-r);
@@ -262,6 +260,8 @@ void io_ended(struct session *session, const struct io *io)
 
 static enum step absorb(struct session *session, struct io *io)
 {
+	if (io->transfer.again)
+		return prepare(session, io);
 	io_ended(session, io);
 	return io->state == IO_DATA ? absorb_data(session, io)
 				    : absorb_flush(session, io);
@@ -273,6 +273,7 @@ static bool begin(struct session *session, struct io *io)
 	struct engine *engine = session->engine;
 	bool ended;
 
+	io->transfer.again = false;
 	session->flight.beginning = io;
 	ended = engine->ops->begin(engine, &io->transfer);
 	session->flight.beginning = NULL;

@@ -67,10 +67,14 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 		if (!config->destroy_timeout_ms)
 			config->destroy_timeout_ms = WAIT_MS;
 	}
-	config->backend = rig->options.disk_fd
-				  ? storage_file_backend(rig->storage,
-							 rig->options.disk_fd)
-				  : storage_backend(rig->storage);
+	if (rig->options.later)
+		config->backend =
+			later_backend(rig->options.later, rig->storage);
+	else if (rig->options.disk_fd)
+		config->backend = storage_file_backend(rig->storage,
+						       rig->options.disk_fd);
+	else
+		config->backend = storage_backend(rig->storage);
 	if (rig->options.block_bytes) {
 		rig->storage->block_bytes = config->backend->block_bytes =
 			rig->options.block_bytes;

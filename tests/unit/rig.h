@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "ktvblk.h"
+#include "later.h"
 #include "storage.h"
 
 /* Guest-physical addresses of what a test usually needs. */
@@ -56,6 +57,7 @@ struct rig_options {
 	uint16_t queue_size; /* 0: 16 */
 	uint64_t disk_bytes; /* 0: RIG_DISK_BYTES */
 	uint32_t block_bytes, mem_align; /* of the storage; 0: any */
+	struct later *later; /* the disk answers there */
 	int disk_fd; /* the disk is in this file; 0: in memory */
 	bool no_memory; /* do not bind any */
 	/* Other regions than one from 0; host_addr is filled in. */

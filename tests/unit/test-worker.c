@@ -334,7 +334,7 @@ END_TEST
 /* 12.11.19 */
 START_TEST(dispatch_unknown_tokens_skip)
 {
-	static const uint32_t tokens[] = { 0, 4, 5, 99, UINT32_MAX };
+	static const uint32_t tokens[] = { 0, TOKEN_COUNT + 1, 99, UINT32_MAX };
 
 	for (size_t i = 0; i < ARRAY_SIZE(tokens); i++)
 		expect_wake(dispatch_one(tokens[i], EPOLLIN, 1,

@@ -41,6 +41,7 @@ struct job {
 	struct iovec iov[4];
 	unsigned char *buffer; /* of JOB_BYTES_MAX, page-aligned */
 	bool is_out;
+	unsigned int n_tries; /* in vain */
 };
 
 /* In so many pieces; a write is of the bytes ~disk_byte(). */
