@@ -26,6 +26,7 @@ struct transfer {
 	 * is no end of the storage's: the rest is the next transfer.
 	 */
 	ssize_t result;
+	bool again; /* it has not: it is to begin once more */
 	struct engine *engine;
 	struct transfer *next; /* of those that have ended */
 	_Atomic bool out; /* begun and not ended: for who completes it */
