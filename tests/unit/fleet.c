@@ -59,12 +59,17 @@ unsigned int fleet_used(struct rig *rig, unsigned int n)
 	return rig_used(rig, (uint16_t)n).id / 3;
 }
 
+int fleet_status(struct rig *rig, unsigned int i)
+{
+	return *rig_chain_status(rig, head_of(i));
+}
+
 void fleet_expect(struct rig *rig, unsigned int i, uint8_t status)
 {
 	const unsigned char *data =
 		(const unsigned char *)rig_at(rig, fleet_data(i));
 
-	ck_assert_int_eq(*rig_chain_status(rig, head_of(i)), status);
+	ck_assert_int_eq(fleet_status(rig, i), status);
 	if (status != VIRTIO_BLK_S_OK)
 		return;
 	for (unsigned int at = 0; at < KTVBLK_SECTOR_SIZE; at++)
@@ -77,7 +82,7 @@ bool fleet_untouched(struct rig *rig, unsigned int i)
 {
 	const unsigned char *data =
 		(const unsigned char *)rig_at(rig, fleet_data(i));
-	bool same = *rig_chain_status(rig, head_of(i)) == SENTINEL;
+	bool same = fleet_status(rig, i) == SENTINEL;
 
 	for (unsigned int at = 0; at < KTVBLK_SECTOR_SIZE; at++)
 		same &= data[at] == i;

@@ -25,6 +25,8 @@ void fleet_send(struct rig *rig, unsigned int first, unsigned int n,
 /* What the n-th used entry is about. */
 unsigned int fleet_used(struct rig *rig, unsigned int n);
 
+int fleet_status(struct rig *rig, unsigned int i);
+
 /* It was answered so, and a read has the disk's bytes. */
 void fleet_expect(struct rig *rig, unsigned int i, uint8_t status);
 bool fleet_untouched(struct rig *rig, unsigned int i);

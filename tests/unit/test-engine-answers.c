@@ -92,9 +92,13 @@ static ssize_t job_run_on(struct rigged *rigged, struct job *job)
 {
 	ssize_t n;
 
-	while ((n = job_run(rigged, job)), job->transfer.again)
+	for (;;) {
+		job->transfer.again = false;
+		n = job_run(rigged, job);
+		if (!job->transfer.again)
+			return n;
 		ck_assert_uint_lt(job->n_tries++, 10);
-	return n;
+	}
 }
 
 static void check_refused(const int *results)
