@@ -128,6 +128,9 @@ static void format_stuck(struct record *record, struct watch *watch)
 	struct watch_stuck stuck;
 
 	watch_locate(watch, &stuck);
+	if (stuck.counted)
+		field(record, KTVBLK_FIELD_STUCK_THREADS "=%u",
+		      stuck.n_threads);
 	if (!stuck.tid)
 		return;
 	field(record, KTVBLK_FIELD_STUCK_TID "=%d", (int)stuck.tid);

@@ -109,6 +109,7 @@ static const char *take_resources(struct session *session,
 				   session->ports, session->disk.shape.n_ios);
 	if (!session->watch)
 		return "watch";
+	session->watch->epoll_fd = session->epoll_fd;
 	if (!pages_map(&session->pages, &session->disk.shape))
 		return "memory";
 	if (open_engine(session, start) < 0)

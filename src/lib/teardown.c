@@ -154,17 +154,18 @@ static void record_left(struct session *session, const struct stop_how *how,
 	const struct maybe sector = only_if(busy, request->sector);
 	const struct maybe length = only_if(busy, request->length);
 	const struct maybe age = only_if(busy, age_ms);
+	const uint64_t n = seen->n_in_flight;
 	const char *is_fenced = fenced ? "yes" : "no";
 
 	if (outcome == KTVBLK_TIMED_OUT)
 		log_event_by(how->destroying ? log_DESTROY_TIMED_OUT
 					     : log_RESET_TIMED_OUT,
 			     &session->id, session->watch, how->timeout_ms,
-			     is_fenced, type, sector, length, age);
+			     is_fenced, type, sector, length, age, n);
 	else
 		log_event_by(log_no_helper[how->destroying][outcome],
 			     &session->id, session->watch, how->timeout_ms,
-			     is_fenced, type, sector, length, age, error);
+			     is_fenced, type, sector, length, age, n, error);
 }
 
 /*

@@ -62,6 +62,7 @@ struct watch *watch_new(const struct identity *id, uint64_t limit_ns,
 	watch->id = *id;
 	disk_id_ref(watch->id.disk);
 	watch->limit_ns = limit_ns;
+	watch->epoll_fd = -1;
 	watch->ports = ports ? ports_ref(ports) : NULL;
 	return watch;
 }
@@ -290,7 +291,7 @@ static void look_by(uint64_t *again_ns, uint64_t due)
 
 /* Mark the oldest if it is over its limit; turns as above. */
 static bool mark_oldest(struct watch *watch, uint64_t now, uint64_t *again_ns,
-			struct watch_request *ret_request)
+			struct watch_snapshot *ret_seen)
 {
 	const uint64_t closed_at = atomic_load(&watch->closed_at);
 	struct survey survey;
@@ -302,7 +303,7 @@ static bool mark_oldest(struct watch *watch, uint64_t now, uint64_t *again_ns,
 		/* First, as with the mark it is for the worker to set. */
 		atomic_store(&watch->closed_at, OPEN);
 		if (flag_oldest(&survey, STALLED)) {
-			*ret_request = survey.seen.oldest;
+			*ret_seen = survey.seen;
 			return true;
 		}
 		/* seq_cst, pairs with hasten_look(): see the head. */
@@ -318,7 +319,7 @@ static bool mark_oldest(struct watch *watch, uint64_t now, uint64_t *again_ns,
 
 static struct watch *scan_list(uint64_t now, uint64_t position,
 			       uint64_t *again_ns,
-			       struct watch_request *ret_request)
+			       struct watch_snapshot *ret_seen)
 {
 	SCOPED_LOCK(&list_lock);
 
@@ -331,7 +332,7 @@ static struct watch *scan_list(uint64_t now, uint64_t position,
 		/* A stall has ended, and that is to be told before the next. */
 		if (closed_at > position)
 			look_by(again_ns, now);
-		else if (mark_oldest(watch, now, again_ns, ret_request))
+		else if (mark_oldest(watch, now, again_ns, ret_seen))
 			return watch_ref(watch);
 	}
 	return NULL;
@@ -339,10 +340,9 @@ static struct watch *scan_list(uint64_t now, uint64_t position,
 
 struct watch *watch_scan(uint64_t now, uint64_t position,
 			 uint64_t *ret_again_ns,
-			 struct watch_request *ret_request)
+			 struct watch_snapshot *ret_seen)
 {
-	struct watch *watch =
-		scan_list(now, position, ret_again_ns, ret_request);
+	struct watch *watch = scan_list(now, position, ret_again_ns, ret_seen);
 	uint64_t first, second;
 
 	if (watch)
@@ -350,7 +350,7 @@ struct watch *watch_scan(uint64_t now, uint64_t position,
 	first = *ret_again_ns ? *ret_again_ns : UINT64_MAX;
 	/* seq_cst, pairs with watch_begin(): see the head of the file. */
 	atomic_store(&look_ns, first);
-	watch = scan_list(now, position, ret_again_ns, ret_request);
+	watch = scan_list(now, position, ret_again_ns, ret_seen);
 	if (watch)
 		return watch;
 	second = *ret_again_ns ? *ret_again_ns : UINT64_MAX;

@@ -46,6 +46,7 @@ struct watch {
 	struct identity id; /* with a reference to the disk */
 	struct ports *ports; /* to tell of a stall; NULL: nobody */
 
+	int epoll_fd; /* the worker sleeps on it while it waits; or -1 */
 	pthread_mutex_t lock; /* holds the thread back from its last act */
 	pid_t tid; /* 0: it has not come to run, or is gone */
 	char left_name[16]; /* what it was called at its last act; or "" */
@@ -76,9 +77,14 @@ enum watch_found {
 	WATCH_MARKED, /* the log thread */
 };
 
-/* Where a thread is. What is not known is empty or 0. */
+/*
+ * Where a session's requests are stuck: with which thread, and in how many.
+ * What is not known is empty or 0.
+ */
 struct watch_stuck {
-	pid_t tid;
+	bool counted; /* n_threads is known; 0: they are with no thread */
+	unsigned int n_threads;
+	pid_t tid; /* the worker, or of the kernel's the longest stuck */
 	char state[2];
 	char syscall[32];
 	char wchan[64];
@@ -134,16 +140,18 @@ bool watch_is_stalled(struct watch *watch, uint64_t now_ns);
 
 /*
  * On the log thread, which has dealt with `position` records so far: the oldest
- * request of a session if it is over its limit, once for each, with a reference
- * to its watch; or NULL, and when to look again (0: not before somebody tells).
+ * request of a session if it is over its limit, once for each, and all that is
+ * in service there, with a reference to its watch; or NULL, and when to look again (0: not before somebody tells).
  */
 struct watch *watch_scan(uint64_t now_ns, uint64_t position,
 			 uint64_t *ret_again_ns,
-			 struct watch_request *ret_request);
+			 struct watch_snapshot *ret_seen);
 
 /*
- * Look where the thread is; reads procfs. One that has done its last act may be
- * gone and its number be another's: by its name it is told from those.
+ * Look who holds the requests up, and where; reads procfs. That is the worker,
+ * or where it waits for completions, a thread of the kernel's or none at all. A
+ * worker that has done its last act may be gone and its number be another's: by
+ * its name it is told from those.
  */
 void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck);
 

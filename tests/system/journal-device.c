@@ -387,9 +387,11 @@ static void queue_address(struct rig *rig)
 
 #define READ_7 "KTVBLK_REQ_TYPE=in|KTVBLK_SECTOR=7|KTVBLK_LENGTH=512"
 #define STUCK                                                                  \
-	"|KTVBLK_STUCK_TID=*|KTVBLK_STUCK_STATE=S"                             \
+	"|KTVBLK_STUCK_THREADS=1|KTVBLK_STUCK_TID=*|KTVBLK_STUCK_STATE=S"      \
 	"|KTVBLK_STUCK_SYSCALL=futex|KTVBLK_STUCK_WCHAN=*"
-#define LEFT "KTVBLK_TIMEOUT_MS=50|KTVBLK_FENCED=yes|" READ_7 "|KTVBLK_AGE_MS=*"
+#define LEFT                                                                   \
+	"KTVBLK_TIMEOUT_MS=50|KTVBLK_FENCED=yes|" READ_7                       \
+	"|KTVBLK_AGE_MS=*|KTVBLK_IN_FLIGHT=1"
 #define PANIC "KTVBLK_PANIC=<no reason given>"
 #define STATUSES(now, asked)                                                   \
 	"KTVBLK_DEVICE_STATUS=" now "|KTVBLK_REQUESTED=" asked

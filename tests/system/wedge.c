@@ -92,6 +92,8 @@ static void check_record(const struct wedge_case *test,
 
 	check_field(record, KTVBLK_FIELD_FENCED, fenced(test) ? "yes" : "no");
 	check_field(record, KTVBLK_FIELD_REQ_TYPE, names[test->op]);
+	check_field(record, KTVBLK_FIELD_IN_FLIGHT, "1");
+	check_field(record, KTVBLK_FIELD_STUCK_THREADS, "1");
 	check_field(record, KTVBLK_FIELD_STUCK_SYSCALL,
 		    in_copy ? "none" : calls[test->op]);
 	ck_assert_msg(state && strstr(test->way->states[test->op], state),

@@ -448,6 +448,8 @@ START_TEST(a_stalled_request_is_told_once_and_so_is_its_end)
 	ck_assert_uint_eq(kept_number(r, "KTVBLK_SECTOR"), 34);
 	ck_assert_uint_eq(kept_number(r, "KTVBLK_LENGTH"), 4096);
 	ck_assert_uint_ge(kept_number(r, "KTVBLK_AGE_MS"), 5);
+	ck_assert_uint_eq(kept_number(r, "KTVBLK_IN_FLIGHT"), 1);
+	ck_assert_uint_eq(kept_number(r, "KTVBLK_STUCK_THREADS"), 1);
 	ck_assert_uint_eq(kept_number(r, "KTVBLK_STUCK_TID"),
 			  (uint64_t)gettid());
 
@@ -462,6 +464,66 @@ START_TEST(a_stalled_request_is_told_once_and_so_is_its_end)
 	ck_assert(end(watch));
 	log_event(&id, REQUEST_RESUMED, 1, 34, 4096, 10);
 	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_RESUMED);
+	leave(watch);
+	log_unref(far_away());
+	tear_down();
+}
+END_TEST
+
+static void begin_in(struct watch *watch, uint32_t slot)
+{
+	const struct watch_request request = { .sector = slot,
+					       .since_ns = now_ns() };
+
+	if (watch_begin(watch, slot, &request))
+		log_watch_requests();
+}
+
+/* As session_request_ended() does it. */
+static void end_told(struct watch *watch, uint32_t slot)
+{
+	ck_assert_int_eq(watch_end(watch, slot), WATCH_MARKED);
+	log_event(&id, REQUEST_RESUMED, 1, slot, 0, 10);
+	watch_close(watch, log_position());
+	log_watch_requests();
+}
+
+/* Who reads the journal pairs them. */
+START_TEST(stalls_of_a_session_and_their_ends_alternate)
+{
+	const struct kept_record *r;
+	struct watch *watch;
+
+	set_up();
+	ck_assert_int_eq(log_ref(), 0);
+	watch = watch_new(&id, NSEC_PER_MSEC, NULL, 3);
+	watch_enter(watch);
+	for (uint32_t i = 0; i < 3; i++)
+		begin_in(watch, i);
+	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
+	/* While others are in the queue, and the sink hangs. */
+	recorder_hold(&rec);
+	log_event(&id, RECLAIMED, 1);
+	recorder_wait_held(&rec);
+	log_event(&id, RECLAIMED, 1);
+	end_told(watch, 0);
+	recorder_go_on(&rec);
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 2);
+	end_told(watch, 1);
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 3);
+	end_told(watch, 2);
+	r = recorder_find(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
+	for (uint32_t i = 0; i < 6; i++, r = r->next) {
+		while (!strcmp(r->message_id, KTVBLK_MESSAGE_RECLAIMED))
+			r = r->next;
+		ck_assert_str_eq(r->message_id,
+				 i % 2 ? KTVBLK_MESSAGE_REQUEST_RESUMED
+				       : KTVBLK_MESSAGE_REQUEST_STALLED);
+		ck_assert_uint_eq(kept_number(r, "KTVBLK_SECTOR"), i / 2);
+		if (i % 2 == 0)
+			ck_assert_uint_eq(kept_number(r, "KTVBLK_IN_FLIGHT"),
+					  3 - i / 2);
+	}
 	leave(watch);
 	log_unref(far_away());
 	tear_down();
@@ -782,6 +844,7 @@ int main(int argc, char **argv)
 		the_thread_takes_no_signals,
 		a_job_may_drop_the_last_reference,
 		a_stalled_request_is_told_once_and_so_is_its_end,
+		stalls_of_a_session_and_their_ends_alternate,
 		a_quick_request_is_not_told,
 		a_short_limit_is_not_held_up_by_a_long_one,
 		the_next_thread_finds_stalled_requests_too,

@@ -502,18 +502,18 @@ static _Atomic bool scan_again;
 
 struct watch *__real_watch_scan(uint64_t now, uint64_t position,
 				uint64_t *ret_again_ns,
-				struct watch_request *ret_request);
+				struct watch_snapshot *ret_seen);
 struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
 				uint64_t *ret_again_ns,
-				struct watch_request *ret_request);
+				struct watch_snapshot *ret_seen);
 
 struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
 				uint64_t *ret_again_ns,
-				struct watch_request *ret_request)
+				struct watch_snapshot *ret_seen)
 {
 	if (scan_again)
 		log_watch_requests();
-	return __real_watch_scan(now, position, ret_again_ns, ret_request);
+	return __real_watch_scan(now, position, ret_again_ns, ret_seen);
 }
 
 START_TEST(records_and_jobs_come_through_looks_without_end)

@@ -403,16 +403,17 @@ START_TEST(what_has_no_value_is_left_out)
 	struct log_entry entry = entry_of(EVENT_RESET_TIMED_OUT, &id);
 
 	fill_RESET_TIMED_OUT(&entry.args, 1000, "yes", NOTHING, NOTHING,
-			     NOTHING, NOTHING);
+			     NOTHING, NOTHING, 0);
 	record_format(&record, &entry);
 	ck_assert_field(KTVBLK_FIELD_TIMEOUT_MS, "1000");
 	ck_assert_field(KTVBLK_FIELD_FENCED, "yes");
-	ck_assert_uint_eq(record.n_fields, 12);
-	ck_assert_ptr_nonnull(
-		strstr(record.message, " timeout_ms=1000 fenced=yes]"));
+	ck_assert_field(KTVBLK_FIELD_IN_FLIGHT, "0");
+	ck_assert_uint_eq(record.n_fields, 13);
+	ck_assert_ptr_nonnull(strstr(
+		record.message, " timeout_ms=1000 fenced=yes in_flight=0]"));
 
 	fill_RESET_TIMED_OUT(&entry.args, 1000, "yes", only_if(false, 1),
-			     only_if(true, 0), NOTHING, NOTHING);
+			     only_if(true, 0), NOTHING, NOTHING, 1);
 	record_format(&record, &entry);
 	ck_assert_ptr_null(field(KTVBLK_FIELD_REQ_TYPE));
 	ck_assert_field(KTVBLK_FIELD_SECTOR, "0");
@@ -538,6 +539,7 @@ START_TEST(who_is_stuck_is_told_where)
 	record_format(&record, &entry);
 	snprintf(number, sizeof(number), "%d", (int)gettid());
 	ck_assert_field(KTVBLK_FIELD_STUCK_TID, number);
+	ck_assert_field(KTVBLK_FIELD_STUCK_THREADS, "1");
 	/* It runs: it reads its own state. */
 	ck_assert_field(KTVBLK_FIELD_STUCK_STATE, "R");
 	for (size_t i = 0; i < record.n_fields; i++)
@@ -548,6 +550,7 @@ START_TEST(who_is_stuck_is_told_where)
 	watch_leave(entry.watch);
 	watch_gone(entry.watch);
 	record_format(&record, &entry);
+	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_THREADS));
 	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_TID));
 	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_STATE));
 	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_SYSCALL));

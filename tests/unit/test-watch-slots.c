@@ -55,11 +55,11 @@ static bool begin_read(struct watch *watch, uint32_t slot, uint64_t since_ns)
 /* The slot of the request that a look finds; -1: none. */
 static int scan_from(uint64_t now, uint64_t position, uint64_t *ret_again)
 {
-	struct watch_request request = { 0 };
-	struct watch *watch = watch_scan(now, position, ret_again, &request);
+	struct watch_snapshot seen = { 0 };
+	struct watch *watch = watch_scan(now, position, ret_again, &seen);
 
 	watch_unref(watch);
-	return watch ? (int)request.sector : -1;
+	return watch ? (int)seen.oldest.sector : -1;
 }
 
 static int scan_at(uint64_t now, uint64_t *ret_again)
@@ -379,18 +379,21 @@ struct race {
 static void *scan_when_woken(void *arg)
 {
 	struct race *race = (struct race *)arg;
-	struct watch_request request;
+	struct watch_snapshot seen;
 	struct watch *watch;
 	uint64_t again, n;
 
 	while (read(race->wake_fd, &n, sizeof(n)) > 0 &&
 	       !atomic_load(&race->stop))
 		do {
-			watch = watch_scan(T0, 0, &again, &request);
+			watch = watch_scan(T0, 0, &again, &seen);
 			if (!watch)
 				continue;
 			atomic_fetch_add(&race->found, 1);
-			race->wrong += request.length != request.sector * 512;
+			race->wrong += seen.oldest.length !=
+				       seen.oldest.sector * 512;
+			race->wrong += seen.n_in_flight == 0 ||
+				       seen.n_in_flight > SLOTS;
 			watch_unref(watch);
 		} while (watch || again);
 	return NULL;

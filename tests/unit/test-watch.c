@@ -73,28 +73,28 @@ static bool end(struct watch *watch)
 /* Nothing is busy and nobody looks, whatever happened before. */
 static void look_until_idle(void)
 {
-	struct watch_request request;
+	struct watch_snapshot seen;
 	uint64_t again;
 
-	ck_assert_ptr_null(watch_scan(T0, 0, &again, &request));
+	ck_assert_ptr_null(watch_scan(T0, 0, &again, &seen));
 	ck_assert_uint_eq(again, 0);
 }
 
 /* The same, where a look was due at that time. */
 static void look_until_idle_at(uint64_t again)
 {
-	struct watch_request request;
+	struct watch_snapshot seen;
 
 	do
-		ck_assert_ptr_null(watch_scan(again, 0, &again, &request));
+		ck_assert_ptr_null(watch_scan(again, 0, &again, &seen));
 	while (again);
 }
 
 /* What a scan finds, without its reference. */
 static struct watch *scan_at(uint64_t now, uint64_t *ret_again)
 {
-	struct watch_request request;
-	struct watch *watch = watch_scan(now, 0, ret_again, &request);
+	struct watch_snapshot seen;
+	struct watch *watch = watch_scan(now, 0, ret_again, &seen);
 
 	watch_unref(watch);
 	return watch;
@@ -153,12 +153,15 @@ END_TEST
 START_TEST(an_old_request_is_found_once)
 {
 	struct watch *watch = enter_new(LIMIT), *found;
+	struct watch_snapshot seen;
 	struct watch_request request;
 	uint64_t again;
 
 	begin_at(watch, T0);
-	found = watch_scan(T0 + LIMIT, 0, &again, &request);
+	found = watch_scan(T0 + LIMIT, 0, &again, &seen);
 	ck_assert_ptr_eq(found, watch);
+	ck_assert_uint_eq(seen.n_in_flight, 1);
+	request = seen.oldest;
 	ck_assert(request.busy);
 	ck_assert_uint_eq(request.type, 1);
 	ck_assert_uint_eq(request.sector, 34);
@@ -307,13 +310,13 @@ END_TEST
 START_TEST(who_was_found_lives_as_long_as_a_reference)
 {
 	struct watch *watch = enter_new(LIMIT), *found;
-	struct watch_request request;
+	struct watch_snapshot seen;
 	uint64_t again;
 
 	ck_assert_ptr_eq(watch_ref(watch), watch);
 	watch_unref(watch);
 	begin_at(watch, T0);
-	found = watch_scan(T0 + LIMIT, 0, &again, &request);
+	found = watch_scan(T0 + LIMIT, 0, &again, &seen);
 	end(watch);
 	leave(watch);
 	/* Its identity too. */
@@ -411,7 +414,7 @@ START_TEST(each_that_is_found_is_told_at_its_end)
 	/* All are old. */
 	struct racer racer = { .watch = enter_new(0), .lets_see = true };
 	const uint64_t until = now_ns() + WAIT_MS * NSEC_PER_MSEC;
-	struct watch_request seen;
+	struct watch_snapshot seen;
 	unsigned int found = 0;
 	struct watch *watch;
 	pthread_t thread;
@@ -423,7 +426,7 @@ START_TEST(each_that_is_found_is_told_at_its_end)
 		if (!watch)
 			continue;
 		found++;
-		ck_assert(is_of_one_request(&seen));
+		ck_assert(is_of_one_request(&seen.oldest));
 		watch_unref(watch);
 	}
 	atomic_store(&racer.stop, true);
@@ -438,14 +441,14 @@ END_TEST
 static void *scan_when_woken(void *arg)
 {
 	struct racer *racer = (struct racer *)arg;
-	struct watch_request request;
+	struct watch_snapshot seen;
 	struct watch *watch;
 	uint64_t again, n;
 
 	while (read(racer->wake_fd, &n, sizeof(n)) > 0 &&
 	       !atomic_load(&racer->stop))
 		do {
-			watch = watch_scan(T0, 0, &again, &request);
+			watch = watch_scan(T0, 0, &again, &seen);
 			watch_unref(watch);
 		} while (watch || again);
 	return NULL;
@@ -629,222 +632,19 @@ START_TEST(no_request_is_overlooked_behind_one_that_ends_at_any_instruction)
 }
 END_TEST
 
-/*
- * Where a thread is
- */
-
-struct sleeper {
-	struct watch *watch;
-	void (*sleep)(struct sleeper *sleeper);
-	struct latch latch;
-	int pipe[2];
-};
-
-static void *sleep_watched(void *arg)
-{
-	struct sleeper *sleeper = (struct sleeper *)arg;
-
-	watch_enter(sleeper->watch);
-	sleeper->sleep(sleeper);
-	watch_leave(sleeper->watch);
-	return NULL;
-}
-
-static void sleep_in_read(struct sleeper *sleeper)
-{
-	char byte;
-
-	if (read(sleeper->pipe[0], &byte, 1) != 1)
-		abort();
-}
-
-static void sleep_in_futex(struct sleeper *sleeper)
-{
-	latch_wait(&sleeper->latch, WAIT_MS);
-}
-
-static void sleep_in_pselect(struct sleeper *sleeper)
-{
-	fd_set fds;
-
-	FD_ZERO(&fds);
-	FD_SET(sleeper->pipe[0], &fds);
-	pselect(sleeper->pipe[0] + 1, &fds, NULL, NULL, NULL, NULL);
-}
-
-static bool located(struct watch *watch, const char *syscall,
-		    struct watch_stuck *stuck)
-{
-	watch_locate(watch, stuck);
-	return stuck->tid && strcmp(stuck->syscall, syscall) == 0 &&
-	       stuck->state[0] == 'S';
-}
-
-static void check_located(void (*sleep)(struct sleeper *sleeper),
-			  const char *syscall)
-{
-	const struct identity nobody = { NULL, -1 };
-	struct sleeper sleeper = {
-		.watch = watch_new(&nobody, LIMIT, NULL, SLOTS), .sleep = sleep
-	};
-	struct watch_stuck stuck;
-	pthread_t thread;
-
-	latch_init(&sleeper.latch);
-	ck_assert_int_eq(pipe(sleeper.pipe), 0);
-	ck_assert_int_eq(pthread_create(&thread, NULL, sleep_watched, &sleeper),
-			 0);
-	ck_assert_msg(eventually(located(sleeper.watch, syscall, &stuck)),
-		      "state '%s' syscall '%s'", stuck.state, stuck.syscall);
-	ck_assert_int_ne(stuck.tid, gettid());
-	ck_assert_int_eq(thread_state(stuck.tid), 'S');
-	ck_assert_ptr_null(strchr(stuck.wchan, '\n'));
-
-	latch_set(&sleeper.latch);
-	ck_assert_int_eq(write(sleeper.pipe[1], "x", 1), 1);
-	pthread_join(thread, NULL);
-
-	/* It is no more, and its number may be another's. */
-	watch_gone(sleeper.watch);
-	memset(&stuck, 0xff, sizeof(stuck));
-	watch_locate(sleeper.watch, &stuck);
-	ck_assert_int_eq(stuck.tid, 0);
-	ck_assert_str_eq(stuck.state, "");
-	ck_assert_str_eq(stuck.syscall, "");
-	ck_assert_str_eq(stuck.wchan, "");
-	close(sleeper.pipe[0]);
-	close(sleeper.pipe[1]);
-	latch_destroy(&sleeper.latch);
-	watch_unref(sleeper.watch);
-}
-
-START_TEST(a_thread_in_read_is_located)
-{
-	check_located(sleep_in_read, "read");
-}
-END_TEST
-
-START_TEST(a_thread_that_waits_for_another_is_located)
-{
-	check_located(sleep_in_futex, "futex");
-}
-END_TEST
-
-START_TEST(a_rare_system_call_is_told_by_number)
-{
-	char number[32];
-
-	snprintf(number, sizeof(number), "%d", (int)SYS_pselect6);
-	check_located(sleep_in_pselect, number);
-}
-END_TEST
-
-static struct latch at_end, may_end;
-
-static void hang_at_end(void *arg)
-{
-	(void)arg;
-	latch_set(&at_end);
-	latch_wait(&may_end, WAIT_MS);
-}
-
-static void *leave_and_hang(void *arg)
-{
-	struct watch *watch = (struct watch *)arg;
-	pthread_key_t key;
-
-	pthread_setname_np(pthread_self(), "odd) (name");
-	watch_enter(watch);
-	if (pthread_key_create(&key, hang_at_end) ||
-	    pthread_setspecific(key, watch))
-		abort();
-	watch_leave(watch);
-	return NULL;
-}
-
-START_TEST(a_thread_behind_its_last_act_is_located)
-{
-	const struct identity nobody = { NULL, -1 };
-	struct watch *watch = watch_new(&nobody, LIMIT, NULL, SLOTS);
-	struct watch_stuck stuck;
-	pthread_t thread;
-
-	latch_init(&at_end);
-	latch_init(&may_end);
-	ck_assert_int_eq(pthread_create(&thread, NULL, leave_and_hang, watch),
-			 0);
-	ck_assert(latch_wait(&at_end, WAIT_MS));
-	ck_assert_msg(eventually(located(watch, "futex", &stuck)),
-		      "state '%s' syscall '%s'", stuck.state, stuck.syscall);
-	ck_assert_int_eq(stuck.tid, find_thread("odd"));
-
-	latch_set(&may_end);
-	pthread_join(thread, NULL);
-	ck_assert(eventually(find_thread("odd") == 0));
-	/* Also where nobody has said so yet. */
-	watch_locate(watch, &stuck);
-	ck_assert_int_eq(stuck.tid, 0);
-	watch_gone(watch);
-	watch_locate(watch, &stuck);
-	ck_assert_int_eq(stuck.tid, 0);
-	watch_unref(watch);
-	latch_destroy(&at_end);
-	latch_destroy(&may_end);
-}
-END_TEST
-
-/* As one that has its number by now would be. */
-START_TEST(another_thread_of_that_number_is_not_taken_for_it)
-{
-	const char *const others[] = { "ktvblk-1", "ktvblk-123", "ktvblk-",
-				       "" };
-	struct watch *watch = enter_new(LIMIT);
-	struct watch_stuck stuck;
-	char before[16];
-
-	pthread_getname_np(pthread_self(), before, sizeof(before));
-	pthread_setname_np(pthread_self(), "ktvblk-12");
-	watch_leave(watch);
-	watch_locate(watch, &stuck);
-	ck_assert_int_eq(stuck.tid, gettid());
-	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
-		pthread_setname_np(pthread_self(), others[i]);
-		watch_locate(watch, &stuck);
-		ck_assert_int_eq(stuck.tid, 0);
-		ck_assert_str_eq(stuck.state, "");
-	}
-	pthread_setname_np(pthread_self(), before);
-	watch_unref(watch);
-}
-END_TEST
-
-START_TEST(who_never_entered_is_not_located)
-{
-	const struct identity nobody = { NULL, -1 };
-	struct watch *watch = watch_new(&nobody, LIMIT, NULL, SLOTS);
-	struct watch_stuck stuck = { .tid = 1 };
-
-	watch_locate(watch, &stuck);
-	ck_assert_int_eq(stuck.tid, 0);
-	watch_unref(watch);
-}
-END_TEST
-
-TEST_PROGRAM(
-	"watch", a_request_is_seen_from_its_begin_to_its_end,
-	an_old_request_is_stalled_whoever_has_looked,
-	an_old_request_is_found_once, a_young_request_says_when_to_look_again,
-	the_first_that_is_due_says_when_to_look_again,
-	all_that_are_old_are_found,
-	the_first_begin_after_idleness_asks_for_a_look,
-	a_stalled_request_alone_needs_no_more_looks, who_has_left_is_not_found,
-	who_was_found_lives_as_long_as_a_reference, no_watch_is_taken_and_given,
-	a_snapshot_is_of_one_request, each_that_is_found_is_told_at_its_end,
-	no_request_is_overlooked_when_looking_ends,
-	a_snapshot_is_of_one_request_at_every_instruction,
-	no_request_is_overlooked_at_every_instruction,
-	no_request_is_overlooked_behind_one_that_ends_at_any_instruction,
-	a_thread_in_read_is_located, a_thread_that_waits_for_another_is_located,
-	a_thread_behind_its_last_act_is_located,
-	another_thread_of_that_number_is_not_taken_for_it,
-	a_rare_system_call_is_told_by_number, who_never_entered_is_not_located)
+TEST_PROGRAM("watch", a_request_is_seen_from_its_begin_to_its_end,
+	     an_old_request_is_stalled_whoever_has_looked,
+	     an_old_request_is_found_once,
+	     a_young_request_says_when_to_look_again,
+	     the_first_that_is_due_says_when_to_look_again,
+	     all_that_are_old_are_found,
+	     the_first_begin_after_idleness_asks_for_a_look,
+	     a_stalled_request_alone_needs_no_more_looks,
+	     who_has_left_is_not_found,
+	     who_was_found_lives_as_long_as_a_reference,
+	     no_watch_is_taken_and_given, a_snapshot_is_of_one_request,
+	     each_that_is_found_is_told_at_its_end,
+	     no_request_is_overlooked_when_looking_ends,
+	     a_snapshot_is_of_one_request_at_every_instruction,
+	     no_request_is_overlooked_at_every_instruction,
+	     no_request_is_overlooked_behind_one_that_ends_at_any_instruction)
