@@ -43,6 +43,8 @@ URING_LIBS     = $(call ask,URING_LIBS,--libs liburing)
 # What the library's own objects want.
 LIB_CFLAGS     = $(SYSTEMD_CFLAGS) $(URING_CFLAGS)
 LIB_LIBS       = $(SYSTEMD_LIBS) $(URING_LIBS)
+NBD_CFLAGS     = $(call ask,NBD_CFLAGS,--cflags libnbd)
+NBD_LIBS       = $(call ask,NBD_LIBS,--libs libnbd)
 CHECK_CFLAGS   = $(call ask,CHECK_CFLAGS,--cflags check)
 CHECK_LIBS     = $(call ask,CHECK_LIBS,--libs check)
 
@@ -74,6 +76,8 @@ UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
 VMM_OBJ  := $(call objects,$(wildcard src/demo/vmm/*.c))
+NBD_OBJ  := $(call objects,$(wildcard src/demo/nbd/*.c) \
+	$(patsubst %,src/demo/%.c,driver event guest say))
 GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c gate.c \
 	ring3.c tsc-khz.c))
 BENCH_OBJ := $(call objects,$(wildcard tests/bench/*.c))
@@ -92,6 +96,8 @@ PROGRAMS += $(BUILD)/ktvblk-vmm
 else
 MAN      := $(filter-out %/ktvblk-vmm.1,$(MAN))
 endif
+# An example that is not installed, where libnbd is there.
+EXAMPLES := $(if $(shell $(PKG_CONFIG) --exists libnbd 2>/dev/null && echo yes),$(BUILD)/ktvblk-nbd)
 CATALOG  := $(wildcard src/catalog/*.catalog)
 BASHCOMP  = $(addprefix src/completion/,$(notdir $(PROGRAMS)))
 UNIT     := $(UNIT_OBJ:.o=)
@@ -237,6 +243,11 @@ $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
 
+$(BUILD)/src/demo/nbd/%.o: private OUR_CPPFLAGS += $(NBD_CFLAGS)
+$(BUILD)/ktvblk-nbd: $(NBD_OBJ) $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK_PIE) -o $@ $(NBD_OBJ) -L$(BUILD) -lktvblk $(NBD_LIBS)
+
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
 	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
 
@@ -341,6 +352,9 @@ demo: $(BUILD)/ktvblk-demo	## build and run the tour (DEMO_ARGS=...)
 
 check-journal: $(SYS)/journal	## every record, in a real journal
 	@tests/system/journal.sh $(SYS) $(JOURNAL_ARGS)
+
+check-nbd: $(EXAMPLES)	## the example with an NBD server, which is killed and stopped
+	@BUILD=$(BUILD) tests/system/nbd.sh
 
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
@@ -459,11 +473,11 @@ help:	## this list
 
 FORCE:
 .PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
-	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo check-nbd coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
+-include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) $(NBD_OBJ) \
 	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
 	$(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(HELP_OBJ) $(TEST_OBJ))
