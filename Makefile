@@ -103,7 +103,7 @@ BASHCOMP  = $(addprefix src/completion/,$(notdir $(PROGRAMS)))
 UNIT     := $(UNIT_OBJ:.o=)
 FUZZ     := $(FUZZ_OBJ:.o=)
 
-all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS)	## the libraries and programs (default)
+all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS) $(EXAMPLES)	## the libraries and programs (default)
 
 # Everything compiled waits for this file. It changes when the flags do; install
 # takes what is there. "make deps check" has its packages before it compiles.
