@@ -235,9 +235,10 @@ $(GUEST)/tsc-khz: $(GUEST)/tsc-khz.o
 
 # Stands in front of libc, to count: see tests/bench/count.h.
 BENCH_BIN = $(BUILD)/tests/bench/bench
+$(BENCH_OBJ): private OUR_CPPFLAGS += $(URING_CFLAGS)
 $(BENCH_BIN): $(BENCH_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) -rdynamic -o $@ $^
+	$(Q)$(LINK_PIE) -rdynamic -o $@ $^ $(URING_LIBS)
 
 $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(call say,LD,$@)
@@ -403,7 +404,7 @@ bench-instructions: $(BENCH_BIN) $(LINKS)	## ... in instructions, by callgrind
 
 bench-check: $(BENCH_BIN) $(LINKS)	## ... what of that must hold on any machine
 	@mkdir -p $(BUILD)/bench
-	@rc=0; $(BENCH_BIN) --check --library $(SHARED) --out $(BUILD)/bench/check || rc=1; \
+	@rc=0; $(BENCH_BIN) --check --library $(SHARED) --dir $(BUILD)/bench --out $(BUILD)/bench/check || rc=1; \
 	tests/bench/instructions.sh check $(BENCH_BIN) $(SHARED) $(BUILD)/bench || rc=1; \
 	exit $$rc
 

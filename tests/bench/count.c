@@ -7,6 +7,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -118,6 +119,12 @@ WRAP(ssize_t, preadv, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at))
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at))
+WRAP(ssize_t, preadv2,
+     (int fd, const struct iovec *iov, int n, off_t at, int flags),
+     (fd, iov, n, at, flags))
+WRAP(ssize_t, pwritev2,
+     (int fd, const struct iovec *iov, int n, off_t at, int flags),
+     (fd, iov, n, at, flags))
 WRAP(int, fdatasync, (int fd), (fd))
 WRAP(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms))
 WRAP(int, timerfd_settime,
@@ -166,6 +173,43 @@ VISIBLE long syscall(long number, ...)
 			    words[4], words[5]);
 }
 
+/*
+ * liburing enters the kernel by instructions of its own, and only if it must: if
+ * something is to go out, or is kept back by the kernel; or to wait, if there is
+ * nothing yet.
+ */
+static bool must_enter(const struct io_uring *ring, bool waits)
+{
+	const unsigned int flags =
+		__atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED);
+
+	return io_uring_sq_ready(ring) ||
+	       flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) ||
+	       (waits && !io_uring_cq_ready(ring));
+}
+
+#define WRAP_RING(enters, name, parameters, arguments)                         \
+	static __typeof__(&name) real_##name;                                  \
+	VISIBLE int name parameters                                            \
+	{                                                                      \
+		if (enters)                                                    \
+			count_syscall();                                       \
+		return real_##name arguments;                                  \
+	}
+
+WRAP_RING(must_enter(ring, false), io_uring_submit, (struct io_uring * ring),
+	  (ring))
+WRAP_RING(n || must_enter(ring, false), io_uring_submit_and_wait,
+	  (struct io_uring * ring, unsigned int n), (ring, n))
+WRAP_RING(must_enter(ring, n), io_uring_submit_and_wait_timeout,
+	  (struct io_uring * ring, struct io_uring_cqe **cqe, unsigned int n,
+	   struct __kernel_timespec *time, sigset_t *mask),
+	  (ring, cqe, n, time, mask))
+WRAP_RING(must_enter(ring, n), __io_uring_get_cqe,
+	  (struct io_uring * ring, struct io_uring_cqe **cqe,
+	   unsigned int to_submit, unsigned int n, sigset_t *mask),
+	  (ring, cqe, to_submit, n, mask))
+
 #define RESOLVE(name)                                                          \
 	do {                                                                   \
 		void *symbol = dlsym(RTLD_NEXT, #name);                        \
@@ -180,6 +224,8 @@ __attribute__((constructor)) static void resolve(void)
 	RESOLVE(pwrite);
 	RESOLVE(preadv);
 	RESOLVE(pwritev);
+	RESOLVE(preadv2);
+	RESOLVE(pwritev2);
 	RESOLVE(fdatasync);
 	RESOLVE(epoll_wait);
 	RESOLVE(pthread_create);
@@ -188,6 +234,10 @@ __attribute__((constructor)) static void resolve(void)
 	RESOLVE(madvise);
 	RESOLVE(sched_yield);
 	RESOLVE(syscall);
+	RESOLVE(io_uring_submit);
+	RESOLVE(io_uring_submit_and_wait);
+	RESOLVE(io_uring_submit_and_wait_timeout);
+	RESOLVE(__io_uring_get_cqe);
 }
 
 /* The heap: glibc's own names for what is behind these. */
