@@ -174,38 +174,54 @@ VISIBLE long syscall(long number, ...)
 }
 
 /*
- * liburing enters the kernel by instructions of its own, and only if it must: if
- * something is to go out, or is kept back by the kernel; or to wait, if there is
- * nothing yet.
+ * liburing enters the kernel by instructions of its own, and only if it must:
+ * something is to go out, something is kept back by the kernel, or it is to wait
+ * and has nothing.
  */
-static bool must_enter(const struct io_uring *ring, bool waits)
+static bool is_kept_back(const struct io_uring *ring)
 {
-	const unsigned int flags =
-		__atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED);
-
-	return io_uring_sq_ready(ring) ||
-	       flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) ||
-	       (waits && !io_uring_cq_ready(ring));
+	return __atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED) &
+	       (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
 }
+
+static bool goes_out(const struct io_uring *ring)
+{
+	return io_uring_sq_ready(ring) || is_kept_back(ring);
+}
+
+static bool must_wait(const struct io_uring *ring, unsigned int n)
+{
+	return io_uring_cq_ready(ring) < n;
+}
+
+/* Its functions call each other by way of us. */
+static _Thread_local bool in_liburing;
 
 #define WRAP_RING(enters, name, parameters, arguments)                         \
 	static __typeof__(&name) real_##name;                                  \
 	VISIBLE int name parameters                                            \
 	{                                                                      \
-		if (enters)                                                    \
+		const bool outermost = !in_liburing;                           \
+		int r;                                                         \
+                                                                               \
+		if (outermost && (enters))                                     \
 			count_syscall();                                       \
-		return real_##name arguments;                                  \
+		in_liburing = true;                                            \
+		r = real_##name arguments;                                     \
+		in_liburing = !outermost;                                      \
+		return r;                                                      \
 	}
 
-WRAP_RING(must_enter(ring, false), io_uring_submit, (struct io_uring * ring),
-	  (ring))
-WRAP_RING(n || must_enter(ring, false), io_uring_submit_and_wait,
+WRAP_RING(goes_out(ring), io_uring_submit, (struct io_uring * ring), (ring))
+WRAP_RING(n || goes_out(ring), io_uring_submit_and_wait,
 	  (struct io_uring * ring, unsigned int n), (ring, n))
-WRAP_RING(must_enter(ring, n), io_uring_submit_and_wait_timeout,
+WRAP_RING(goes_out(ring) || must_wait(ring, n),
+	  io_uring_submit_and_wait_timeout,
 	  (struct io_uring * ring, struct io_uring_cqe **cqe, unsigned int n,
 	   struct __kernel_timespec *time, sigset_t *mask),
 	  (ring, cqe, n, time, mask))
-WRAP_RING(must_enter(ring, n), __io_uring_get_cqe,
+WRAP_RING(to_submit || is_kept_back(ring) || must_wait(ring, n),
+	  __io_uring_get_cqe,
 	  (struct io_uring * ring, struct io_uring_cqe **cqe,
 	   unsigned int to_submit, unsigned int n, sigset_t *mask),
 	  (ring, cqe, to_submit, n, mask))
