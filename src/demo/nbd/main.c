@@ -15,7 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <ktvblk-messages.h>
+
 #include "../driver.h"
+#include "../event.h"
 #include "../say.h"
 #include "nbd.h"
 
@@ -50,6 +53,7 @@ static struct {
 } options = { .seconds = 5, .config = KTVBLK_CONFIG_INIT };
 
 static volatile sig_atomic_t told_to_end;
+static int reclaimed; /* an event: so says a record */
 
 static void on_signal(int number)
 {
@@ -60,6 +64,8 @@ static void on_signal(int number)
 static void print_record(const struct ktvblk_record *record, void *userdata)
 {
 	(void)userdata;
+	if (!strcmp(record->message_id, KTVBLK_MESSAGE_RECLAIMED))
+		event_signal(reclaimed);
 	fprintf(stderr, "<%d>", record->priority);
 	for (size_t i = 0; i < record->n_fields; i++)
 		fprintf(stderr, " [%s]", record->fields[i]);
@@ -203,6 +209,8 @@ static bool end(struct load *load, struct guest *guest,
 		nbd_storage_abandon(storage);
 		puts("abandoned");
 	}
+	if (outcome == KTVBLK_TIMED_OUT && !event_await(reclaimed, A_WHILE_MS))
+		die("the worker does not come back");
 	if (!guest_close(guest))
 		die("guest memory does not come back");
 	puts("guest memory is unmapped");
@@ -265,6 +273,7 @@ int main(int argc, char **argv)
 	setlinebuf(stdout);
 	signal(SIGINT, on_signal);
 	signal(SIGTERM, on_signal);
+	reclaimed = event_new();
 	ktvblk_set_log_handler(print_record, NULL, NULL);
 	r = nbd_storage_new(options.uri, options.flags, &storage,
 			    &options.config.backend);
