@@ -358,11 +358,11 @@ int main(int argc, char **argv)
 		load(&bench.against, bench.against.path);
 	bench.cpus = cpus_choose();
 	cpu_pin(bench.cpus.driver);
-	bench.has_ring = limit_has_ring();
 	if (bench.once) {
 		cases_visit(patterns, argc, bench.full, run_once, &bench);
 		return 0;
 	}
+	bench.has_ring = limit_has_ring();
 	if (bench.is_check)
 		return run_check(&bench) ? 0 : 1;
 	measure(&bench, patterns, argc);
