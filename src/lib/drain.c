@@ -21,6 +21,8 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
+#include <poll.h>
+#include <sys/epoll.h>
 
 #include "drain.h"
 #include "io.h"
@@ -429,6 +431,28 @@ static void end_out(struct session *session, struct pending *pending,
 	session_request_ended(session, io->slot);
 }
 
+/* Nobody else is to wake the worker any more. */
+static void ignore_others(const struct session *session)
+{
+	const int fds[] = { session->stop_fd, session->ports->kick_fd,
+			    session->timer_fd };
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		epoll_ctl(session->epoll_fd, EPOLL_CTL_DEL, fds[i], NULL);
+}
+
+/* With the gate open: until one may have ended. */
+static void await_ended(const struct session *session)
+{
+	struct engine *engine = session->engine;
+	struct epoll_event event;
+
+	if (engine->fd >= 0)
+		epoll_wait(session->epoll_fd, &event, 1, -1);
+	else if (engine->ops->wait(engine, -1, -1) < 0)
+		poll(NULL, 0, URING_RETRY_MS); /* it cannot, and may later */
+}
+
 void drain_out(struct session *session)
 {
 	struct engine *engine = session->engine;
@@ -437,12 +461,14 @@ void drain_out(struct session *session)
 	session->flight.closed = true;
 	if (engine->ops->drop)
 		engine->ops->drop(engine);
+	if (engine->n_out)
+		ignore_others(session);
 	while (engine->n_out) {
 		struct pending pending = { 0 };
 
 		if (session->gate_held)
 			session_leave(session);
-		engine->ops->wait(engine, -1, -1);
+		await_ended(session);
 		session_enter(session);
 		while (engine->n_out && (transfer = engine->ops->reap(engine)))
 			end_out(session, &pending, io_of(transfer));

@@ -9,7 +9,6 @@
  * that once it has that nobody is in here any more.
  */
 
-#include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 
@@ -70,18 +69,6 @@ static struct transfer *submit_reap(struct engine *engine)
 	return transfer;
 }
 
-static int submit_wait(struct engine *engine, int wake_fd, int timeout_ms)
-{
-	struct pollfd fds[] = {
-		{ .fd = engine->fd, .events = POLLIN },
-		{ .fd = wake_fd, .events = POLLIN },
-	};
-
-	if (SUBMIT(engine)->taken)
-		return 0;
-	return poll(fds, ARRAY_SIZE(fds), timeout_ms) < 0 ? -errno : 0;
-}
-
 static void submit_close(struct engine *engine)
 {
 	struct submit_engine *submit = SUBMIT(engine);
@@ -97,7 +84,6 @@ static void submit_close(struct engine *engine)
 static const struct engine_ops submit_ops = {
 	.begin = submit_begin,
 	.reap = submit_reap,
-	.wait = submit_wait,
 	.close = submit_close,
 };
 

@@ -44,7 +44,10 @@ struct transfer {
 struct engine_ops {
 	/* True: it has ended; else reap() brings it, once. May block. */
 	bool (*begin)(struct engine *engine, struct transfer *transfer);
-	/* Those below: NULL where all has ended when begun. */
+	/*
+	 * Those below are NULL where they have nothing to do: all of them where
+	 * all has ended when begun, wait() where there is a descriptor.
+	 */
 	/* What was begun and held back for company goes out. May block. */
 	void (*push)(struct engine *engine);
 	/* What was held back will not go out: it has ended, with -ECANCELED. */

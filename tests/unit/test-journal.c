@@ -92,7 +92,7 @@ static void hang(void)
 static void log_wedge(uint64_t timeout_ms)
 {
 	log_event(&id, RESET_TIMED_OUT, timeout_ms, "yes", NOTHING, NOTHING,
-		  NOTHING, NOTHING);
+		  NOTHING, NOTHING, 0);
 }
 
 static const char *id_at(const struct recorder *recorder, int n)
