@@ -84,7 +84,7 @@ static struct rigged fresh(void)
 {
 	n_preadv = 0;
 	n_answers = 0;
-	return rigged_new(disk_open(DISK_MEMORY), 1, true);
+	return rigged_new(image_open(DISK_MEMORY), 1, true);
 }
 
 /* As the caller of an engine: what is to begin again does so at once. */

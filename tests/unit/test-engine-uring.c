@@ -107,7 +107,7 @@ static struct rigged fresh(unsigned int n, bool all)
 	atomic_store(&preadv2_fault.calls, 0);
 	fault_clear(&pwritev2_fault);
 	atomic_store(&pwritev2_fault.calls, 0);
-	return rigged_new(disk_open(DISK_MEMORY), n, all);
+	return rigged_new(image_open(DISK_MEMORY), n, all);
 }
 
 /*
@@ -133,7 +133,7 @@ static void run_many(struct rigged *rigged, enum ktvblk_io_op op, uint64_t from,
 
 static void check_bytes(enum disk_kind kind, bool all)
 {
-	const int fd = disk_open(kind);
+	const int fd = image_open(kind);
 	struct rigged rigged;
 	struct job *flush;
 
@@ -370,7 +370,7 @@ END_TEST
 /* What a file of this machine has: it is found out. */
 START_TEST(what_is_cached_is_read_by_a_call)
 {
-	const int fd = disk_open(DISK_FILE);
+	const int fd = image_open(DISK_FILE);
 	struct iovec iov;
 	struct rigged rigged;
 	char byte;
@@ -470,7 +470,7 @@ END_TEST
 
 START_TEST(behind_close_nobody_has_the_file_open)
 {
-	const int fd = disk_open(DISK_FILE);
+	const int fd = image_open(DISK_FILE);
 	unsigned int n_fds;
 	struct rigged rigged;
 	char path[64];

@@ -53,7 +53,7 @@ WRAP(int, io_uring_submit, (struct io_uring * ring), (ring), 0,
 static void check_refusal(struct fault *fault, int error)
 {
 	const struct fault_when when = { .error = error, .times = 3 };
-	const int fd = disk_open(DISK_MEMORY);
+	const int fd = image_open(DISK_MEMORY);
 	struct ktvblk_backend *backend = NULL;
 	struct engine *engine = NULL;
 	unsigned int n_fds;
@@ -82,7 +82,7 @@ END_TEST
 
 START_TEST(no_memory_is_an_error)
 {
-	const int fd = disk_open(DISK_MEMORY);
+	const int fd = image_open(DISK_MEMORY);
 	struct ktvblk_backend *backend = NULL;
 	struct engine *engine = NULL;
 
@@ -125,7 +125,7 @@ START_TEST(an_older_kernel_is_asked_for_less)
 
 		fault_set(&io_uring_queue_init_params_fault,
 			  &(struct fault_when){ .error = EINVAL, .times = n });
-		rigged = rigged_new(disk_open(DISK_MEMORY), 1, true);
+		rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
 		ck_assert(!job_begin(&rigged, job));
 		jobs_wait(&rigged);
 		job_check(&rigged, job);
@@ -155,7 +155,7 @@ END_TEST
 /* A child has none of it mapped: what it wrote there would be the parent's. */
 START_TEST(a_child_does_not_share_the_ring)
 {
-	struct rigged rigged = rigged_new(disk_open(DISK_MEMORY), 1, true);
+	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
 	int status;
 	pid_t child = fork();
 

@@ -357,7 +357,7 @@ END_TEST
 /* Reads of the disk, with what comes between begin and the end. */
 static void check_reads(struct fault *fault, const struct fault_when *when)
 {
-	struct rigged rigged = rigged_new(disk_open(DISK_MEMORY), N_JOBS, true);
+	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), N_JOBS, true);
 	struct job *jobs[N_JOBS];
 
 	fault_set(fault, when);
@@ -428,7 +428,7 @@ START_TEST(without_a_registered_file_it_works_too)
 
 	fault_set(&io_uring_register_files_fault,
 		  &(struct fault_when){ .error = ENOMEM });
-	rigged = rigged_new(disk_open(DISK_MEMORY), 1, true);
+	rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
 	ck_assert(!job_begin(&rigged, job));
 	jobs_wait(&rigged);
 	job_check(&rigged, job);
@@ -439,7 +439,7 @@ END_TEST
 
 START_TEST(a_close_that_is_interrupted_goes_on)
 {
-	struct rigged rigged = rigged_new(disk_open(DISK_MEMORY), 1, true);
+	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
 	unsigned int n_calls;
 
 	n_calls = atomic_load(&io_uring_unregister_files_fault.calls);
@@ -454,7 +454,7 @@ END_TEST
 /* Without the ring each transfer is a call. */
 START_TEST(a_ring_that_cannot_be_enabled_is_done_without)
 {
-	struct rigged rigged = rigged_new(disk_open(DISK_MEMORY), 1, true);
+	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
 	struct job *job = job_new(KTVBLK_IO_READ, BLOCK, BLOCK, 2);
 
 	fault_set(&io_uring_register_fault,

@@ -26,7 +26,7 @@ static int open_file(void)
 	return open(dirname(path), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 }
 
-int disk_open(enum disk_kind kind)
+int image_open(enum disk_kind kind)
 {
 	static unsigned char bytes[DISK_BYTES];
 	char path[64];

@@ -21,7 +21,7 @@ enum disk_kind {
 };
 
 /* One with a pattern on it; -1: the file system does not take it. */
-int disk_open(enum disk_kind kind);
+int image_open(enum disk_kind kind);
 unsigned char disk_byte(uint64_t i);
 
 /* An engine with room for n on a descriptor, which it takes. */
