@@ -52,6 +52,7 @@ extern "C" {
 #define KTVBLK_SERIAL_MAX 20
 #define KTVBLK_NAME_MAX 255
 #define KTVBLK_QUEUE_SIZE_MAX 1024
+#define KTVBLK_QUEUES_MAX 16
 
 struct ktvblk_mem;
 struct ktvblk_backend;
@@ -254,6 +255,15 @@ struct ktvblk_config {
 	uint32_t poll_us;
 	uint16_t queue_size_max; /* a power of two; 0: 256 */
 	uint16_t reserved[3]; /* 0 */
+	/* Since 1.1. */
+	uint32_t engine; /* enum ktvblk_engine */
+	uint32_t depth; /* requests with the storage at once; 0: 64 */
+	/*
+	 * How many queues the guest may use, each with a worker of its own; 0:
+	 * 1. From 2 on it is told so (VIRTIO_BLK_F_MQ).
+	 */
+	uint32_t n_queues;
+	uint32_t reserved_end; /* 0 */
 };
 
 #ifdef __cplusplus
@@ -261,9 +271,7 @@ struct ktvblk_config {
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
 			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
-		{                                                              \
-			0, 0, 0                                                \
-		}                                                              \
+			{ 0, 0, 0 }, 0, 0, 0, 0                                \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -355,6 +363,13 @@ int ktvblk_request_reset(struct ktvblk_dev *dev);
  */
 int ktvblk_kick_fd(const struct ktvblk_dev *dev);
 int ktvblk_irq_fd(const struct ktvblk_dev *dev);
+
+/*
+ * The same as the first, of any queue: its KVM_IOEVENTFD has the queue's index as
+ * datamatch. The first queue's is that of ktvblk_kick_fd(). [any]
+ *   -EINVAL  NULL, or the device has no such queue
+ */
+int ktvblk_queue_kick_fd(const struct ktvblk_dev *dev, uint32_t queue);
 
 /*
  * Pause and resume

@@ -33,6 +33,7 @@ struct pending {
 static void poison(struct session *session)
 {
 	session->poisoned = true;
+	session_unthrottle(session);
 	session_needs_reset(session);
 }
 
@@ -98,9 +99,7 @@ static void tell(struct session *session, struct pending *pending)
 		return;
 	pending->any = false;
 	if (session->vq.event_idx || !interrupt_fenced(session, pending))
-		atomic_fetch_or_explicit(&session->interrupt_status,
-					 VIRTIO_MMIO_INT_VRING,
-					 memory_order_release);
+		session_note(session, VIRTIO_MMIO_INT_VRING);
 }
 
 /* At the end of a drain nothing stays unsaid. */
@@ -146,17 +145,19 @@ static void trace_done(const struct session *session, uint8_t status,
 }
 
 /* Take tokens for the request, or put it back; how long to wait then. */
-static bool throttled(struct session *session, uint64_t now,
-		      uint64_t *ret_wait_ns)
+static enum drain_end take_tokens(struct session *session, uint64_t now,
+				  uint64_t *ret_wait_ns)
 {
 	const struct request *request = &session->request;
 	const uint64_t bytes =
 		request->type == VIRTIO_BLK_T_FLUSH ? 0 : request->data_len;
-	const struct throttle_verdict verdict =
-		throttle_take(&session->throttle, bytes, now);
+	struct throttle_verdict verdict;
 
+	if (!disk_throttle_take(session->throttle, &session->revoked, bytes,
+				now, &verdict))
+		return DRAIN_INTERRUPTED;
 	if (verdict.ops_ok && verdict.bytes_ok)
-		return false;
+		return DRAIN_DONE;
 	/* Once for each request, however often it is looked at. */
 	if (!atomic_exchange(&session->throttled, true)) {
 		count_add(&session->stats->throttled_count, 1);
@@ -166,7 +167,7 @@ static bool throttled(struct session *session, uint64_t now,
 	log_event(&session->id, THROTTLE_STALLED, request->head, verdict.ops_ok,
 		  verdict.bytes_ok, verdict.wait_ns);
 	*ret_wait_ns = verdict.wait_ns;
-	return true;
+	return DRAIN_STALLED;
 }
 
 /* Serve what passed the gates. False: abandoned. */
@@ -202,6 +203,7 @@ static enum drain_end handle_chain(struct session *session,
 				   struct pending *pending,
 				   uint64_t *ret_wait_ns)
 {
+	enum drain_end end;
 	uint8_t status;
 	uint64_t now;
 
@@ -223,13 +225,14 @@ static enum drain_end handle_chain(struct session *session,
 		break;
 	}
 	/* When it began, for the watch, need not be that exact. */
-	now = session->vq.event_idx && !throttle_limits(&session->throttle)
+	now = session->vq.event_idx && !disk_throttle_limits(session->throttle)
 		      ? tick_ns()
 		      : now_ns();
 	if (session_stopping(session))
 		return DRAIN_INTERRUPTED;
-	if (throttled(session, now, ret_wait_ns))
-		return DRAIN_STALLED;
+	end = take_tokens(session, now, ret_wait_ns);
+	if (end != DRAIN_DONE)
+		return end;
 	session_unthrottle(session);
 	return serve(session, pending, now) ? DRAIN_DONE : DRAIN_ABANDONED;
 }
@@ -254,6 +257,8 @@ static enum drain_end drain_chains(struct session *session,
 			end = handle_chain(session, pending, ret_wait_ns);
 			break;
 		case POP_EMPTY:
+			/* A driver may take back what it made available. */
+			session_unthrottle(session);
 			*ret_dry = true;
 			return DRAIN_DONE;
 		case POP_BAD_INDEX:

@@ -197,10 +197,12 @@ static bool flush_failed(const struct session *session)
 {
 	const struct request *request = &session->request;
 
-	if (session->flush_failed)
+	const bool failed_before = atomic_load(&session->era->flush_failed);
+
+	if (failed_before)
 		log_event(&session->id, FLUSH_FAILED_BEFORE, request->type,
 			  request->sector);
-	return session->flush_failed;
+	return failed_before;
 }
 
 /*
@@ -226,7 +228,7 @@ static enum io_end flush(struct session *session)
 		return IO_ABANDONED;
 	if (r >= 0)
 		return IO_DONE;
-	session->flush_failed = true;
+	atomic_store(&session->era->flush_failed, true);
 	log_event(&session->id, FLUSH_FAILED, -r);
 	return IO_FAILED;
 }

@@ -90,14 +90,26 @@ static bool can_poll(const struct session *session)
 	       (session->has_cpus && !CPU_EQUAL(&cpus, &session->cpus));
 }
 
+/* There is room for 15 bytes. */
+static void set_name(const struct session *session)
+{
+	const unsigned long long id = session->id.disk->instance_id;
+	char name[16];
+
+	if (session->id.of_queue)
+		snprintf(name, sizeof(name), "ktvblk-%u.%u",
+			 (unsigned int)(id % 100000),
+			 (session->id.of_queue - 1) % KTVBLK_QUEUES_MAX);
+	else
+		snprintf(name, sizeof(name), "ktvblk-%llu", id % 100000000);
+	pthread_setname_np(pthread_self(), name);
+}
+
 static void place(struct session *session)
 {
-	char name[16];
 	int r;
 
-	snprintf(name, sizeof(name), "ktvblk-%llu",
-		 (unsigned long long)session->id.disk->instance_id % 100000000);
-	pthread_setname_np(pthread_self(), name);
+	set_name(session);
 	if (session->disk.poll_us && can_poll(session))
 		polling_init(&session->polling, session->disk.poll_us);
 	if (!session->has_cpus)
@@ -129,7 +141,7 @@ static bool park(struct session *session)
 
 	while (!session_stopping(session)) {
 		const uint32_t seen = atomic_load(&ports->changes);
-		const uint32_t pause = atomic_load(&ports->pause);
+		const uint32_t pause = ports_pause_number(ports);
 		int r;
 
 		if (!(pause & 1))
@@ -138,7 +150,7 @@ static bool park(struct session *session)
 		 * All done to guest memory is seen by who sees this store; with
 		 * the gate, as a revoked worker must not speak for its heir.
 		 */
-		if (atomic_exchange(&ports->parked, pause) != pause) {
+		if (ports_obey(ports, &session->seat, pause)) {
 			ports_changed(ports);
 			ports_state_changed(ports);
 		}
@@ -214,7 +226,7 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 static void read_kick(struct worker *worker)
 {
 	const struct session *session = worker->session;
-	const int r = eventfd_drain(session->ports->kick_fd);
+	const int r = eventfd_drain(session->kick_fd);
 
 	worker->kicked = false;
 	if (r < 0)

@@ -26,7 +26,7 @@ static void without_fds(struct rig *rig, void (*run)(struct rig *rig))
 {
 	struct rlimit limit, none;
 
-	log_event(&rig->dev->session->id, PAUSE_NO_WORKER);
+	log_event(&rig->dev->queues[0].session->id, PAUSE_NO_WORKER);
 	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	none = (struct rlimit){ 0, limit.rlim_max };
@@ -342,12 +342,12 @@ static void twelve_illegal(struct rig *rig)
 /* See the head of this file. */
 static void contended(struct rig *rig)
 {
-	log_event(&rig->dev->session->id, STATUS_CONTENDED, 1, 3, 4);
+	log_event(&rig->dev->queues[0].session->id, STATUS_CONTENDED, 1, 3, 4);
 }
 
 static void failed_contended(struct rig *rig)
 {
-	log_event(&rig->dev->session->id, STATUS_GUEST_FAILED_CONTENDED, 1,
+	log_event(&rig->dev->queues[0].session->id, STATUS_GUEST_FAILED_CONTENDED, 1,
 		  0x81, 4);
 }
 

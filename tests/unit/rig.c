@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "device.h"
 #include "harness.h"
 #include "rig.h"
 
@@ -417,6 +418,15 @@ void rig_sync(struct rig *rig)
 	/* The used entry follows the status byte. */
 	ck_assert(eventually(rig_used_idx(rig) != rig->used_seen));
 	rig->used_seen = rig_used_idx(rig);
+}
+
+void rig_drain_throttle(struct rig *rig, uint64_t at_ns)
+{
+	struct throttle *throttle = &rig->dev->throttle->throttle;
+
+	throttle->ops.available = throttle->bytes.available = 0;
+	throttle->ops.remainder = throttle->bytes.remainder = 0;
+	throttle->ops.refilled_ns = throttle->bytes.refilled_ns = at_ns;
 }
 
 uint64_t rig_irqs(struct rig *rig)

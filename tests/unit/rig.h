@@ -42,6 +42,7 @@
 #define RIG_VERSION_1 (UINT64_C(1) << VIRTIO_F_VERSION_1)
 #define RIG_EVENT_IDX (UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX)
 #define RIG_INDIRECT_DESC (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC)
+#define RIG_MQ (UINT64_C(1) << VIRTIO_BLK_F_MQ)
 
 #define S_ACK VIRTIO_CONFIG_S_ACKNOWLEDGE
 #define S_DRV (S_ACK | VIRTIO_CONFIG_S_DRIVER)
@@ -167,6 +168,9 @@ int rig_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t len);
  * answered or not: a flush behind it is served. Uses descriptors 14 and 15.
  */
 void rig_sync(struct rig *rig);
+
+/* No tokens at this time. While no worker runs. */
+void rig_drain_throttle(struct rig *rig, uint64_t at_ns);
 
 /* Interrupts since the last look; takes them. */
 uint64_t rig_irqs(struct rig *rig);

@@ -26,7 +26,7 @@
 static struct watch *enter_new(uint64_t limit_ns)
 {
 	struct disk_id *disk = disk_id_new("vda", 2048);
-	const struct identity id = { disk, 7 };
+	const struct identity id = { disk, 7, 0 };
 	struct watch *watch = watch_new(&id, limit_ns, NULL);
 
 	disk_id_unref(disk);
@@ -304,7 +304,7 @@ END_TEST
 
 START_TEST(no_watch_is_taken_and_given)
 {
-	const struct identity nobody = { NULL, -1 };
+	const struct identity nobody = { NULL, -1, 0 };
 	struct watch *watch;
 
 	ck_assert_ptr_null(watch_ref(NULL));
@@ -662,7 +662,7 @@ static bool located(struct watch *watch, const char *syscall,
 static void check_located(void (*sleep)(struct sleeper *sleeper),
 			  const char *syscall)
 {
-	const struct identity nobody = { NULL, -1 };
+	const struct identity nobody = { NULL, -1, 0 };
 	struct sleeper sleeper = { .watch = watch_new(&nobody, LIMIT, NULL),
 				   .sleep = sleep };
 	struct watch_stuck stuck;
@@ -742,7 +742,7 @@ static void *leave_and_hang(void *arg)
 
 START_TEST(a_thread_behind_its_last_act_is_located)
 {
-	const struct identity nobody = { NULL, -1 };
+	const struct identity nobody = { NULL, -1, 0 };
 	struct watch *watch = watch_new(&nobody, LIMIT, NULL);
 	struct watch_stuck stuck;
 	pthread_t thread;
@@ -798,7 +798,7 @@ END_TEST
 
 START_TEST(who_never_entered_is_not_located)
 {
-	const struct identity nobody = { NULL, -1 };
+	const struct identity nobody = { NULL, -1, 0 };
 	struct watch *watch = watch_new(&nobody, LIMIT, NULL);
 	struct watch_stuck stuck = { .tid = 1 };
 
