@@ -254,6 +254,11 @@ static enum drain_end drain_chains(struct session *session,
 			return DRAIN_INTERRUPTED;
 		switch (result) {
 		case POP_HEAD:
+			/* Behind the look at the ring: see yield_disk(). */
+			if (ports_disk_is_taken(session->ports)) {
+				virtqueue_unpop(&session->vq);
+				return DRAIN_INTERRUPTED;
+			}
 			end = handle_chain(session, pending, ret_wait_ns);
 			break;
 		case POP_EMPTY:

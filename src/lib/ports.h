@@ -73,6 +73,12 @@ static inline bool ports_pause_wanted(const struct ports *ports)
 	return ports_pause_number(ports) & 1;
 }
 
+/* While one that was left behind lives, no other touches the disk. */
+static inline bool ports_disk_is_taken(const struct ports *ports)
+{
+	return atomic_load(&ports->orphans) != 0;
+}
+
 /* Those that are not left behind. */
 static inline unsigned int ports_workers(const struct ports *ports)
 {

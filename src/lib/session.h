@@ -175,7 +175,9 @@ static inline bool session_revoked(const struct session *session)
 /* Should the worker do something else than the next request? */
 static inline bool session_interrupted(const struct session *session)
 {
-	return session_stopping(session) || ports_pause_wanted(session->ports);
+	return session_stopping(session) ||
+	       ports_pause_wanted(session->ports) ||
+	       ports_disk_is_taken(session->ports);
 }
 
 /* Set these interrupt status bits; and interrupt the driver for them. */

@@ -128,10 +128,23 @@ static void await_predecessor(struct session *session)
 	for (;;) {
 		const uint32_t seen = atomic_load(&ports->changes);
 
-		if (session_stopping(session) || !atomic_load(&ports->orphans))
+		if (session_stopping(session) || !ports_disk_is_taken(ports))
 			return;
 		ports_wait(ports, seen, 0);
 	}
+}
+
+/*
+ * Another queue was stopped, and its worker left behind: what the driver asks for
+ * from then on must not be done before what that one is stuck in. False: the
+ * session is revoked.
+ */
+static bool yield_disk(struct session *session)
+{
+	log_event(&session->id, WAITING_FOR_ORPHAN);
+	session_leave(session);
+	await_predecessor(session);
+	return session_enter(session);
 }
 
 /* Sleep while a pause is wanted. False: the session is revoked. */
@@ -290,6 +303,10 @@ static void run(struct session *session)
 	while (!session_stopping(session)) {
 		if (ports_pause_wanted(session->ports)) {
 			if (!park(session))
+				return;
+			want_drain = true;
+		} else if (ports_disk_is_taken(session->ports)) {
+			if (!yield_disk(session))
 				return;
 			want_drain = true;
 		} else if (want_drain) {

@@ -34,6 +34,8 @@
 #define RIG_STATUS 0x9000u
 #define RIG_DATA 0x10000u
 #define RIG_RAM_BYTES (4u << 20)
+/* The same of another queue lies so far behind those of the one before. */
+#define RIG_QUEUE_BYTES (RIG_RAM_BYTES / KTVBLK_QUEUES_MAX)
 #define RIG_DISK_BYTES (64u << 10)
 
 /* What a status byte holds until the device writes it. */
@@ -55,6 +57,7 @@ struct rig_options {
 	uint64_t features;
 	bool no_flush; /* do not take it */
 	uint16_t queue_size; /* 0: 16 */
+	unsigned int queues_used; /* by the driver; 0: all of the config */
 	uint64_t disk_bytes; /* 0: RIG_DISK_BYTES */
 	uint32_t block_bytes, mem_align; /* of the storage; 0: any */
 	int disk_fd; /* the disk is in this file; 0: in memory */
@@ -75,17 +78,25 @@ struct rig {
 	struct ktvblk_mem *mem;
 	struct ktvblk_dev *dev;
 	struct ktvblk_stats *stats;
+	unsigned int queue; /* the one that all below is about */
 	uint16_t avail_idx; /* the driver's */
 	uint16_t used_seen;
+	struct {
+		uint16_t avail_idx, used_seen;
+	} others[KTVBLK_QUEUES_MAX];
 };
+
+/* All below is about this queue from now on; first it is queue 0. */
+void rig_select(struct rig *rig, unsigned int queue);
 
 /* Make all of it; the device is at reset. */
 void rig_open(struct rig *rig, const struct rig_options *options);
 
-/* Negotiate and set up the queue, up to DRIVER_OK; again after a reset. */
+/* Negotiate and set up the queues, up to DRIVER_OK; again after a reset. */
 void rig_start(struct rig *rig);
-/* The same without DRIVER_OK. */
+/* The same without DRIVER_OK; and only one queue, of rings that are clear. */
 void rig_prepare(struct rig *rig);
+void rig_set_up_queue(struct rig *rig);
 void rig_reset(struct rig *rig);
 
 /*
