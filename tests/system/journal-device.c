@@ -347,8 +347,8 @@ static void contended(struct rig *rig)
 
 static void failed_contended(struct rig *rig)
 {
-	log_event(&rig->dev->queues[0].session->id, STATUS_GUEST_FAILED_CONTENDED, 1,
-		  0x81, 4);
+	log_event(&rig->dev->queues[0].session->id,
+		  STATUS_GUEST_FAILED_CONTENDED, 1, 0x81, 4);
 }
 
 static void negotiate(struct rig *rig, uint64_t features)
