@@ -504,6 +504,46 @@ START_TEST(a_request_to_stop_or_reset_reaches_all)
 }
 END_TEST
 
+static void count_init(void *userdata)
+{
+	(*(_Atomic unsigned int *)userdata)++;
+}
+
+static struct ktvblk_dev *paused_by_worker;
+static _Atomic int pause_answer;
+
+static void pause_own(struct storage *storage, enum storage_op op)
+{
+	(void)storage;
+	if (op == OP_FLUSH)
+		pause_answer = ktvblk_pause(paused_by_worker, 0);
+}
+
+START_TEST(each_worker_is_the_devices_own)
+{
+	_Atomic unsigned int inits = 0;
+	struct scene scene;
+	struct rig *rig = &scene.rig;
+
+	open_with(&scene, &(struct rig_options){ .config.n_queues = 3,
+						 .features = RIG_MQ });
+	ck_assert_int_eq(ktvblk_set_worker_init(rig->dev, count_init, &inits),
+			 0);
+	rig_start(rig);
+	ck_assert(eventually(inits == 3));
+	paused_by_worker = rig->dev;
+	rig->storage->hook = pause_own;
+	for (unsigned int i = 0; i < 3; i++) {
+		pause_answer = 0;
+		ask_on(rig, i, VIRTIO_BLK_T_FLUSH);
+		await_on(rig, i);
+		ck_assert_int_eq(pause_answer, -EDEADLK);
+	}
+	ck_assert_int_eq(rig_destroy(rig), KTVBLK_JOINED);
+	close_scene(&scene);
+}
+END_TEST
+
 /*
  * One queue's stop
  */
@@ -693,6 +733,7 @@ TEST_PROGRAM("queues", each_queue_is_set_up_and_serves_by_itself,
 	     a_destroy_with_some_stuck_takes_one_budget,
 	     the_worst_of_all_queues_is_the_outcome,
 	     a_request_to_stop_or_reset_reaches_all,
+	     each_worker_is_the_devices_own,
 	     a_queue_is_stopped_and_started_among_others,
 	     a_queue_that_is_stopped_stuck_holds_up_the_others,
 	     a_pause_is_one_of_all_queues_or_none,
