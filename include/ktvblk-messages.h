@@ -13,6 +13,8 @@
 #define KTVBLK_FIELD_CAPACITY_SECTORS "CAPACITY_SECTORS"
 /* The VMM's name for the disk, where it gave one. */
 #define KTVBLK_FIELD_DISK "KTVBLK_DISK"
+/* The queue's index, where it is about one of several. */
+#define KTVBLK_FIELD_QUEUE "KTVBLK_QUEUE"
 
 /* A worker that did not come back, and what it is stuck in. */
 #define KTVBLK_FIELD_TIMEOUT_MS "KTVBLK_TIMEOUT_MS"

@@ -65,6 +65,8 @@
 /* The throttle's retry timer; 0 would disarm it. */
 #define RETRY_NS_MIN UINT64_C(1)
 #define RETRY_NS_MAX UINT64_C(1000000000)
+/* Between two looks of who is not the first in line for tokens. */
+#define TURN_NS UINT64_C(1000000)
 
 /* Teardown. */
 #define BUDGET_MS_DEFAULT 1000u

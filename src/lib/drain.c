@@ -37,6 +37,7 @@ struct pending {
 static void poison(struct session *session)
 {
 	session->poisoned = true;
+	session_unthrottle(session);
 	session_needs_reset(session);
 }
 
@@ -107,9 +108,7 @@ static void tell(struct session *session, struct pending *pending)
 		return;
 	pending->any = false;
 	if (session->vq.event_idx || !interrupt_fenced(session, pending))
-		atomic_fetch_or_explicit(&session->interrupt_status,
-					 VIRTIO_MMIO_INT_VRING,
-					 memory_order_release);
+		session_note(session, VIRTIO_MMIO_INT_VRING);
 }
 
 /* At the end of a drain nothing stays unsaid. */
@@ -153,16 +152,19 @@ static void trace_done(const struct session *session,
 }
 
 /* Take tokens for the request, or put it back; how long to wait then. */
-static bool throttled(struct session *session, const struct request *request,
-		      uint64_t now, uint64_t *ret_wait_ns)
+static enum drain_end take_tokens(struct session *session,
+				  const struct request *request, uint64_t now,
+				  uint64_t *ret_wait_ns)
 {
 	const uint64_t bytes =
 		request->type == VIRTIO_BLK_T_FLUSH ? 0 : request->data_len;
-	const struct throttle_verdict verdict =
-		throttle_take(&session->throttle, bytes, now);
+	struct throttle_verdict verdict;
 
+	if (!disk_throttle_take(session->throttle, &session->revoked, bytes,
+				now, &verdict))
+		return DRAIN_INTERRUPTED;
 	if (verdict.ops_ok && verdict.bytes_ok)
-		return false;
+		return DRAIN_DONE;
 	/* Once for each request, however often it is looked at. */
 	if (!atomic_exchange(&session->throttled, true)) {
 		count_add(&session->stats->throttled_count, 1);
@@ -172,7 +174,7 @@ static bool throttled(struct session *session, const struct request *request,
 	log_event(&session->id, THROTTLE_STALLED, request->head, verdict.ops_ok,
 		  verdict.bytes_ok, verdict.wait_ns);
 	*ret_wait_ns = verdict.wait_ns;
-	return true;
+	return DRAIN_STALLED;
 }
 
 static void answer(struct session *session, struct pending *pending,
@@ -227,6 +229,7 @@ static enum drain_end handle_chain(struct session *session,
 				   struct pending *pending, struct io *io,
 				   uint64_t *ret_wait_ns)
 {
+	enum drain_end end;
 	uint8_t status;
 	uint64_t now;
 
@@ -247,16 +250,17 @@ static enum drain_end handle_chain(struct session *session,
 		break;
 	}
 	/* When it began, for the watch, need not be that exact. */
-	now = session->vq.event_idx && !throttle_limits(&session->throttle)
+	now = session->vq.event_idx && !disk_throttle_limits(session->throttle)
 		      ? tick_ns()
 		      : now_ns();
 	if (session_stopping(session)) {
 		flight_put(&session->flight, io);
 		return DRAIN_INTERRUPTED;
 	}
-	if (throttled(session, &io->request, now, ret_wait_ns)) {
+	end = take_tokens(session, &io->request, now, ret_wait_ns);
+	if (end != DRAIN_DONE) {
 		flight_put(&session->flight, io);
-		return DRAIN_STALLED;
+		return end;
 	}
 	session_unthrottle(session);
 	return serve(session, pending, io, now) ? DRAIN_DONE : DRAIN_ABANDONED;
@@ -296,11 +300,18 @@ static enum drain_end take_chains(struct session *session,
 		if (session_stopping(session))
 			return DRAIN_INTERRUPTED;
 		if (result == POP_EMPTY) {
+			/* A driver may take back what it made available. */
+			session_unthrottle(session);
 			*ret_dry = true;
 			return DRAIN_DONE;
 		}
 		if (session->poisoned)
 			return DRAIN_DONE;
+		/* Behind the look at the ring: see yield_disk(). */
+		if (ports_disk_is_taken(session->ports)) {
+			virtqueue_unpop(&session->vq);
+			return DRAIN_INTERRUPTED;
+		}
 		end = take_chain(session, pending, head, ret_wait_ns);
 	}
 	return end;
@@ -434,7 +445,7 @@ static void end_out(struct session *session, struct pending *pending,
 /* Nobody else is to wake the worker any more. */
 static void ignore_others(const struct session *session)
 {
-	const int fds[] = { session->stop_fd, session->ports->kick_fd,
+	const int fds[] = { session->stop_fd, session->kick_fd,
 			    session->timer_fd };
 
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)

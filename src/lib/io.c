@@ -68,10 +68,12 @@ static bool blocks_ok(const struct session *session, const struct io *io)
 /* Refuse what is to be durable, where a flush has failed. */
 static bool flush_failed(const struct session *session, const struct io *io)
 {
-	if (session->flush_failed)
+	const bool failed_before = atomic_load(&session->era->flush_failed);
+
+	if (failed_before)
 		log_event(&session->id, FLUSH_FAILED_BEFORE, io->request.type,
 			  io->request.sector);
-	return session->flush_failed;
+	return failed_before;
 }
 
 /*
@@ -241,7 +243,7 @@ static enum step absorb_flush(struct session *session, struct io *io)
 	uint64_t flushed = atomic_load(&holdings->flushed);
 
 	if (r < 0) {
-		session->flush_failed = true;
+		atomic_store(&session->era->flush_failed, true);
 		log_event(&session->id, FLUSH_FAILED, (int)-r);
 		return STEP_FAILED;
 	}

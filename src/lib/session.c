@@ -15,8 +15,7 @@
 #include "util.h"
 #include "worker.h"
 
-int session_new(struct disk_id *disk_id, const struct disk_config *disk,
-		struct ports *ports, struct ktvblk_stats *stats,
+int session_new(const struct session_disk *disk, unsigned int queue,
 		struct session **ret_session)
 {
 	struct session *session = calloc(1, sizeof(*session));
@@ -34,11 +33,15 @@ int session_new(struct disk_id *disk_id, const struct disk_config *disk,
 		goto fail_stop;
 	atomic_init(&session->refs, 1);
 	session->epoll_fd = session->timer_fd = -1;
-	session->id.disk = disk_id_ref(disk_id);
+	session->id.disk = disk_id_ref(disk->id);
 	session->id.stop_fd = session->stop_fd;
-	session->disk = *disk;
-	session->ports = ports_ref(ports);
-	session->stats = ktvblk_stats_ref(stats);
+	if (disk->ports->n_queues > 1)
+		session->id.of_queue = queue + 1;
+	session->disk = *disk->config;
+	session->ports = ports_ref(disk->ports);
+	session->kick_fd = disk->ports->kick_fds[queue];
+	session->stats = ktvblk_stats_ref(disk->stats);
+	session->throttle = disk_throttle_ref(disk->throttle);
 	*ret_session = session;
 	return 0;
 
@@ -98,7 +101,7 @@ static const char *take_resources(struct session *session,
 		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (session->timer_fd < 0)
 		return "timer";
-	if (watch_fd(session, session->ports->kick_fd, TOKEN_KICK) < 0)
+	if (watch_fd(session, session->kick_fd, TOKEN_KICK) < 0)
 		return "epoll: kick";
 	if (watch_fd(session, session->stop_fd, TOKEN_STOP) < 0)
 		return "epoll: stop";
@@ -164,6 +167,8 @@ void session_unref(struct session *session)
 	closep(&session->stop_fd);
 	give_back_resources(session);
 	session_unmap(&session->pages);
+	era_unref(session->era);
+	disk_throttle_unref(session->throttle);
 	ports_unref(session->ports);
 	ktvblk_stats_unref(session->stats);
 	disk_id_unref(session->id.disk);
@@ -193,10 +198,16 @@ static void latch(struct session *session, const struct session_start *start)
 		session->cpus = *start->cpus;
 }
 
+void session_set_era(struct session *session, struct era *era)
+{
+	struct era *before = session->era;
+
+	session->era = era_ref(era);
+	era_unref(before);
+}
+
 void session_renew(struct session *session)
 {
-	atomic_store(&session->status, 0);
-	atomic_store(&session->interrupt_status, 0);
 	if (session->started)
 		return; /* and never again */
 	atomic_store(&session->stop, false);
@@ -214,7 +225,7 @@ int session_start(struct session *session, const struct session_start *start)
 	}
 	latch(session, start);
 	refs_get(&session->refs);
-	ports_worker_comes(session->ports);
+	ports_worker_comes(session->ports, &session->seat);
 	if (atomic_load(&session->ports->orphans))
 		log_event(&session->id, WAITING_FOR_ORPHAN);
 	r = thread_start(&session->thread, worker_main, session);
@@ -224,7 +235,7 @@ int session_start(struct session *session, const struct session_start *start)
 		return 0;
 	}
 	step = "thread";
-	ports_worker_gone(session->ports);
+	ports_worker_gone(session->ports, session->seat.obeyed);
 	/* Neither is the last: the device has its own. */
 	session_unref(session);
 	session_release(session);
@@ -252,15 +263,22 @@ void session_leave(struct session *session)
 	gate_leave(&session->gate);
 }
 
+void session_note(struct session *session, uint32_t bits)
+{
+	/* Else it is another's driver now. */
+	if (!session_revoked(session))
+		/* Release: who reads the bit sees what it is about. */
+		atomic_fetch_or_explicit(&session->era->interrupt_status, bits,
+					 memory_order_release);
+}
+
 void session_raise(struct session *session, uint32_t bits)
 {
 	int r;
 
 	if (session_revoked(session))
-		return; /* it is another's driver now */
-	/* Release: the driver that reads the bit sees what it is about. */
-	atomic_fetch_or_explicit(&session->interrupt_status, bits,
-				 memory_order_release);
+		return;
+	session_note(session, bits);
 	r = eventfd_signal(session->ports->irq_fd);
 	if (r < 0)
 		log_event(&session->id, IRQ_WRITE_FAILED, -r);
@@ -268,8 +286,10 @@ void session_raise(struct session *session, uint32_t bits)
 
 void session_needs_reset(struct session *session)
 {
+	if (session_revoked(session))
+		return;
 	/* The worker only ever adds this bit: see status.c. */
-	atomic_fetch_or(&session->status, VIRTIO_CONFIG_S_NEEDS_RESET);
+	atomic_fetch_or(&session->era->status, VIRTIO_CONFIG_S_NEEDS_RESET);
 	session_raise(session, VIRTIO_MMIO_INT_CONFIG);
 	ports_state_changed(session->ports);
 }
@@ -278,8 +298,10 @@ void session_unthrottle(struct session *session)
 {
 	/* Mostly it does not, and then a look is enough. */
 	if (atomic_load_explicit(&session->throttled, memory_order_relaxed) &&
-	    atomic_exchange(&session->throttled, false))
+	    atomic_exchange(&session->throttled, false)) {
 		gauge_drop(&session->stats->currently_throttled);
+		disk_throttle_leave(session->throttle, &session->revoked);
+	}
 }
 
 void session_request_ended(struct session *session, uint32_t slot)

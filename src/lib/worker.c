@@ -94,14 +94,26 @@ static bool can_poll(const struct session *session)
 	       (session->has_cpus && !CPU_EQUAL(&cpus, &session->cpus));
 }
 
+/* There is room for 15 bytes. */
+static void set_name(const struct session *session)
+{
+	const unsigned long long id = session->id.disk->instance_id;
+	char name[16];
+
+	if (session->id.of_queue)
+		snprintf(name, sizeof(name), "ktvblk-%u.%u",
+			 (unsigned int)(id % 100000),
+			 (session->id.of_queue - 1) % KTVBLK_QUEUES_MAX);
+	else
+		snprintf(name, sizeof(name), "ktvblk-%llu", id % 100000000);
+	pthread_setname_np(pthread_self(), name);
+}
+
 static void place(struct session *session)
 {
-	char name[16];
 	int r;
 
-	snprintf(name, sizeof(name), "ktvblk-%llu",
-		 (unsigned long long)session->id.disk->instance_id % 100000000);
-	pthread_setname_np(pthread_self(), name);
+	set_name(session);
 	if (session->disk.poll_us && can_poll(session))
 		polling_init(&session->polling, session->disk.poll_us);
 	if (!session->has_cpus)
@@ -120,10 +132,23 @@ static void await_predecessor(struct session *session)
 	for (;;) {
 		const uint32_t seen = atomic_load(&ports->changes);
 
-		if (session_stopping(session) || !atomic_load(&ports->orphans))
+		if (session_stopping(session) || !ports_disk_is_taken(ports))
 			return;
 		ports_wait(ports, seen, 0);
 	}
+}
+
+/*
+ * Another queue was stopped, and its worker left behind: what the driver asks for
+ * from then on must not be done before what that one is stuck in. False: the
+ * session is revoked.
+ */
+static bool yield_disk(struct session *session)
+{
+	log_event(&session->id, WAITING_FOR_ORPHAN);
+	session_leave(session);
+	await_predecessor(session);
+	return session_enter(session);
 }
 
 /* Sleep while a pause is wanted. False: the session is revoked. */
@@ -133,7 +158,7 @@ static bool park(struct session *session)
 
 	while (!session_stopping(session)) {
 		const uint32_t seen = atomic_load(&ports->changes);
-		const uint32_t pause = atomic_load(&ports->pause);
+		const uint32_t pause = ports_pause_number(ports);
 		int r;
 
 		if (!(pause & 1))
@@ -142,7 +167,7 @@ static bool park(struct session *session)
 		 * All done to guest memory is seen by who sees this store; with
 		 * the gate, as a revoked worker must not speak for its heir.
 		 */
-		if (atomic_exchange(&ports->parked, pause) != pause) {
+		if (ports_obey(ports, &session->seat, pause)) {
 			ports_changed(ports);
 			ports_state_changed(ports);
 		}
@@ -228,7 +253,7 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 static void read_kick(struct worker *worker)
 {
 	const struct session *session = worker->session;
-	const int r = eventfd_drain(session->ports->kick_fd);
+	const int r = eventfd_drain(session->kick_fd);
 
 	worker->kicked = false;
 	if (r < 0)
@@ -336,6 +361,11 @@ static void run(struct session *session)
 		if (ports_pause_wanted(session->ports) &&
 		    !session->engine->n_out) {
 			if (!park(session))
+				return;
+			want_drain = true;
+		} else if (ports_disk_is_taken(session->ports) &&
+			   !session->engine->n_out) {
+			if (!yield_disk(session))
 				return;
 			want_drain = true;
 		} else if (want_drain) {

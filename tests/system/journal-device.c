@@ -26,7 +26,7 @@ static void without_fds(struct rig *rig, void (*run)(struct rig *rig))
 {
 	struct rlimit limit, none;
 
-	log_event(&rig->dev->session->id, PAUSE_NO_WORKER);
+	log_event(&rig->dev->queues[0].session->id, PAUSE_NO_WORKER);
 	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	none = (struct rlimit){ 0, limit.rlim_max };
@@ -342,13 +342,13 @@ static void twelve_illegal(struct rig *rig)
 /* See the head of this file. */
 static void contended(struct rig *rig)
 {
-	log_event(&rig->dev->session->id, STATUS_CONTENDED, 1, 3, 4);
+	log_event(&rig->dev->queues[0].session->id, STATUS_CONTENDED, 1, 3, 4);
 }
 
 static void failed_contended(struct rig *rig)
 {
-	log_event(&rig->dev->session->id, STATUS_GUEST_FAILED_CONTENDED, 1,
-		  0x81, 4);
+	log_event(&rig->dev->queues[0].session->id,
+		  STATUS_GUEST_FAILED_CONTENDED, 1, 0x81, 4);
 }
 
 static void negotiate(struct rig *rig, uint64_t features)
@@ -439,7 +439,8 @@ const struct provoked device_events[] = {
 	EV(THROTTLE_STALLED, throttled,
 	  "KTVBLK_HEAD=4|KTVBLK_OPS_OK=0|KTVBLK_BYTES_OK=1|KTVBLK_WAIT_NS=*",
 	   .options = { .config = { .throttle = { .iops = 1 } } }),
-	EV(THROTTLE_REDRAINED, tokens_at_once, ""),
+	EV(THROTTLE_REDRAINED, tokens_at_once, "",
+	   .options = { .config = { .throttle = { .iops = 1000000 } } }),
 	EV(PAUSE_NO_WORKER, pause_idle, ""),
 	EV(PAUSE_KICK_FAILED, pause_foreign_kick, "ERRNO=9"),
 	EV(PARKED_FD_FAILED, pause_foreign_fd, "ERRNO=9"),

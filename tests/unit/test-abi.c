@@ -69,7 +69,7 @@ END_TEST
 
 START_TEST(layout_of_a_config)
 {
-	PIN_STRUCT(ktvblk_config, 152, 8);
+	PIN_STRUCT(ktvblk_config, 160, 8);
 	PIN(ktvblk_config, size, 0, 8);
 	PIN(ktvblk_config, backend, 8, 8);
 	PIN(ktvblk_config, name, 16, 8);
@@ -86,6 +86,8 @@ START_TEST(layout_of_a_config)
 	PIN(ktvblk_config, reserved, 138, 6);
 	PIN(ktvblk_config, engine, 144, 4);
 	PIN(ktvblk_config, depth, 148, 4);
+	PIN(ktvblk_config, n_queues, 152, 4);
+	PIN(ktvblk_config, reserved_end, 156, 4);
 }
 END_TEST
 

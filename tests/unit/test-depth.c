@@ -201,7 +201,7 @@ START_TEST(large_ones_go_in_chunks_side_by_side)
 		if (!later_count(&sea.later))
 			continue;
 		ck_assert_uint_le(later_look(&sea.later, 0).length,
-				  sea.rig.dev->session->pages.bounce_bytes);
+				  sea.rig.dev->queues[0].session->pages.bounce_bytes);
 		later_complete(&sea.later, 0);
 		n++;
 	}
@@ -420,7 +420,7 @@ END_TEST
 /* How much of the session's own memory is there. */
 static unsigned int resident_pages(const struct sea *sea)
 {
-	const struct pages *pages = &sea->rig.dev->session->pages;
+	const struct pages *pages = &sea->rig.dev->queues[0].session->pages;
 	const size_t n = (pages->bytes - DROP_STACK_BYTES) /
 			 (size_t)sysconf(_SC_PAGESIZE);
 	unsigned char *there = malloc(n);

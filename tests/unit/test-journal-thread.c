@@ -53,7 +53,7 @@ static bool log_thread_gone(void)
 /* Without a reference to the log. */
 static void set_up(void)
 {
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	recorder_start(&rec);
 	ck_assert(log_thread_gone());
 }

@@ -24,7 +24,7 @@
 
 static struct watch *new_watch(void)
 {
-	const struct identity nobody = { NULL, -1 };
+	const struct identity nobody = { NULL, -1, 0 };
 
 	return watch_new(&nobody, LIMIT, NULL, SLOTS);
 }

@@ -48,7 +48,7 @@ static bool log_threads_gone(void)
 static void set_up(void (*handler)(const struct ktvblk_record *record,
 				   void *userdata))
 {
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	recorder_init(&rec);
 	ck_assert_int_eq(
 		ktvblk_set_log_handler(handler, recorder_release, &rec), 0);
@@ -310,7 +310,7 @@ START_TEST(a_release_that_ends_its_thread_runs_once)
 {
 	latch_init(&let_go);
 	latch_init(&in_call);
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	ck_assert_int_eq(ktvblk_set_log_handler(wait_in_handler,
 						release_and_end_thread, NULL),
 			 0);
@@ -346,7 +346,7 @@ START_TEST(a_handler_and_its_release_that_both_end_it_are_followed_by_one)
 	latch_init(&let_go);
 	latch_init(&in_call);
 	releases = 0;
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	ck_assert_int_eq(ktvblk_set_log_handler(wait_and_end_thread,
 						release_and_end_thread, NULL),
 			 0);
@@ -451,7 +451,7 @@ START_TEST(a_stall_is_a_change_of_state)
 
 	set_up(recorder_handle);
 	ck_assert_int_eq(log_ref(), 0);
-	ck_assert_int_eq(ports_new(&ports), 0);
+	ck_assert_int_eq(ports_new(1, &ports), 0);
 	ports_state_changed(ports); /* nobody asked */
 	ports->state_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	watch = watch_new(&id, NSEC_PER_MSEC, ports, 1);

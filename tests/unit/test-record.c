@@ -27,7 +27,7 @@ static struct record record; /* large */
 
 static struct identity new_identity(const char *name)
 {
-	return (struct identity){ disk_id_new(name, 4096), 23 };
+	return (struct identity){ disk_id_new(name, 4096), 23, 0 };
 }
 
 /* The value of a field; NULL: not there. It must not be there twice. */
@@ -354,7 +354,7 @@ END_TEST
 
 START_TEST(records_of_no_device_carry_none)
 {
-	const struct identity nobody = { NULL, 23 };
+	const struct identity nobody = { NULL, 23, 0 };
 
 	for (int i = 0; i < EVENT_COUNT; i++) {
 		format(i, &nobody);

@@ -20,7 +20,7 @@
 
 static struct watch *enter_new(uint64_t limit_ns)
 {
-	const struct identity nobody = { NULL, -1 };
+	const struct identity nobody = { NULL, -1, 0 };
 	struct watch *watch = watch_new(&nobody, limit_ns, NULL, SLOTS);
 
 	watch_enter(watch);

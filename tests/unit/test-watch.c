@@ -27,7 +27,7 @@
 static struct watch *enter_new(uint64_t limit_ns)
 {
 	struct disk_id *disk = disk_id_new("vda", 2048);
-	const struct identity id = { disk, 7 };
+	const struct identity id = { disk, 7, 0 };
 	struct watch *watch = watch_new(&id, limit_ns, NULL, SLOTS);
 
 	disk_id_unref(disk);
@@ -328,7 +328,7 @@ END_TEST
 
 START_TEST(no_watch_is_taken_and_given)
 {
-	const struct identity nobody = { NULL, -1 };
+	const struct identity nobody = { NULL, -1, 0 };
 	struct watch *watch;
 
 	ck_assert_ptr_null(watch_ref(NULL));
