@@ -103,12 +103,23 @@ static bool has_name(const char *stat, const char *paren, const char *name)
 	       strncmp(begin + 1, name, len) == 0;
 }
 
+static void locate_wchan(pid_t tid, char *buf, size_t size)
+{
+	char text[128];
+
+	*buf = '\0';
+	if (read_task_file(tid, "wchan", text, sizeof(text)))
+		snprintf(buf, size, "%.*s", (int)strcspn(text, "\n"), text);
+}
+
 /* Is it a wait for completions? By the call and its first argument. */
 static bool is_wait(const struct watch *watch, const char *text)
 {
 	char *end;
 	const long nr = strtol(text, &end, 10);
 	const uint64_t fd = strtoull(end, NULL, 16);
+
+	char wchan[64];
 
 	switch (end == text ? -1 : nr) {
 #ifdef SYS_epoll_wait
@@ -120,20 +131,16 @@ static bool is_wait(const struct watch *watch, const char *text)
 			return false;
 		break;
 	case SYS_io_uring_enter:
+		/* It may be at a page of guest memory, or in a lock. */
+		locate_wchan(watch->tid, wchan, sizeof(wchan));
+		if (*wchan && strcmp(wchan, "0") != 0 &&
+		    !strstr(wchan, "io_cqring"))
+			return false;
 		break;
 	default:
 		return false;
 	}
 	return watch_snapshot(watch).n_in_flight > 0;
-}
-
-static void locate_wchan(pid_t tid, char *buf, size_t size)
-{
-	char text[128];
-
-	*buf = '\0';
-	if (read_task_file(tid, "wchan", text, sizeof(text)))
-		snprintf(buf, size, "%.*s", (int)strcspn(text, "\n"), text);
 }
 
 /* A look at all threads of the kernel's that work for one of ours. */
