@@ -230,21 +230,19 @@ int ktvblk_request_stop(struct ktvblk_dev *dev)
 	return 0;
 }
 
-/*
- * Is there anything that earlier resets left behind? What is only to be freed
- * yet, by threads that wait for nobody, is waited for.
- */
+/* What is only to be freed yet is so by threads that wait for nobody. */
+static bool all_gone_or_one_stuck(const void *arg)
+{
+	const struct ports *ports = (const struct ports *)arg;
+
+	return !atomic_load(&ports->remains) || atomic_load(&ports->orphans);
+}
+
+/* Is there anything that earlier resets left behind? */
 static bool remains(struct ports *ports, uint64_t deadline_ns)
 {
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
-
-		if (!atomic_load(&ports->remains))
-			return false;
-		if (atomic_load(&ports->orphans) || now_ns() >= deadline_ns)
-			return true;
-		ports_wait(ports, seen, deadline_ns);
-	}
+	return !ports_await(ports, all_gone_or_one_stuck, ports, deadline_ns) ||
+	       atomic_load(&ports->remains);
 }
 
 /* All workers: the worst of how they ended. *ret_idle: one without any. */

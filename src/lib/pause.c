@@ -52,17 +52,9 @@ static bool on_own_worker(const struct ktvblk_dev *dev)
 	return false;
 }
 
-static bool await_paused(struct ports *ports, uint64_t deadline_ns)
+static bool are_paused(const void *arg)
 {
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
-
-		if (ports_are_paused(ports))
-			return true;
-		if (now_ns() >= deadline_ns)
-			return false;
-		ports_wait(ports, seen, deadline_ns);
-	}
+	return ports_are_paused((const struct ports *)arg);
 }
 
 int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
@@ -79,7 +71,7 @@ int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
 		ktvblk_pause_begin(dev, -1);
 	else
 		wake_workers(dev);
-	if (await_paused(dev->ports, deadline_ns))
+	if (ports_await(dev->ports, are_paused, dev->ports, deadline_ns))
 		return 0;
 	if (ours)
 		ktvblk_resume(dev);

@@ -95,6 +95,20 @@ void ports_wait(struct ports *ports, uint32_t seen, uint64_t deadline_ns)
 	futex_wait(&ports->changes, seen, deadline_ns);
 }
 
+bool ports_await(struct ports *ports, bool (*is_so)(const void *arg),
+		 const void *arg, uint64_t deadline_ns)
+{
+	for (;;) {
+		const uint32_t seen = atomic_load(&ports->changes);
+
+		if (is_so(arg))
+			return true;
+		if (deadline_ns && now_ns() >= deadline_ns)
+			return false;
+		ports_wait(ports, seen, deadline_ns);
+	}
+}
+
 int ports_kick_all(struct ports *ports)
 {
 	int r = 0;

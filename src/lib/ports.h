@@ -62,6 +62,13 @@ void ports_state_changed(struct ports *ports);
 /* Sleep unless there was a change since changes was `seen`. */
 void ports_wait(struct ports *ports, uint32_t seen, uint64_t deadline_ns);
 
+/*
+ * Sleep until it is so; whoever makes it so tells of a change. False: it was not
+ * by the deadline; 0: there is none.
+ */
+bool ports_await(struct ports *ports, bool (*is_so)(const void *arg),
+		 const void *arg, uint64_t deadline_ns);
+
 /* Which one; odd: it is asked for. */
 static inline uint32_t ports_pause_number(const struct ports *ports)
 {

@@ -317,20 +317,10 @@ static void drop_later(struct log_job *job)
 	ending_last_act(container_of(job, struct session, job));
 }
 
-/* Until the last act was done; false: not in time. */
-static bool await_end(struct session *session, uint64_t deadline_ns)
+/* Was the last act done? */
+static bool has_ended(const void *arg)
 {
-	struct ports *ports = session->ports;
-
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
-
-		if (atomic_load(&session->fate) == FATE_ENDED)
-			return true;
-		if (now_ns() >= deadline_ns)
-			return false;
-		ports_wait(ports, seen, deadline_ns);
-	}
+	return atomic_load(&((const struct session *)arg)->fate) == FATE_ENDED;
 }
 
 /* No thread is to be had: then the log thread has to do it. */
@@ -344,7 +334,8 @@ static enum ktvblk_outcome drop_by_log_thread(struct session *session,
 	session->stuck_since_ns = now_ns();
 	session->job.run = drop_later;
 	log_run_later(&session->job);
-	if (!await_end(session, how->deadline_ns)) {
+	if (!ports_await(session->ports, has_ended, session,
+			 how->deadline_ns)) {
 		gate_enter(&session->untold);
 		ports_orphan_comes(session->ports);
 		if (atomic_exchange(&session->fate, FATE_DETACHED) !=

@@ -124,18 +124,18 @@ static void place(struct session *session)
 		log_event(&session->id, PLACEMENT_FAILED, NOTHING, r);
 }
 
+static bool need_not_wait(const void *arg)
+{
+	const struct session *session = (const struct session *)arg;
+
+	return session_stopping(session) ||
+	       !ports_disk_is_taken(session->ports);
+}
+
 /* Sleep, without the gate, until there is no worker left behind, or a stop. */
 static void await_predecessor(struct session *session)
 {
-	struct ports *ports = session->ports;
-
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
-
-		if (session_stopping(session) || !ports_disk_is_taken(ports))
-			return;
-		ports_wait(ports, seen, 0);
-	}
+	ports_await(session->ports, need_not_wait, session, 0);
 }
 
 /*
