@@ -168,6 +168,14 @@ void disk_check_works(struct disk *disk, uint64_t sector)
 	ck_assert(disk_is_filled(disk, in, len, n));
 }
 
+void disk_write(struct disk *disk, uint64_t sector)
+{
+	const uint32_t len = 4096;
+
+	disk_fill(disk, 0x14000, len, 99);
+	request(disk, VIRTIO_BLK_T_OUT, sector, 0x14000, len);
+}
+
 bool in_span(struct span span, uint64_t at)
 {
 	return at >= span.start && at - span.start < span.len;

@@ -55,6 +55,8 @@ unsigned char disk_pattern(unsigned int n, uint64_t i);
 
 /* Write, flush, read back, compare, at that sector. */
 void disk_check_works(struct disk *disk, uint64_t sector);
+/* Write, so that the next flush has something to do: then it is a call. */
+void disk_write(struct disk *disk, uint64_t sector);
 
 /* Parts of guest memory to leave out. */
 struct span {

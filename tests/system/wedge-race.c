@@ -119,14 +119,15 @@ static enum ktvblk_outcome end_session(struct race *race)
 }
 
 /* What came of the request is whole: all of it or nothing. */
-static void check_data(struct race *race, enum storage_op op, unsigned int n)
+static void check_data(struct race *race, enum storage_op op, unsigned int n,
+		       unsigned int n_used)
 {
 	const unsigned char *there =
 		way_slowfs()->bytes[0] + SECTOR * UINT64_C(512);
 	const uint8_t status = *rig_chain_status(&race->disk.rig, 0);
 	const unsigned int used = rig_used_idx(&race->disk.rig);
 
-	ck_assert_uint_eq(used, status == VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(used, n_used + (status == VIRTIO_BLK_S_OK));
 	ck_assert(status == VIRTIO_BLK_S_OK || status == SENTINEL);
 	if (op == OP_READ)
 		ck_assert(disk_is_filled(&race->disk, DATA, LENGTH,
@@ -143,17 +144,19 @@ static void run_round(struct race *race, unsigned int round)
 					  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
 	static const uint32_t calls[] = { SLOW_READ, SLOW_WRITE, SLOW_FSYNC };
 	const enum storage_op op = round % OP_COUNT;
+	const bool flush = op == OP_FLUSH;
 	struct slowfs *slow = way_slowfs();
 	struct disk *disk = &race->disk;
 	enum ktvblk_outcome outcome;
 	uint64_t sum;
 
+	if (flush)
+		disk_write(disk, 0);
 	disk_fill(disk, DATA, LENGTH, round);
 	for (uint64_t i = 0; op == OP_READ && i < LENGTH; i++)
 		slow->bytes[0][SECTOR * 512 + i] = disk_pattern(round + 1, i);
 	slowfs_hold(slow, calls[op]);
-	disk_submit(disk, 0, types[op], SECTOR, DATA,
-		    op == OP_FLUSH ? 0 : LENGTH);
+	disk_submit(disk, 0, types[op], SECTOR, DATA, flush ? 0 : LENGTH);
 	rig_kick(&disk->rig);
 	ck_assert(slowfs_wait_held(slow, 1));
 
@@ -167,7 +170,7 @@ static void run_round(struct race *race, unsigned int round)
 	else
 		ck_assert_int_eq(outcome, KTVBLK_JOINED);
 	ck_assert_uint_eq(checksum(disk->rig.ram, RACE_RAM), sum);
-	check_data(race, op, round);
+	check_data(race, op, round, flush);
 	ck_assert_int_eq(
 		mprotect(disk->rig.ram, RACE_RAM, PROT_READ | PROT_WRITE), 0);
 	ck_assert(disk_released(disk, race->destroying, race->destroying));
@@ -188,8 +191,11 @@ static void run_race(const void *arg)
 	pthread_t thread;
 
 	way_path(way_named("fuse"), path);
-	race.options =
-		(struct disk_options){ .path = path, .ram_bytes = RACE_RAM };
+	race.options = (struct disk_options){
+		.path = path,
+		.ram_bytes = RACE_RAM,
+		.config.engine = KTVBLK_ENGINE_SYNC,
+	};
 	race.destroying = arg != NULL;
 	race.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 	cond_init(&race.changed);

@@ -30,6 +30,7 @@ struct wedge_case {
 	enum storage_op op;
 	enum verb verb;
 	bool zero_copy;
+	enum ktvblk_engine engine;
 	char name[64];
 };
 
@@ -123,6 +124,7 @@ static void open_disk(const struct wedge_case *test, struct disk *disk)
 		.config = { .reset_timeout_ms = BUDGET_MS,
 			    .destroy_timeout_ms = BUDGET_MS,
 			    .name = test->way->name,
+			    .engine = test->engine,
 			    .flags = test->zero_copy ? KTVBLK_ZERO_COPY : 0 },
 	};
 	char path[WAY_PATH_MAX];
@@ -132,6 +134,8 @@ static void open_disk(const struct wedge_case *test, struct disk *disk)
 	disk_open(disk, &options);
 	rig_start(&disk->rig);
 	disk_check_works(disk, 0);
+	if (test->op == OP_FLUSH)
+		disk_write(disk, 0);
 }
 
 /* Two requests; the worker hangs in the first. */
@@ -339,7 +343,11 @@ static void add_row(const struct way *way, enum storage_op op)
 		if (way->kind == WAY_FROZEN_RAM && i / 2 == RESTART)
 			continue;
 		*test = (struct wedge_case){
-			.way = way, .op = op, .verb = i / 2, .zero_copy = i % 2
+			.way = way,
+			.op = op,
+			.verb = i / 2,
+			.zero_copy = i % 2,
+			.engine = KTVBLK_ENGINE_SYNC,
 		};
 		snprintf(test->name, sizeof(test->name), "%s, %s, %s, %s",
 			 way->name, ops[op], verbs[test->verb],
