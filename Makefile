@@ -189,8 +189,8 @@ $(SYS)/slowfs.o: private OUR_CPPFLAGS += -DFUSE_USE_VERSION=312 $(FUSE_CFLAGS)
 $(SYS)/slowfs: $(call system,slowfs.c slowfs-shared.c)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $^ $(FUSE_LIBS)
-$(SYS)/wedge: $(call system,wedge.c wedge-more.c wedge-race.c wedge-durable.c way.c disk.c \
-	slowfs-shared.c runner.c)
+$(SYS)/wedge: $(call system,wedge.c wedge-record.c wedge-depth.c wedge-more.c wedge-race.c \
+	wedge-durable.c way.c disk.c slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)

@@ -43,7 +43,9 @@ void disk_open(struct disk *disk, const struct disk_options *options)
 	disk->ram_bytes = options->ram_bytes ? options->ram_bytes
 					     : RIG_RAM_BYTES;
 	disk->seen = (unsigned char *)map_ram(disk->ram_bytes);
-	rig->options.queue_size = 16;
+	disk->engine = (enum ktvblk_engine)config.engine;
+	rig->options.queue_size = options->queue_size ? options->queue_size
+						      : 16;
 	rig->ram = (unsigned char *)map_ram(disk->ram_bytes);
 	rig->n_regions = 1;
 	rig->regions[0] = (struct ktvblk_region){ .host_addr = rig->ram,
@@ -138,6 +140,15 @@ bool disk_is_filled(struct disk *disk, uint64_t addr, uint32_t len,
 {
 	for (uint64_t i = 0; i < len; i++)
 		if (*segment_byte(disk, addr, len, i) != disk_pattern(n, i))
+			return false;
+	return true;
+}
+
+bool disk_holds(struct disk *disk, uint64_t addr, uint32_t len,
+		const unsigned char *bytes)
+{
+	for (uint64_t i = 0; i < len; i++)
+		if (*segment_byte(disk, addr, len, i) != bytes[i])
 			return false;
 	return true;
 }

@@ -183,8 +183,14 @@ static void run_round(struct race *race, unsigned int round)
 	recorder_clear(&race->rec);
 }
 
+struct race_case {
+	bool destroying;
+	enum ktvblk_engine engine;
+};
+
 static void run_race(const void *arg)
 {
+	const struct race_case *which = (const struct race_case *)arg;
 	static struct race race;
 	char path[WAY_PATH_MAX];
 	unsigned int fds;
@@ -194,9 +200,9 @@ static void run_race(const void *arg)
 	race.options = (struct disk_options){
 		.path = path,
 		.ram_bytes = RACE_RAM,
-		.config.engine = KTVBLK_ENGINE_SYNC,
+		.config.engine = which->engine,
 	};
-	race.destroying = arg != NULL;
+	race.destroying = which->destroying;
 	race.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 	cond_init(&race.changed);
 	way_slowfs();
@@ -223,7 +229,16 @@ static void run_race(const void *arg)
 	ck_assert_uint_ge(race.ends[KTVBLK_TIMED_OUT], ROUNDS / 20);
 }
 
-const struct system_case race_cases[2] = {
-	{ "race, reset", run_race, NULL, 60 },
-	{ "race, destroy", run_race, "", 60 },
+static const struct race_case races[] = {
+	{ false, KTVBLK_ENGINE_SYNC },
+	{ true, KTVBLK_ENGINE_SYNC },
+	{ false, KTVBLK_ENGINE_IO_URING },
+	{ true, KTVBLK_ENGINE_IO_URING },
+};
+
+const struct system_case race_cases[4] = {
+	{ "race, reset", run_race, &races[0], 60 },
+	{ "race, destroy", run_race, &races[1], 60 },
+	{ "race, reset, io_uring", run_race, &races[2], 60 },
+	{ "race, destroy, io_uring", run_race, &races[3], 60 },
 };
