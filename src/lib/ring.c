@@ -46,7 +46,7 @@ int ring_open(struct ring *ring, unsigned int n, int fd)
 {
 	int r;
 
-	*ring = (struct ring){ .fd = fd };
+	*ring = (struct ring){ .n = n, .fd = fd };
 	r = make_ring(&ring->uring, n + 1);
 	if (r < 0)
 		return r;
@@ -72,6 +72,19 @@ void ring_close(struct ring *ring)
 	io_uring_queue_exit(&ring->uring);
 }
 
+/*
+ * What blocks in a thread of the kernel's keeps that, and for files there are
+ * four for each processor: so many that hang would hold up all that needs one.
+ * Here and not at the opening, where they would be the limits of a thread of the
+ * VMM's too. Kernels before 5.15 have none to set.
+ */
+static void allow_threads(struct ring *ring)
+{
+	unsigned int most[2] = { ring->n }; /* the second stays as it is */
+
+	io_uring_register_iowq_max_workers(&ring->uring, most);
+}
+
 int ring_enable(struct ring *ring)
 {
 	int r;
@@ -81,8 +94,11 @@ int ring_enable(struct ring *ring)
 	/* liburing 2.3 declares a function for it, and does not export it. */
 	r = io_uring_register((unsigned int)ring->uring.ring_fd,
 			      IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-	ring->enabled = r >= 0;
-	return MIN(r, 0);
+	if (r < 0)
+		return r;
+	ring->enabled = true;
+	allow_threads(ring);
+	return 0;
 }
 
 static void prepare(struct io_uring_sqe *sqe, int fd,

@@ -19,6 +19,7 @@
 
 struct ring {
 	struct io_uring uring;
+	unsigned int n;
 	bool enabled;
 	int fd; /* the file: a number, or, if registered, an index */
 	bool registered;

@@ -357,7 +357,8 @@ END_TEST
 /* Reads of the disk, with what comes between begin and the end. */
 static void check_reads(struct fault *fault, const struct fault_when *when)
 {
-	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), N_JOBS, true);
+	struct rigged rigged =
+		rigged_new(image_open(DISK_MEMORY), N_JOBS, true);
 	struct job *jobs[N_JOBS];
 
 	fault_set(fault, when);
@@ -437,6 +438,26 @@ START_TEST(without_a_registered_file_it_works_too)
 }
 END_TEST
 
+/* However few processors there are. */
+START_TEST(as_many_may_hang_in_threads_of_the_kernels_as_may_be_out)
+{
+	const unsigned int n =
+		8 * (unsigned int)sysconf(_SC_NPROCESSORS_CONF) + 1;
+	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), n, true);
+	struct job *job = job_new(KTVBLK_IO_READ, BLOCK, BLOCK, 2);
+	unsigned int most[2] = { 0 }; /* tell, and change nothing */
+
+	ck_assert(!job_begin(&rigged, job));
+	rigged.engine->ops->push(rigged.engine);
+	jobs_wait(&rigged);
+	ck_assert_int_eq(io_uring_register_iowq_max_workers(last_ring, most),
+			 0);
+	ck_assert_uint_eq(most[0], n);
+	job_free(job);
+	rigged_end(&rigged);
+}
+END_TEST
+
 START_TEST(a_close_that_is_interrupted_goes_on)
 {
 	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
@@ -483,5 +504,6 @@ RING_PROGRAM("ring", a_wait_ends_when_the_descriptor_becomes_readable,
 	     what_could_not_be_pushed_goes_out_with_the_next,
 	     a_wait_that_fails_loses_nothing, a_wait_says_what_does_not_pass,
 	     without_a_registered_file_it_works_too,
+	     as_many_may_hang_in_threads_of_the_kernels_as_may_be_out,
 	     a_close_that_is_interrupted_goes_on,
 	     a_ring_that_cannot_be_enabled_is_done_without)
