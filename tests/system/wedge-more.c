@@ -388,8 +388,9 @@ static void server_dies(const void *arg)
 
 	begin_case(arg);
 	way_slowfs(); /* or skip */
-	server = start_server(path);
 	snprintf(control, sizeof(control), "%s/control2", getenv("WEDGE_DIR"));
+	unlink(control); /* of one that was killed here before */
+	server = start_server(path);
 	slow = slowfs_map(control);
 	ck_assert_ptr_nonnull(slow);
 	open_at(&disk, path);
