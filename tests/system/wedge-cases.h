@@ -9,7 +9,7 @@
 #include "runner.h"
 
 extern const struct system_case race_cases[4];
-extern const struct system_case more_cases[30];
+extern const struct system_case more_cases[31];
 extern const struct system_case durable_cases[5];
 extern const struct system_case depth_cases[22];
 

@@ -350,6 +350,41 @@ static void frozen_serves_reads(const void *arg)
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 }
 
+/*
+ * The default: a call of the worker's own where such were quick. It may be the
+ * one that hangs.
+ */
+static void trusted_call_hangs(const void *arg)
+{
+	const struct way *way = way_named("frozen ext4");
+	const struct kept_record *record;
+	struct disk disk;
+
+	begin_case(arg);
+	open_way(&disk, way);
+	rig_start(&disk.rig);
+	for (unsigned int i = 0; i < 256; i++)
+		disk_write(&disk, 0);
+	way_hold(way, OP_WRITE, &disk);
+	submit(&disk, OP_WRITE, LENGTH);
+	way_wait_held(way, &disk);
+	case_call_begins();
+	rig_reset(&disk.rig);
+	case_call_ended(BUDGET_MS);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	note_stuck("timed out", record);
+	check_field(record, KTVBLK_FIELD_FENCED, "yes");
+	check_field(record, KTVBLK_FIELD_IN_FLIGHT, "1");
+	check_field(record, KTVBLK_FIELD_STUCK_THREADS, "1");
+	check_field(record, KTVBLK_FIELD_STUCK_STATE, "D");
+	way_let_go(way, &disk);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	rig_start(&disk.rig);
+	disk_check_works(&disk, 0);
+	ck_assert_int_eq(disk_destroy(&disk), KTVBLK_JOINED);
+	disk_free(&disk);
+}
+
 /* A server of the case's own, mounted at fuse2. */
 static pid_t start_server(char path[WAY_PATH_MAX])
 {
@@ -454,7 +489,9 @@ static void server_dies(const void *arg)
 			SUBJECT(engine, 0, NULL), 0                            \
 	}
 
-const struct system_case more_cases[30] = {
+const struct system_case more_cases[31] = {
 	CASES(SYNC, ""),
 	CASES(IO_URING, ", io_uring"),
+	{ "a call that was quick hangs, auto", trusted_call_hangs,
+	  SUBJECT(AUTO, 0, NULL), 0 },
 };

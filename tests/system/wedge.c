@@ -327,6 +327,8 @@ static void restart_while_stuck(const struct wedge_case *test,
 	rig_kick(rig);
 	ck_assert_int_eq(ktvblk_get_state(rig->dev), KTVBLK_STATE_WEDGED);
 	ck_assert_uint_eq(rig_used_idx(rig), 0);
+	way_read_disk(test->way, after);
+	ck_assert_mem_eq(before, after, LENGTH); /* where it is to go */
 	let_go(test, disk);
 	rig_wait_used(rig, 1);
 	ck_assert_uint_eq(rig_used(rig, 0).id, 4);
