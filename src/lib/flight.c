@@ -53,10 +53,12 @@ static unsigned long *head_word(struct flight *flight, uint16_t head,
 
 void flight_put(struct flight *flight, struct io *io)
 {
-	unsigned long bit;
+	unsigned long *word, bit;
 
-	if (io->in_flight)
-		*head_word(flight, io->request.head, &bit) &= ~bit;
+	if (io->in_flight) {
+		word = head_word(flight, io->request.head, &bit);
+		*word &= ~bit;
+	}
 	if (flight->keeper == io)
 		flight->keeper = NULL;
 	io->next = flight->free;
@@ -67,11 +69,11 @@ void flight_put(struct flight *flight, struct io *io)
 void flight_keep(struct flight *flight, struct io *io)
 {
 	struct request *request = &io->request;
-	unsigned long bit;
+	unsigned long bit, *word = head_word(flight, request->head, &bit);
 
 	io->in_flight = true;
 	flight->grown |= request->n_segs > IO_SEGS;
-	*head_word(flight, request->head, &bit) |= bit;
+	*word |= bit;
 	if (request->n_segs > IO_SEGS) {
 		flight->keeper = io;
 		return;
