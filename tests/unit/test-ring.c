@@ -7,6 +7,7 @@
 
 /* wrap: io_uring_register io_uring_register_files io_uring_unregister_files */
 /* wrap: io_uring_submit io_uring_submit_and_wait_timeout */
+/* wrap: io_uring_register_iowq_max_workers */
 
 #include <liburing.h>
 #include <sys/eventfd.h>
@@ -27,6 +28,10 @@ WRAP(int, io_uring_register_files,
      (ring, files, n), 0, FAILED(io_uring_register_files))
 WRAP(int, io_uring_unregister_files, (struct io_uring * ring), (ring), 0,
      FAILED(io_uring_unregister_files))
+
+WRAP(int, io_uring_register_iowq_max_workers,
+     (struct io_uring * ring, unsigned int *most), (ring, most), 0,
+     FAILED(io_uring_register_iowq_max_workers))
 
 /* Of the engine that made the last one. */
 static struct io_uring *last_ring;
@@ -458,6 +463,26 @@ START_TEST(as_many_may_hang_in_threads_of_the_kernels_as_may_be_out)
 }
 END_TEST
 
+START_TEST(where_there_can_be_no_more_threads_it_works_too)
+{
+	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
+	struct job *job = job_new(KTVBLK_IO_READ, BLOCK, BLOCK, 2);
+	unsigned int n_calls;
+
+	fault_set(&io_uring_register_iowq_max_workers_fault,
+		  &(struct fault_when){ .error = EINVAL });
+	n_calls = atomic_load(&io_uring_register_iowq_max_workers_fault.calls);
+	ck_assert(!job_begin(&rigged, job));
+	ck_assert_uint_eq(
+		atomic_load(&io_uring_register_iowq_max_workers_fault.calls),
+		n_calls + 1);
+	jobs_wait(&rigged);
+	job_check(&rigged, job);
+	job_free(job);
+	rigged_end(&rigged);
+}
+END_TEST
+
 START_TEST(a_close_that_is_interrupted_goes_on)
 {
 	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), 1, true);
@@ -505,5 +530,6 @@ RING_PROGRAM("ring", a_wait_ends_when_the_descriptor_becomes_readable,
 	     a_wait_that_fails_loses_nothing, a_wait_says_what_does_not_pass,
 	     without_a_registered_file_it_works_too,
 	     as_many_may_hang_in_threads_of_the_kernels_as_may_be_out,
+	     where_there_can_be_no_more_threads_it_works_too,
 	     a_close_that_is_interrupted_goes_on,
 	     a_ring_that_cannot_be_enabled_is_done_without)
