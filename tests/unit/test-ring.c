@@ -357,7 +357,8 @@ END_TEST
 /* Reads of the disk, with what comes between begin and the end. */
 static void check_reads(struct fault *fault, const struct fault_when *when)
 {
-	struct rigged rigged = rigged_new(image_open(DISK_MEMORY), N_JOBS, true);
+	struct rigged rigged =
+		rigged_new(image_open(DISK_MEMORY), N_JOBS, true);
 	struct job *jobs[N_JOBS];
 
 	fault_set(fault, when);
