@@ -74,6 +74,7 @@
 #define BUDGET_MS_MAX 3600000u
 #define STOP_ATTEMPTS 4u
 #define STATUS_CAS_ATTEMPTS 4u
+#define WAKE_ATTEMPTS 4u
 
 /* Stacks: of threads that run callbacks, and of ktvblk-drop, which runs none. */
 #define THREAD_STACK_BYTES (512u << 10)
