@@ -276,7 +276,7 @@ check-tsan:	## ... with the thread sanitizer
 		TEST_OBJ=$(BUILD)/tsan/tests/unit/tsan-clockjoin.o
 
 check-valgrind:	## ... with valgrind's memcheck
-	@CK_FORK=no TEST_TIMEOUT=900 TESTS_RUN_SLOWLY=1 \
+	@CK_FORK=no TEST_TIMEOUT=900 TESTS_RUN_SLOWLY=1 TESTS_ONE_THREAD=1 \
 	TEST_WRAPPER="valgrind -q --error-exitcode=99 --leak-check=full \
 		--errors-for-leak-kinds=definite --fair-sched=try" \
 	$(MAKE) check BUILD=$(BUILD)/valgrind

@@ -358,8 +358,8 @@ enum ktvblk_engine {
  *                  known or not for this backend, a depth above
  *                  KTVBLK_QUEUE_SIZE_MAX, n_queues above KTVBLK_QUEUES_MAX, or
  *                  above 1 with MQ masked
- *   -ENOSYS, -EPERM, and what io_uring_setup() may answer: KTVBLK_ENGINE_IO_URING,
- *                  and the kernel refuses it
+ *   -ENOSYS, -EPERM, and what io_uring_setup() and io_uring_enter() may answer:
+ *                  KTVBLK_ENGINE_IO_URING, and the kernel refuses it
  *   -E2BIG         config->size is larger than this library's, and not all
  *                  zeros there
  *   -ENAMETOOLONG  name or serial too long

@@ -27,7 +27,8 @@
 /* Storage calls. */
 #define EINTR_RETRY_MAX 16u
 #define BOUNCE_BYTES (1u << 20) /* of one request, at most */
-#define BOUNCE_POOL_BYTES (16u << 20) /* of all of a queue, but for large blocks */
+#define BOUNCE_POOL_BYTES                                                      \
+	(16u << 20) /* of all of a queue, but for large blocks */
 #define ZERO_COPY_BYTES_MAX (4u << 20) /* between two looks at a stop */
 #define IOV_BATCH_MAX 256
 #define DEPTH_DEFAULT 64u
@@ -73,6 +74,7 @@
 #define BUDGET_MS_MAX 3600000u
 #define STOP_ATTEMPTS 4u
 #define STATUS_CAS_ATTEMPTS 4u
+#define WAKE_ATTEMPTS 4u
 
 /* Stacks: of threads that run callbacks, and of ktvblk-drop, which runs none. */
 #define THREAD_STACK_BYTES (512u << 10)

@@ -119,8 +119,8 @@ static void apply_engine(struct disk_config *disk,
 			 const struct ktvblk_config *config,
 			 unsigned int queue_size_max)
 {
-	const unsigned int depth =
-		config->depth ? config->depth : DEPTH_DEFAULT;
+	const unsigned int depth = config->depth ? config->depth
+						 : DEPTH_DEFAULT;
 	struct pages_shape *shape = &disk->shape;
 
 	disk->engine = (enum ktvblk_engine)config->engine;

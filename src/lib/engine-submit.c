@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
+#include "bounds.h"
 #include "engine.h"
 #include "util.h"
 
@@ -111,6 +112,19 @@ int engine_submit_open(const struct ktvblk_backend *backend,
 	return 0;
 }
 
+/*
+ * Nobody else wakes a worker that was left behind. Of an eventfd that is full
+ * EAGAIN is as good; other errors there are none, and they do not last.
+ */
+static void wake(const struct submit_engine *submit)
+{
+	int r = -EIO;
+
+	for (unsigned int i = 0; r < 0 && r != -EAGAIN && i < WAKE_ATTEMPTS;
+	     i++)
+		r = eventfd_signal(submit->engine.fd);
+}
+
 int ktvblk_io_complete(struct ktvblk_io *io, ssize_t result)
 {
 	struct transfer *transfer;
@@ -127,7 +141,7 @@ int ktvblk_io_complete(struct ktvblk_io *io, ssize_t result)
 
 	SCOPED_LOCK(&submit->lock);
 	if (!submit->first)
-		eventfd_signal(submit->engine.fd);
+		wake(submit);
 	*submit->last = transfer;
 	submit->last = &transfer->next;
 	return 0;

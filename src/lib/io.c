@@ -123,9 +123,9 @@ static bool prepare_buffer(struct session *session, struct io *io)
 	ask->n_iov = 1;
 	if (ask->length > IDLE_KEEP_BYTES)
 		session->flight.grown = true;
-	return is_read(io) || request_copy_in(&io->request, io->at,
-					      session->mem, io->bounce,
-					      ask->length);
+	return is_read(io) ||
+	       request_copy_in(&io->request, io->at, session->mem, io->bounce,
+			       ask->length);
 }
 
 static enum step prepare_data(struct session *session, struct io *io)

@@ -31,16 +31,15 @@ bool pages_map(struct pages *pages, const struct pages_shape *shape)
 
 	if (pages->drop_stack)
 		return true;
-	all = (unsigned char *)mmap(
-		NULL, bytes, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	all = (unsigned char *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+				    -1, 0);
 	if (all == MAP_FAILED)
 		return false;
 	pages->drop_stack = all;
 	pages->chain = (struct chain_desc *)(void *)(all + chain);
 	pages->ios = (struct io *)(void *)(all + ios);
-	pages->iovs =
-		shape->iovs ? (struct iovec *)(void *)(all + iovs) : NULL;
+	pages->iovs = shape->iovs ? (struct iovec *)(void *)(all + iovs) : NULL;
 	pages->bounce = shape->bounce_bytes ? all + bounce : NULL;
 	pages->bounce_bytes = shape->bounce_bytes;
 	pages->bytes = bytes;

@@ -217,6 +217,12 @@ static void fail_epoll(struct rig *rig)
 	wait_needs_reset(rig);
 }
 
+static void refuse_ring(struct rig *rig)
+{
+	faults.no_ring = true;
+	start_and_submit(rig, IN, 0, 512);
+}
+
 static void epoll_error(struct rig *rig)
 {
 	faults.epoll_adds = EPOLLERR;
@@ -428,6 +434,7 @@ const struct provoked device_events[] = {
 	EV(MEMORY_UNSET, rig_start, "",
 	   .options = { .no_memory = true }),
 	EV(EPOLL_WAIT_FAILED, fail_epoll, "ERRNO=5"),
+	EV(ENGINE_REFUSED, refuse_ring, "ERRNO=1"),
 	EV(EPOLL_ERROR, epoll_error, "KTVBLK_EVENT_SET=0x9|KTVBLK_TOKEN=1"),
 	EV(EPOLL_HANGUP, epoll_hangup,
 	  "KTVBLK_EVENT_SET=0x11|KTVBLK_TOKEN=1"),

@@ -3,6 +3,7 @@
 /* System calls of the library, and two functions, that fail when told to. */
 
 #include <errno.h>
+#include <liburing.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
@@ -29,6 +30,10 @@ int __real_timerfd_settime(int fd, int flags, const struct itimerspec *when,
 			   struct itimerspec *old);
 int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *when,
 			   struct itimerspec *old);
+int __real_io_uring_queue_init_params(unsigned int n, struct io_uring *ring,
+				      struct io_uring_params *params);
+int __wrap_io_uring_queue_init_params(unsigned int n, struct io_uring *ring,
+				      struct io_uring_params *params);
 struct throttle_verdict __real_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
@@ -91,6 +96,14 @@ int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *when,
 	return faults.timer_fails
 		       ? fails_with(EINVAL)
 		       : __real_timerfd_settime(fd, flags, when, old);
+}
+
+int __wrap_io_uring_queue_init_params(unsigned int n, struct io_uring *ring,
+				      struct io_uring_params *params)
+{
+	return faults.no_ring
+		       ? -EPERM
+		       : __real_io_uring_queue_init_params(n, ring, params);
 }
 
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,

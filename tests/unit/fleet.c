@@ -30,10 +30,9 @@ static bool has_data(uint32_t type)
 
 void fleet_chain(struct rig *rig, unsigned int i, uint32_t type)
 {
-	const struct rig_part data = {
-		fleet_data(i), KTVBLK_SECTOR_SIZE,
-		type == VIRTIO_BLK_T_IN ? WRITABLE : READABLE
-	};
+	const struct rig_part data = { fleet_data(i), KTVBLK_SECTOR_SIZE,
+				       type == VIRTIO_BLK_T_IN ? WRITABLE
+							       : READABLE };
 
 	ck_assert_uint_lt(i, FLEET_MAX);
 	if (has_data(type))
@@ -73,9 +72,9 @@ void fleet_expect(struct rig *rig, unsigned int i, uint8_t status)
 	if (status != VIRTIO_BLK_S_OK)
 		return;
 	for (unsigned int at = 0; at < KTVBLK_SECTOR_SIZE; at++)
-		ck_assert_uint_eq(data[at],
-				  rig->storage->bytes[i * KTVBLK_SECTOR_SIZE +
-						      at]);
+		ck_assert_uint_eq(
+			data[at],
+			rig->storage->bytes[i * KTVBLK_SECTOR_SIZE + at]);
 }
 
 bool fleet_untouched(struct rig *rig, unsigned int i)

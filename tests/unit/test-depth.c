@@ -200,8 +200,9 @@ START_TEST(large_ones_go_in_chunks_side_by_side)
 	while (rig_used_idx(&sea.rig) < 2) {
 		if (!later_count(&sea.later))
 			continue;
-		ck_assert_uint_le(later_look(&sea.later, 0).length,
-				  sea.rig.dev->queues[0].session->pages.bounce_bytes);
+		ck_assert_uint_le(
+			later_look(&sea.later, 0).length,
+			sea.rig.dev->queues[0].session->pages.bounce_bytes);
 		later_complete(&sea.later, 0);
 		n++;
 	}
@@ -224,8 +225,8 @@ START_TEST(one_in_very_many_pieces_goes_before_the_next)
 	struct sea sea;
 
 	for (unsigned int i = 0; i < PIECES; i++)
-		parts[i] = (struct rig_part){ 0x40000 + i * 1024u, 512,
-					      WRITABLE };
+		parts[i] =
+			(struct rig_part){ 0x40000 + i * 1024u, 512, WRITABLE };
 	options.disk_bytes = 1u << 20;
 	sea_open(&sea, &options);
 	fleet_chain(&sea.rig, 0, T_IN);
@@ -384,8 +385,8 @@ START_TEST(a_driver_without_flush_has_each_write_flushed_before_its_end)
 		ck_assert_uint_eq(later_look(&sea.later, 0).op,
 				  KTVBLK_IO_WRITE);
 		later_complete(&sea.later, 0);
-		ck_assert(eventually(later_ever(&sea.later, OP_FLUSH) ==
-				     n + 1));
+		ck_assert(
+			eventually(later_ever(&sea.later, OP_FLUSH) == n + 1));
 	}
 	ck_assert_uint_eq(rig_used_idx(&sea.rig), 0);
 	later_complete_all(&sea.later);
@@ -399,9 +400,8 @@ START_TEST(the_throttle_holds_with_many_in_flight)
 	struct rig_options options = fleet_options();
 	struct sea sea;
 
-	options.config.throttle = (struct ktvblk_throttle){
-		.iops = 1, .iops_burst = 8
-	};
+	options.config.throttle =
+		(struct ktvblk_throttle){ .iops = 1, .iops_burst = 8 };
 	sea_open(&sea, &options);
 	fleet_send(&sea.rig, 0, 16, T_IN);
 	ck_assert(eventually(rig_counters(&sea.rig).currently_throttled == 1));
@@ -488,20 +488,19 @@ START_TEST(a_batch_of_answers_is_one_interrupt)
 }
 END_TEST
 
-LOOP_PROGRAM("depth", 2,
-		    many_are_with_the_storage_at_once_and_end_in_any_order,
-		    storage_that_answers_at_once_may, no_more_than_the_depth,
-		    one_that_comes_again_while_it_is_in_service_poisons_the_queue,
-		    one_that_was_answered_may_come_again,
-		    a_pause_waits_for_all_that_is_in_flight,
-		    large_ones_go_in_chunks_side_by_side,
-		    one_in_very_many_pieces_goes_before_the_next,
-		    a_storage_that_refuses_or_fails_fails_that_one,
-		    short_and_interrupted_answers_are_asked_for_the_rest,
-		    a_second_answer_is_told,
-		    a_flush_goes_beside_reads_and_only_where_something_was_written,
-		    a_flush_that_failed_fails_those_that_are_behind_it,
-		    a_driver_without_flush_has_each_write_flushed_before_its_end,
-		    the_throttle_holds_with_many_in_flight,
-		    what_a_burst_has_touched_is_given_back,
-		    a_batch_of_answers_is_one_interrupt)
+LOOP_PROGRAM("depth", 2, many_are_with_the_storage_at_once_and_end_in_any_order,
+	     storage_that_answers_at_once_may, no_more_than_the_depth,
+	     one_that_comes_again_while_it_is_in_service_poisons_the_queue,
+	     one_that_was_answered_may_come_again,
+	     a_pause_waits_for_all_that_is_in_flight,
+	     large_ones_go_in_chunks_side_by_side,
+	     one_in_very_many_pieces_goes_before_the_next,
+	     a_storage_that_refuses_or_fails_fails_that_one,
+	     short_and_interrupted_answers_are_asked_for_the_rest,
+	     a_second_answer_is_told,
+	     a_flush_goes_beside_reads_and_only_where_something_was_written,
+	     a_flush_that_failed_fails_those_that_are_behind_it,
+	     a_driver_without_flush_has_each_write_flushed_before_its_end,
+	     the_throttle_holds_with_many_in_flight,
+	     what_a_burst_has_touched_is_given_back,
+	     a_batch_of_answers_is_one_interrupt)

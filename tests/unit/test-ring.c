@@ -517,19 +517,36 @@ START_TEST(a_ring_that_cannot_be_enabled_is_done_without)
 }
 END_TEST
 
-RING_PROGRAM("ring", a_wait_ends_when_the_descriptor_becomes_readable,
-	     a_wait_ends_when_a_transfer_does,
-	     without_the_descriptor_only_a_transfer_ends_a_wait,
-	     a_signal_interrupts_a_wait,
-	     a_descriptor_that_is_readable_already_ends_the_first_wait,
-	     a_wait_ends_when_its_time_is_up,
-	     a_wake_up_is_kept_for_who_asks_for_it,
-	     a_flood_of_kicks_loses_neither_transfers_nor_kicks,
-	     a_descriptor_that_cannot_be_looked_at_is_an_error,
-	     what_could_not_be_pushed_goes_out_with_the_next,
-	     a_wait_that_fails_loses_nothing, a_wait_says_what_does_not_pass,
-	     without_a_registered_file_it_works_too,
-	     as_many_may_hang_in_threads_of_the_kernels_as_may_be_out,
-	     where_there_can_be_no_more_threads_it_works_too,
-	     a_close_that_is_interrupted_goes_on,
-	     a_ring_that_cannot_be_enabled_is_done_without)
+int main(void)
+{
+	/* On threads of their own. */
+	const TTest *const waits[] = {
+		a_wait_ends_when_the_descriptor_becomes_readable,
+		a_wait_ends_when_a_transfer_does,
+		without_the_descriptor_only_a_transfer_ends_a_wait,
+		a_signal_interrupts_a_wait,
+	};
+	const TTest *const tests[] = {
+		a_descriptor_that_is_readable_already_ends_the_first_wait,
+		a_wait_ends_when_its_time_is_up,
+		a_wake_up_is_kept_for_who_asks_for_it,
+		a_flood_of_kicks_loses_neither_transfers_nor_kicks,
+		a_descriptor_that_cannot_be_looked_at_is_an_error,
+		what_could_not_be_pushed_goes_out_with_the_next,
+		a_wait_that_fails_loses_nothing,
+		a_wait_says_what_does_not_pass,
+		without_a_registered_file_it_works_too,
+		as_many_may_hang_in_threads_of_the_kernels_as_may_be_out,
+		where_there_can_be_no_more_threads_it_works_too,
+		a_close_that_is_interrupted_goes_on,
+		a_ring_that_cannot_be_enabled_is_done_without,
+	};
+	int r;
+
+	if (ring_is_refused())
+		return 77;
+	r = run_tests("ring", tests, ARRAY_SIZE(tests));
+	if (!ring_holds_threads())
+		r |= run_tests("waits", waits, ARRAY_SIZE(waits));
+	return r;
+}

@@ -394,8 +394,8 @@ START_TEST(the_level_holds_for_wedges_and_stalls)
 	rig_start(&rig);
 	wedge(&rig, VIRTIO_BLK_T_IN, 0);
 	/* The bit with which the log thread says that it has told. */
-	ck_assert(eventually(
-		rig.dev->queues[0].session->watch->slots[0].word & 2u));
+	ck_assert(eventually(rig.dev->queues[0].session->watch->slots[0].word &
+			     2u));
 	rig_reset(&rig);
 	ck_assert_int_eq(destroy(&rig), KTVBLK_TIMED_OUT);
 	wedge_close(&rig);
