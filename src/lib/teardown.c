@@ -236,15 +236,17 @@ static enum ktvblk_outcome leave_behind(struct stopping *stopping,
 static void join_or_leave(struct stopping *each, size_t n,
 			  const struct stop_how *how)
 {
-	uint64_t exit_ns;
+	uint64_t gate_ns, exit_ns;
 
 	join_workers(each, n, how->deadline_ns);
+	/* Where that was overslept a worker may be in its gate just now. */
+	gate_ns = MAX(how->deadline_ns + GATE_GRACE_NS,
+		      now_ns() + LATE_LOOK_NS);
 	for (size_t i = 0; i < n; i++) {
 		if (!each[i].error)
 			continue;
 		each[i].session->stuck_since_ns = now_ns();
-		each[i].fenced = shut_gate(each[i].session,
-					   how->deadline_ns + GATE_GRACE_NS);
+		each[i].fenced = shut_gate(each[i].session, gate_ns);
 	}
 	exit_ns =
 		MAX(how->deadline_ns + LOOK_AGAIN_NS, now_ns() + LATE_LOOK_NS);
