@@ -15,6 +15,7 @@
 #include "device.h"
 #include "harness.h"
 #include "journal-events.h"
+#include "watch.h"
 #include "wedge.h"
 #include "worker.h"
 
@@ -202,9 +203,12 @@ static void stall(struct rig *rig)
 
 static void resume(struct rig *rig)
 {
+	const struct watch *watch;
+
 	hang(rig);
-	ck_assert(
-		eventually(ktvblk_get_state(rig->dev) == KTVBLK_STATE_STALLED));
+	/* It is one before it is found: a bit of the word. */
+	watch = rig->dev->queues[0].session->watch;
+	ck_assert(eventually(atomic_load(&watch->slots[0].word) & 2u));
 	storage_let_go(rig->storage);
 }
 

@@ -131,6 +131,7 @@ static void run_event(const void *arg)
 	struct ktvblk_identity identity;
 	const struct entry *entry;
 	static struct rig rig;
+	static struct later later;
 
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_DEBUG), 0);
 	options.config.name = names[test->event];
@@ -138,6 +139,10 @@ static void run_event(const void *arg)
 	options.config.destroy_timeout_ms = 50;
 	/* A capacity that no other case has. */
 	options.disk_bytes = RIG_DISK_BYTES + test->event * 512u;
+	if (test->event == EVENT_QUEUE_POISONED_HEAD) {
+		later_init(&later);
+		options.later = &later;
+	}
 	if (test->event == EVENT_ENGINE_REFUSED)
 		options.disk_fd = new_file(options.disk_bytes);
 	rig_open(&rig, &options);

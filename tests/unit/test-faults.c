@@ -19,6 +19,7 @@
 /* wrap: io_uring_queue_init_params io_uring_ring_dontfork io_uring_register */
 /* wrap: io_uring_register_files io_uring_unregister_files io_uring_submit */
 /* wrap: io_uring_submit_and_wait_timeout __io_uring_get_cqe */
+/* wrap: io_uring_register_iowq_max_workers */
 /* wrap: _mark_point */
 
 #include <dirent.h>
@@ -84,6 +85,8 @@ WRAP_URING(io_uring_register_files,
 	   (struct io_uring * ring, const int *fds, unsigned int n),
 	   (ring, fds, n))
 WRAP_URING(io_uring_unregister_files, (struct io_uring * ring), (ring))
+WRAP_URING(io_uring_register_iowq_max_workers,
+	   (struct io_uring * ring, unsigned int *values), (ring, values))
 WRAP_URING(io_uring_submit, (struct io_uring * ring), (ring))
 WRAP_URING(io_uring_submit_and_wait_timeout,
 	   (struct io_uring * ring, struct io_uring_cqe **ret_cqe,
@@ -567,6 +570,7 @@ static const struct call {
 	CALL(io_uring_ring_dontfork, false, ENOMEM, EINVAL),
 	CALL(io_uring_register, false, EPERM, EINVAL),
 	CALL(io_uring_register_files, false, ENOMEM, EMFILE, EPERM),
+	CALL(io_uring_register_iowq_max_workers, false, EINVAL, EPERM),
 	CALL(io_uring_unregister_files, true, EINTR, ENXIO),
 	CALL(io_uring_submit, true, EAGAIN, EBUSY, EINTR, ENOMEM),
 	CALL(io_uring_submit_and_wait_timeout, true, EAGAIN, EBUSY, EINTR,

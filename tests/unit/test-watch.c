@@ -8,103 +8,13 @@
 /* wrap: malloc calloc */
 
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/select.h>
-#include <sys/time.h>
 
 #include "alloc-fails.h"
-#include "harness.h"
-#include "watch.h"
-
-#define T0 (50 * NSEC_PER_SEC)
-#define LIMIT (5 * NSEC_PER_SEC)
-#define SLOTS 8u
-
-/* A watch of this thread's, as a worker has it. */
-static struct watch *enter_new(uint64_t limit_ns)
-{
-	struct disk_id *disk = disk_id_new("vda", 2048);
-	const struct identity id = { disk, 7, 0 };
-	struct watch *watch = watch_new(&id, limit_ns, NULL, SLOTS);
-
-	disk_id_unref(disk);
-	watch_enter(watch);
-	return watch;
-}
-
-static void leave(struct watch *watch)
-{
-	watch_leave(watch);
-	watch_unref(watch);
-}
-
-static bool begin_in(struct watch *watch, uint32_t slot, uint64_t since_ns)
-{
-	const struct watch_request request = {
-		.type = 1, .sector = 34, .length = 4096, .since_ns = since_ns
-	};
-
-	return watch_begin(watch, slot, &request);
-}
-
-static bool begin_at(struct watch *watch, uint64_t since_ns)
-{
-	return begin_in(watch, 0, since_ns);
-}
-
-/* It ends, and that is told at once; true: it had been found. */
-static bool end_in(struct watch *watch, uint32_t slot)
-{
-	const bool found = watch_end(watch, slot) == WATCH_MARKED;
-
-	if (found)
-		watch_close(watch, 0);
-	return found;
-}
-
-static bool end(struct watch *watch)
-{
-	return end_in(watch, 0);
-}
-
-/* Nothing is busy and nobody looks, whatever happened before. */
-static void look_until_idle(void)
-{
-	struct watch_snapshot seen;
-	uint64_t again;
-
-	ck_assert_ptr_null(watch_scan(T0, 0, &again, &seen));
-	ck_assert_uint_eq(again, 0);
-}
-
-/* The same, where a look was due at that time. */
-static void look_until_idle_at(uint64_t again)
-{
-	struct watch_snapshot seen;
-
-	do
-		ck_assert_ptr_null(watch_scan(again, 0, &again, &seen));
-	while (again);
-}
-
-/* What a scan finds, without its reference. */
-static struct watch *scan_at(uint64_t now, uint64_t *ret_again)
-{
-	struct watch_snapshot seen;
-	struct watch *watch = watch_scan(now, 0, ret_again, &seen);
-
-	watch_unref(watch);
-	return watch;
-}
-
-/* By a scan, which is told at its end: a bit of the word. */
-static bool was_found(const struct watch *watch)
-{
-	return atomic_load(&watch->slots[0].word) & 2u;
-}
+#include "watched.h"
 
 START_TEST(a_request_is_seen_from_its_begin_to_its_end)
 {
@@ -380,13 +290,6 @@ static void start_racer(pthread_t *thread, void *(*body)(void *),
 	ck_assert_int_eq(pthread_create(thread, NULL, body, racer), 0);
 }
 
-static bool is_of_one_request(const struct watch_request *seen)
-{
-	return seen->sector == seen->type * UINT64_C(3) &&
-	       seen->length == seen->type * UINT64_C(5) &&
-	       seen->since_ns == seen->type * UINT64_C(7);
-}
-
 START_TEST(a_snapshot_is_of_one_request)
 {
 	struct racer racer = { .watch = enter_new(LIMIT), .lets_see = true };
@@ -480,158 +383,6 @@ START_TEST(no_request_is_overlooked_when_looking_ends)
 }
 END_TEST
 
-/*
- * The same two on one processor: the worker is a signal handler, so that it
- * comes between any two instructions of who looks.
- */
-
-static struct watch *signal_watch;
-static volatile sig_atomic_t signal_count;
-static volatile sig_atomic_t signal_armed, signal_began, signal_asks;
-
-static void next_request(int signal)
-{
-	const uint32_t n = (uint32_t)signal_count + 1;
-	const struct watch_request request = {
-		.type = n,
-		.sector = n * UINT64_C(3),
-		.length = n * UINT64_C(5),
-		.since_ns = n * UINT64_C(7),
-	};
-
-	(void)signal;
-	end(signal_watch);
-	watch_begin(signal_watch, 0, &request);
-	signal_count++;
-}
-
-static void one_request(int signal)
-{
-	(void)signal;
-	if (!signal_armed || signal_began)
-		return;
-	signal_asks = begin_at(signal_watch, 1);
-	signal_began = 1;
-	signal_count++;
-}
-
-static void set_timer(suseconds_t us)
-{
-	const struct itimerval every = { { 0, us }, { 0, us } };
-
-	ck_assert_int_eq(setitimer(ITIMER_REAL, &every, NULL), 0);
-}
-
-static void start_signals(void (*handler)(int signal), uint64_t limit_ns,
-			  struct sigaction *before)
-{
-	const struct sigaction action = { .sa_handler = handler,
-					  .sa_flags = SA_RESTART };
-
-	signal_watch = enter_new(limit_ns);
-	signal_count = signal_armed = signal_began = 0;
-	ck_assert_int_eq(sigaction(SIGALRM, &action, before), 0);
-	set_timer(50);
-}
-
-static void stop_signals(const struct sigaction *before)
-{
-	set_timer(0);
-	ck_assert_int_eq(sigaction(SIGALRM, before, NULL), 0);
-	end(signal_watch);
-	leave(signal_watch);
-	look_until_idle();
-}
-
-START_TEST(a_snapshot_is_of_one_request_at_every_instruction)
-{
-	const uint64_t until = now_ns() + WAIT_MS * NSEC_PER_MSEC / 2;
-	unsigned int busy = 0, mixed = 0;
-	struct sigaction before;
-
-	start_signals(next_request, LIMIT, &before);
-	while (signal_count < 3000 && now_ns() < until)
-		for (int i = 0; i < 1000; i++) {
-			struct watch_request seen =
-				watch_snapshot(signal_watch).oldest;
-
-			busy += seen.busy;
-			mixed += seen.busy && !is_of_one_request(&seen);
-		}
-	stop_signals(&before);
-	ck_assert_int_gt(signal_count, 10);
-	ck_assert_uint_gt(busy, 0);
-	ck_assert_uint_eq(mixed, 0);
-}
-END_TEST
-
-START_TEST(no_request_is_overlooked_at_every_instruction)
-{
-	const uint64_t until = now_ns() + WAIT_MS * NSEC_PER_MSEC / 2;
-	unsigned int overlooked = 0;
-	struct sigaction before;
-	uint64_t again;
-
-	start_signals(one_request, 0, &before);
-	while (signal_count < 3000 && now_ns() < until) {
-		signal_began = 0;
-		/* Somebody asked for a look, and is done already. */
-		begin_at(signal_watch, T0);
-		end(signal_watch);
-		signal_armed = 1;
-		/* Nothing is busy, so it stops looking, or it began just now. */
-		while (scan_at(T0, &again) || again)
-			;
-		signal_armed = 0;
-		if (!signal_began)
-			continue;
-		overlooked += !was_found(signal_watch) && !signal_asks;
-		end(signal_watch);
-	}
-	stop_signals(&before);
-	ck_assert_int_gt(signal_count, 10);
-	ck_assert_uint_eq(overlooked, 0);
-}
-END_TEST
-
-static void end_request(int signal)
-{
-	(void)signal;
-	if (!signal_armed || signal_began)
-		return;
-	end(signal_watch);
-	signal_began = 1;
-	signal_count++;
-}
-
-/* A look at a request that ends meanwhile: the next one is looked at too. */
-START_TEST(no_request_is_overlooked_behind_one_that_ends_at_any_instruction)
-{
-	const uint64_t until = now_ns() + WAIT_MS * NSEC_PER_MSEC / 2;
-	unsigned int overlooked = 0;
-	struct sigaction before;
-	uint64_t again;
-
-	start_signals(end_request, LIMIT, &before);
-	while (signal_count < 3000 && now_ns() < until) {
-		signal_began = 0;
-		begin_at(signal_watch, T0);
-		signal_armed = 1;
-		ck_assert_ptr_null(scan_at(T0, &again));
-		signal_armed = 0;
-		if (!signal_began)
-			end(signal_watch);
-		if (!begin_at(signal_watch, T0 + 1))
-			overlooked += again == 0;
-		end(signal_watch);
-		look_until_idle_at(again);
-	}
-	stop_signals(&before);
-	ck_assert_int_gt(signal_count, 10);
-	ck_assert_uint_eq(overlooked, 0);
-}
-END_TEST
-
 TEST_PROGRAM("watch", a_request_is_seen_from_its_begin_to_its_end,
 	     an_old_request_is_stalled_whoever_has_looked,
 	     an_old_request_is_found_once,
@@ -644,7 +395,4 @@ TEST_PROGRAM("watch", a_request_is_seen_from_its_begin_to_its_end,
 	     who_was_found_lives_as_long_as_a_reference,
 	     no_watch_is_taken_and_given, a_snapshot_is_of_one_request,
 	     each_that_is_found_is_told_at_its_end,
-	     no_request_is_overlooked_when_looking_ends,
-	     a_snapshot_is_of_one_request_at_every_instruction,
-	     no_request_is_overlooked_at_every_instruction,
-	     no_request_is_overlooked_behind_one_that_ends_at_any_instruction)
+	     no_request_is_overlooked_when_looking_ends)

@@ -241,7 +241,7 @@ struct batch {
 
 static void batch_open(struct batch *batch)
 {
-	*batch = (struct batch){ .id = { disk_id_new("vda", 8), 7 } };
+	*batch = (struct batch){ .id = { disk_id_new("vda", 8), 7, 0 } };
 	wedge_record(&batch->rec);
 	ck_assert_int_eq(log_ref(), 0);
 }
