@@ -14,8 +14,7 @@ enum token {
 	TOKEN_KICK = 1,
 	TOKEN_STOP = 2,
 	TOKEN_TIMER = 3,
-	TOKEN_ENDED = 4, /* a transfer has */
-	TOKEN_COUNT = 4,
+	TOKEN_COUNT = 3,
 };
 
 struct session;
@@ -27,7 +26,6 @@ struct wake {
 	bool stop;
 	bool kick;
 	bool timer;
-	bool ended;
 };
 
 /* Events behind a stop are not looked at. Records what should not happen. */

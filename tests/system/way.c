@@ -15,7 +15,6 @@
 #include "harness.h"
 #include "runner.h"
 #include "way.h"
-#include "wedge-cases.h"
 
 #define ALL_OPS                                                                \
 	{                                                                      \
@@ -31,14 +30,12 @@ const struct way ways[] = {
 	  .env = "WEDGE_FUSE",
 	  .file = "direct0",
 	  .blocks = ALL_OPS,
-	  .serves_others = true,
 	  .states = { "S", "S", "S" } },
 	{ .name = "fuse cached",
 	  .env = "WEDGE_FUSE",
 	  .file = "cached0",
 	  .slow_disk = SLOW_DISKS,
 	  .blocks = ALL_OPS,
-	  .serves_others = true,
 	  .states = { "D", "DS", "DS" } },
 	{ .name = "fuse O_DIRECT",
 	  .env = "WEDGE_FUSE",
@@ -46,7 +43,6 @@ const struct way ways[] = {
 	  .open_flags = O_DIRECT,
 	  .slow_disk = SLOW_DISKS + 1,
 	  .blocks = ALL_OPS,
-	  .serves_others = true,
 	  .states = { "DS", "DS", "DS" } },
 	{ .name = "loop on fuse",
 	  .env = "WEDGE_LOOP_ON_FUSE",
@@ -60,7 +56,6 @@ const struct way ways[] = {
 	  .env = "WEDGE_EXT4",
 	  .file = "disk",
 	  .blocks = { [OP_WRITE] = true },
-	  .serves_others = true,
 	  .states = { [OP_WRITE] = "D" } },
 	{ .name = "loop on frozen",
 	  .kind = WAY_FROZEN_LOOP,
@@ -73,7 +68,6 @@ const struct way ways[] = {
 	  .env = "WEDGE_DIR",
 	  .file = "plain",
 	  .blocks = { [OP_READ] = true, [OP_WRITE] = true },
-	  .serves_others = true,
 	  .states = { "DS", "DS" } },
 	/* Only a page that is written has to be made writable first. */
 	{ .name = "frozen ram",
@@ -81,7 +75,6 @@ const struct way ways[] = {
 	  .env = "WEDGE_DIR",
 	  .file = "plain",
 	  .blocks = { [OP_READ] = true },
-	  .serves_others = true,
 	  .states = { "D" } },
 	{ .name = NULL },
 };
@@ -258,7 +251,8 @@ void way_hold(const struct way *way, enum storage_op op, struct disk *disk)
 	}
 }
 
-pid_t way_worker(const struct disk *disk)
+/* The worker of this device. */
+static pid_t worker(const struct disk *disk)
 {
 	struct ktvblk_identity identity;
 	char name[24];
@@ -271,13 +265,9 @@ pid_t way_worker(const struct disk *disk)
 
 void way_wait_held(const struct way *way, struct disk *disk)
 {
-	const bool by_call = disk->engine == KTVBLK_ENGINE_SYNC;
 	struct pollfd fault = { .fd = userfault, .events = POLLIN };
 	struct uffd_msg msg;
-	pid_t worker;
 
-	/* It takes its name itself. */
-	ck_assert(eventually((worker = way_worker(disk)) != 0));
 	switch (way->kind) {
 	case WAY_FUSE:
 		ck_assert_msg(slowfs_wait_held(way_slowfs(), 1),
@@ -291,14 +281,12 @@ void way_wait_held(const struct way *way, struct disk *disk)
 	case WAY_FROZEN:
 	case WAY_FROZEN_LOOP:
 	case WAY_FROZEN_RAM:
-		ck_assert(eventually(thread_state(worker) == 'D' ||
-				     (!by_call && worker_waits(worker))));
+		ck_assert(eventually(thread_state(worker(disk)) == 'D'));
 		break;
 	}
 	/* However long it takes to fall asleep, a record finds it so. */
-	ck_assert(eventually(
-		(thread_state(worker) == 'S' || thread_state(worker) == 'D') &&
-		helpers_of(worker).all_sleep));
+	ck_assert(eventually(thread_state(worker(disk)) == 'S' ||
+			     thread_state(worker(disk)) == 'D'));
 }
 
 void way_let_go(const struct way *way, struct disk *disk)
