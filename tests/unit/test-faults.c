@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 
+#include "clockjoin.h"
 #include "faults.h"
 #include "life.h"
 #include "wedge.h"
@@ -276,22 +277,12 @@ long __wrap_syscall(long nr, ...)
 			      arg[5]);
 }
 
-int __real_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-				const struct timespec *ts);
-int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-				const struct timespec *ts);
-/* In the thread sanitizer's build: see tsan-clockjoin.c. */
-__attribute__((weak)) int tsan_clockjoin(pthread_t thread, void **ret,
-					 clockid_t clock,
-					 const struct timespec *ts);
-
 int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 				const struct timespec *ts)
 {
 	if (fault_hits(&pthread_clockjoin_np_fault, 0))
 		return pthread_clockjoin_np_fault.when.error;
-	return (tsan_clockjoin ? tsan_clockjoin : __real_pthread_clockjoin_np)(
-		thread, ret, clock, ts);
+	return real_clockjoin(thread, ret, clock, ts);
 }
 
 int __wrap_sd_journal_sendv(const struct iovec *iov, int n);

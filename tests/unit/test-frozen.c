@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "clockjoin.h"
 #include "device.h"
 #include "wedge.h"
 
@@ -46,15 +47,6 @@ struct actor {
 			_exit(3);                                              \
 	})
 
-int __real_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-				const struct timespec *until);
-int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-				const struct timespec *until);
-/* In the thread sanitizer's build: see tsan-clockjoin.c. */
-__attribute__((weak)) int tsan_clockjoin(pthread_t thread, void **ret,
-					 clockid_t clock,
-					 const struct timespec *until);
-
 /*
  * How long a look is, is the library's; how soon the worker has a processor is
  * nobody's. So the second join of a thread ends when the thread does, if it is
@@ -79,8 +71,7 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 		wide = ns_to_timespec(now + WAIT_MS * NSEC_PER_MSEC);
 	}
 	last.rest_ns = (now < end ? REST_MS : LATE_REST_MS) * NSEC_PER_MSEC;
-	error = (tsan_clockjoin ? tsan_clockjoin : __real_pthread_clockjoin_np)(
-		thread, ret, clock, &wide);
+	error = real_clockjoin(thread, ret, clock, &wide);
 	last.thread = error ? thread : 0;
 	last.left_ns = now_ns();
 	return error;

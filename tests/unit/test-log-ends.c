@@ -98,10 +98,15 @@ static void set_up_hanging_end(void)
 	set_up(keep_for_thread);
 }
 
-static void tear_down_hanging_end(void)
+static void let_end(void)
 {
 	may_end = 1;
 	futex_wake(&may_end, INT_MAX);
+}
+
+static void tear_down_hanging_end(void)
+{
+	let_end();
 	tear_down();
 	pthread_key_delete(key);
 }
@@ -175,8 +180,7 @@ START_TEST(the_next_log_is_had_while_another_waits_for_the_end)
 	ck_assert(latch_wait(&taker.taken, WAIT_MS / 2));
 	log_event(&id, RECLAIMED, 2);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_RECLAIMED, 2);
-	may_end = 1;
-	futex_wake(&may_end, INT_MAX);
+	let_end();
 	ck_assert(latch_wait(&taker.dropped, WAIT_MS));
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
 		pthread_join(threads[i], NULL);
