@@ -38,6 +38,13 @@ SYSTEMD_CFLAGS = $(call ask,SYSTEMD_CFLAGS,--cflags libsystemd)
 SYSTEMD_LIBS   = $(call ask,SYSTEMD_LIBS,--libs libsystemd)
 FUSE_CFLAGS    = $(call ask,FUSE_CFLAGS,--cflags fuse3)
 FUSE_LIBS      = $(call ask,FUSE_LIBS,--libs fuse3)
+URING_CFLAGS   = $(call ask,URING_CFLAGS,--cflags liburing)
+URING_LIBS     = $(call ask,URING_LIBS,--libs liburing)
+# What the library's own objects want.
+LIB_CFLAGS     = $(SYSTEMD_CFLAGS) $(URING_CFLAGS)
+LIB_LIBS       = $(SYSTEMD_LIBS) $(URING_LIBS)
+NBD_CFLAGS     = $(call ask,NBD_CFLAGS,--cflags libnbd)
+NBD_LIBS       = $(call ask,NBD_LIBS,--libs libnbd)
 CHECK_CFLAGS   = $(call ask,CHECK_CFLAGS,--cflags check)
 CHECK_LIBS     = $(call ask,CHECK_LIBS,--libs check)
 
@@ -69,6 +76,8 @@ UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
 VMM_OBJ  := $(call objects,$(wildcard src/demo/vmm/*.c))
+NBD_OBJ  := $(call objects,$(wildcard src/demo/nbd/*.c) \
+	$(patsubst %,src/demo/%.c,driver event guest say))
 GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c gate.c \
 	ring3.c tsc-khz.c))
 BENCH_OBJ := $(call objects,$(wildcard tests/bench/*.c))
@@ -87,12 +96,14 @@ PROGRAMS += $(BUILD)/ktvblk-vmm
 else
 MAN      := $(filter-out %/ktvblk-vmm.1,$(MAN))
 endif
+# An example that is not installed, where libnbd is there.
+EXAMPLES := $(if $(shell $(PKG_CONFIG) --exists libnbd 2>/dev/null && echo yes),$(BUILD)/ktvblk-nbd)
 CATALOG  := $(wildcard src/catalog/*.catalog)
 BASHCOMP  = $(addprefix src/completion/,$(notdir $(PROGRAMS)))
 UNIT     := $(UNIT_OBJ:.o=)
 FUZZ     := $(FUZZ_OBJ:.o=)
 
-all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS)	## the libraries and programs (default)
+all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS) $(EXAMPLES)	## the libraries and programs (default)
 
 # Everything compiled waits for this file. It changes when the flags do; install
 # takes what is there. "make deps check" has its packages before it compiles.
@@ -112,14 +123,15 @@ $(BUILD)/plain/%.o: %.c $(BUILD)/flags Makefile
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
 
-$(sort $(LIB_OBJ) $(PLAIN_OBJ) $(TOOL_OBJ)): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
+$(sort $(LIB_OBJ) $(PLAIN_OBJ)): private OUR_CPPFLAGS += $(LIB_CFLAGS)
+$(TOOL_OBJ): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
 # A linker that optimises across files knows nothing of --wrap, nor of "ld -r".
 $(BUILD)/plain/%.o $(BUILD)/tests/%.o: private NO_LTO = -fno-lto
-$(BUILD)/tests/%.o: private OUR_CPPFLAGS += -iquote src/lib $(CHECK_CFLAGS) $(SYSTEMD_CFLAGS)
+$(BUILD)/tests/%.o: private OUR_CPPFLAGS += -iquote src/lib $(CHECK_CFLAGS) $(LIB_CFLAGS)
 
 $(SHARED): $(LIB_OBJ) src/lib/libktvblk.map
 	$(call say,LD,$@)
-	$(Q)$(LINK) $(SHARED_LDFLAGS) -o $@ $(LIB_OBJ) $(SYSTEMD_LIBS)
+	$(Q)$(LINK) $(SHARED_LDFLAGS) -o $@ $(LIB_OBJ) $(LIB_LIBS)
 
 $(LINKS): $(SHARED)
 	@ln -sf $(<F) $@
@@ -151,7 +163,7 @@ $(BUILD)/ktvblk-wedged: $(TOOL_OBJ)
 WRAPPED = $$(tests/unit/wrap.sh "$(NM)" "$(OBJCOPY)" $@ $(@:$(BUILD)/%=%) $^)
 $(UNIT): %: %.o $(HELP_OBJ) $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
 
 # Has the shared library by dlopen().
 DLOPEN = $(BUILD)/tests/abi/test-dlopen
@@ -166,7 +178,7 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(LIB_LIBS)
 
 # Tests with a real journal and real storage. They run as programs of their own
 # with the unit tests' helpers.
@@ -177,20 +189,20 @@ $(SYS)/slowfs.o: private OUR_CPPFLAGS += -DFUSE_USE_VERSION=312 $(FUSE_CFLAGS)
 $(SYS)/slowfs: $(call system,slowfs.c slowfs-shared.c)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $^ $(FUSE_LIBS)
-$(SYS)/wedge: $(call system,wedge.c wedge-more.c wedge-race.c wedge-durable.c way.c disk.c \
-	slowfs-shared.c runner.c)
+$(SYS)/wedge: $(call system,wedge.c wedge-record.c wedge-depth.c wedge-more.c wedge-race.c \
+	wedge-durable.c way.c disk.c slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
 
 SOAK = $(BUILD)/tests/soak/soak
 SOAK_OBJ := $(call objects,$(wildcard tests/soak/*.c))
 $(SOAK_OBJ): private OUR_CPPFLAGS += -iquote tests/unit
 $(SOAK): $(SOAK_OBJ) $(HELP_OBJ) $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(SYSTEMD_LIBS)
+	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
 
 # Real guests, x86-64 only: an overlay for stock QEMU, and a small VMM.
 GUEST = $(BUILD)/tests/guest
@@ -223,13 +235,19 @@ $(GUEST)/tsc-khz: $(GUEST)/tsc-khz.o
 
 # Stands in front of libc, to count: see tests/bench/count.h.
 BENCH_BIN = $(BUILD)/tests/bench/bench
+$(BENCH_OBJ): private OUR_CPPFLAGS += $(URING_CFLAGS)
 $(BENCH_BIN): $(BENCH_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(LINK_PIE) -rdynamic -o $@ $^
+	$(Q)$(LINK_PIE) -rdynamic -o $@ $^ $(URING_LIBS)
 
 $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
+
+$(BUILD)/src/demo/nbd/%.o: private OUR_CPPFLAGS += $(NBD_CFLAGS)
+$(BUILD)/ktvblk-nbd: $(NBD_OBJ) $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK_PIE) -o $@ $(NBD_OBJ) -L$(BUILD) -lktvblk $(NBD_LIBS)
 
 check: $(UNIT) $(FUZZ) $(DLOPEN)	## run the unit tests and replay the fuzzers' corpus
 	@tests/run.sh $(UNIT) $(FUZZ) $(DLOPEN)
@@ -258,7 +276,7 @@ check-tsan:	## ... with the thread sanitizer
 		TEST_OBJ=$(BUILD)/tsan/tests/unit/tsan-clockjoin.o
 
 check-valgrind:	## ... with valgrind's memcheck
-	@CK_FORK=no TEST_TIMEOUT=900 TESTS_RUN_SLOWLY=1 \
+	@CK_FORK=no TEST_TIMEOUT=900 TESTS_RUN_SLOWLY=1 TESTS_ONE_THREAD=1 \
 	TEST_WRAPPER="valgrind -q --error-exitcode=99 --leak-check=full \
 		--errors-for-leak-kinds=definite --fair-sched=try" \
 	$(MAKE) check BUILD=$(BUILD)/valgrind
@@ -315,7 +333,7 @@ check-lto:	## the libraries with link-time optimisation, fat objects and others
 		$(MAKE) $(BUILD)/lto/libktvblk.a $(BUILD)/lto/libktvblk.pc \
 			BUILD=$(BUILD)/lto CFLAGS="-O2 -g $$f" && \
 		$(CC) -O2 $$f -Iinclude -o $(BUILD)/lto/static tests/consumer/consumer.c \
-			$(BUILD)/lto/libktvblk.a $(SYSTEMD_LIBS) -pthread && \
+			$(BUILD)/lto/libktvblk.a $(LIB_LIBS) -pthread && \
 		$(BUILD)/lto/static || exit 1; done
 	@$(MAKE) lint-calls $(BUILD)/lto/tests/unit/test-faults BUILD=$(BUILD)/lto \
 		CFLAGS='-O2 -g -flto'
@@ -336,6 +354,9 @@ demo: $(BUILD)/ktvblk-demo	## build and run the tour (DEMO_ARGS=...)
 check-journal: $(SYS)/journal	## every record, in a real journal
 	@tests/system/journal.sh $(SYS) $(JOURNAL_ARGS)
 
+check-nbd: $(EXAMPLES)	## the example with an NBD server, which is killed and stopped
+	@BUILD=$(BUILD) tests/system/nbd.sh
+
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
 
@@ -345,7 +366,7 @@ soak: $(SOAK)	## 16 devices at random, every byte checked (SECONDS=60, SEED=n)
 
 guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 		$(BUILD)/ktvblk-vmm $(BUILD)/ktvblk-wedged
-check-guest: guest-parts	## real guests (GUESTS="cloud amd64 nested nested-amd64 ring3", GUEST_MATRIX=full)
+check-guest: guest-parts	## real guests (GUESTS="cloud amd64 queues nested nested-amd64 ring3", GUEST_MATRIX=full)
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
 # What firmware is to boot. The EFI program is of clang and lld, which know the
@@ -383,7 +404,7 @@ bench-instructions: $(BENCH_BIN) $(LINKS)	## ... in instructions, by callgrind
 
 bench-check: $(BENCH_BIN) $(LINKS)	## ... what of that must hold on any machine
 	@mkdir -p $(BUILD)/bench
-	@rc=0; $(BENCH_BIN) --check --library $(SHARED) --out $(BUILD)/bench/check || rc=1; \
+	@rc=0; $(BENCH_BIN) --check --library $(SHARED) --dir $(BUILD)/bench --out $(BUILD)/bench/check || rc=1; \
 	tests/bench/instructions.sh check $(BENCH_BIN) $(SHARED) $(BUILD)/bench || rc=1; \
 	exit $$rc
 
@@ -453,11 +474,11 @@ help:	## this list
 
 FORCE:
 .PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
-	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo check-nbd coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) \
+-include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) $(NBD_OBJ) \
 	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
 	$(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(HELP_OBJ) $(TEST_OBJ))

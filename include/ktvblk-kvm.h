@@ -30,20 +30,59 @@ extern "C" {
 
 /* Not for the VMM: what both do, each with KVM's flag for on or off. */
 
-static inline int ktvblk_kvm_set_kick_(const struct ktvblk_dev *dev, int vm_fd,
-				       uint64_t base, uint32_t flags)
+static inline int ktvblk_kvm_set_kick_(int vm_fd, uint64_t base, uint32_t queue,
+				       int fd, uint32_t flags)
 {
 	struct kvm_ioeventfd kick;
-	const int fd = ktvblk_kick_fd(dev);
 
-	if (fd < 0)
-		return fd;
 	memset(&kick, 0, sizeof(kick));
+	kick.datamatch = queue;
 	kick.addr = base + KTVBLK_MMIO_QUEUE_NOTIFY;
 	kick.len = 4;
 	kick.fd = fd;
 	kick.flags = KVM_IOEVENTFD_FLAG_DATAMATCH | flags;
 	return ioctl(vm_fd, KVM_IOEVENTFD, &kick) < 0 ? -errno : 0;
+}
+
+/* Those of the first n queues, or of all: the first error, and go on. */
+static inline int ktvblk_kvm_unset_kicks_(const struct ktvblk_dev *dev,
+					  int vm_fd, uint64_t base, uint32_t n)
+{
+	uint32_t i;
+	int r = 0;
+
+	for (i = 0; i < n; i++) {
+		const int fd = ktvblk_queue_kick_fd(dev, i);
+		int error;
+
+		if (fd < 0)
+			return i ? r : fd;
+		error = ktvblk_kvm_set_kick_(vm_fd, base, i, fd,
+					     KVM_IOEVENTFD_FLAG_DEASSIGN);
+		if (error < 0 && r == 0)
+			r = error;
+	}
+	return r;
+}
+
+/* One for each queue, which the value written tells; all or none. */
+static inline int ktvblk_kvm_set_kicks_(const struct ktvblk_dev *dev, int vm_fd,
+					uint64_t base)
+{
+	uint32_t i;
+
+	for (i = 0;; i++) {
+		const int fd = ktvblk_queue_kick_fd(dev, i);
+		int r;
+
+		if (fd < 0)
+			return i ? 0 : fd;
+		r = ktvblk_kvm_set_kick_(vm_fd, base, i, fd, 0);
+		if (r < 0) {
+			(void)ktvblk_kvm_unset_kicks_(dev, vm_fd, base, i);
+			return r;
+		}
+	}
 }
 
 static inline int ktvblk_kvm_set_irq_(const struct ktvblk_dev *dev, int vm_fd,
@@ -63,8 +102,9 @@ static inline int ktvblk_kvm_set_irq_(const struct ktvblk_dev *dev, int vm_fd,
 
 /*
  * Bind a device whose window is at the guest-physical address base, and whose
- * interrupt is gsi, edge-triggered, to the virtual machine. Both or none: what
- * was bound when the other one fails is taken off again. [any]
+ * interrupt is gsi, edge-triggered, to the virtual machine: an ioeventfd for
+ * each queue, and an irqfd. All or none: what was bound when another one fails
+ * is taken off again. [any]
  *   -EINVAL  dev NULL
  *   -EEXIST  something is bound at this address
  *   -EBUSY   the device's interrupt is bound already
@@ -74,14 +114,13 @@ static inline int ktvblk_kvm_set_irq_(const struct ktvblk_dev *dev, int vm_fd,
 static inline int ktvblk_kvm_bind(const struct ktvblk_dev *dev, int vm_fd,
 				  uint64_t base, uint32_t gsi)
 {
-	int r = ktvblk_kvm_set_kick_(dev, vm_fd, base, 0);
+	int r = ktvblk_kvm_set_kicks_(dev, vm_fd, base);
 
 	if (r < 0)
 		return r;
 	r = ktvblk_kvm_set_irq_(dev, vm_fd, gsi, 0);
 	if (r < 0)
-		(void)ktvblk_kvm_set_kick_(dev, vm_fd, base,
-					   KVM_IOEVENTFD_FLAG_DEASSIGN);
+		(void)ktvblk_kvm_unset_kicks_(dev, vm_fd, base, UINT32_MAX);
 	return r;
 }
 
@@ -89,7 +128,7 @@ static inline int ktvblk_kvm_bind(const struct ktvblk_dev *dev, int vm_fd,
  * Take off what ktvblk_kvm_bind() bound, with the same arguments, before the
  * device is destroyed: see above. From then on kicks come as accesses to
  * ktvblk_mmio_write(), and interrupts stay in ktvblk_irq_fd(). Where one fails,
- * the other is taken off all the same. [any]
+ * the others are taken off all the same. [any]
  *   -EINVAL  dev NULL
  *   -ENOENT  nothing of this device is bound at this address
  *   -EBADF, -ENOTTY  vm_fd is no virtual machine
@@ -98,8 +137,7 @@ static inline int ktvblk_kvm_bind(const struct ktvblk_dev *dev, int vm_fd,
 static inline int ktvblk_kvm_unbind(const struct ktvblk_dev *dev, int vm_fd,
 				    uint64_t base, uint32_t gsi)
 {
-	const int kick = ktvblk_kvm_set_kick_(dev, vm_fd, base,
-					      KVM_IOEVENTFD_FLAG_DEASSIGN);
+	const int kick = ktvblk_kvm_unset_kicks_(dev, vm_fd, base, UINT32_MAX);
 	const int irq =
 		ktvblk_kvm_set_irq_(dev, vm_fd, gsi, KVM_IRQFD_FLAG_DEASSIGN);
 

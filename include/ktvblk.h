@@ -45,15 +45,17 @@ extern "C" {
 
 /* The device's window in guest-physical address space. */
 #define KTVBLK_MMIO_SIZE 0x1000
-/* Where a KVM_IOEVENTFD (4 bytes, datamatch 0) for ktvblk_kick_fd() belongs. */
+/* Where a KVM_IOEVENTFD (4 bytes) belongs; see ktvblk_kick_fd(). */
 #define KTVBLK_MMIO_QUEUE_NOTIFY 0x50
 
 #define KTVBLK_SECTOR_SIZE 512
 #define KTVBLK_SERIAL_MAX 20
 #define KTVBLK_NAME_MAX 255
 #define KTVBLK_QUEUE_SIZE_MAX 1024
+#define KTVBLK_QUEUES_MAX 16
 
 struct ktvblk_mem;
+struct ktvblk_io;
 struct ktvblk_backend;
 struct ktvblk_dev;
 struct ktvblk_stats;
@@ -98,8 +100,9 @@ struct ktvblk_mem *ktvblk_mem_unref(struct ktvblk_mem *mem);
 /*
  * Storage
  *
- * All ops but capacity() run on a device's worker, one at a time for each
- * device. They may block: the VMM never waits for them beyond its budget. They
+ * All ops but capacity() run on a device's workers, one at a time for each
+ * queue: from config.n_queues 2 on they must bear being called by several
+ * threads at once. They may block: the VMM never waits for them beyond its budget. They
  * may call whatever is marked [any], and ktvblk_destroy() of their own device,
  * which then answers KTVBLK_HELPER_DISCONNECTED. They must return: an
  * exception or a longjmp out of one ends the process; pthread_exit() ends the
@@ -127,7 +130,8 @@ struct ktvblk_backend_ops {
 	 * the guest; and for each write before it completes, where the driver
 	 * did not take FLUSH, or features_masked has it. Once it has failed, it
 	 * is not called again before a reset of the device, and all that asks
-	 * for it fails. NULL: nothing to do.
+	 * for it fails. Not called where nothing was
+	 * written since the last one. NULL: nothing to do.
 	 */
 	int (*flush)(void *userdata);
 	/*
@@ -140,11 +144,56 @@ struct ktvblk_backend_ops {
 	 * Never on the thread that calls ktvblk_destroy(). May be NULL.
 	 */
 	void (*release)(void *userdata);
+	/*
+	 * Since 1.1, in place of preadv, pwritev and flush: begin what *io says
+	 * and return, without waiting for it; ktvblk_io_complete() brings the
+	 * answer, from any thread and in any order, also before this returns.
+	 * 0, or -errno: then nothing was begun, that is the answer, and *io is
+	 * the device's again. Else *io, its iovec and the memory that is about
+	 * stay as they are until it is completed, whatever happens to the
+	 * device: a reset or destroy waits for all that is out as it waits for
+	 * a worker, up to its budget, and what is completed later is let go
+	 * and otherwise ignored. What is never completed is a wedge for good,
+	 * and holds the guest's memory and this storage with it.
+	 *
+	 * NULL: the storage is asked by preadv, pwritev and flush. Where both
+	 * are given config.engine decides.
+	 */
+	int (*submit)(void *userdata, struct ktvblk_io *io);
+};
+
+/* What is asked of storage that answers later. */
+enum ktvblk_io_op {
+	KTVBLK_IO_READ = 0,
+	KTVBLK_IO_WRITE = 1,
+	KTVBLK_IO_FLUSH = 2 /* no data; what was completed before, durably */
+	/* More may come: -EOPNOTSUPP is the answer to what is not known. */
 };
 
 /*
+ * One transfer. It is the device's; a later library may have more behind.
+ */
+struct ktvblk_io {
+	uint32_t op; /* enum ktvblk_io_op */
+	int n_iov;
+	const struct iovec *iov;
+	uint64_t offset; /* in bytes, these two */
+	uint64_t length; /* of all of iov */
+	void *userdata; /* the storage's own, for as long as it has the io */
+};
+
+/*
+ * The answer to one transfer, exactly once for each: the bytes moved or -errno,
+ * as preadv and pwritev have them, 0 or -errno of a flush. Never waits. [any]
+ *   -EINVAL    NULL
+ *   -EALREADY  it was completed before, as far as that can be seen
+ */
+int ktvblk_io_complete(struct ktvblk_io *io, ssize_t result);
+
+/*
  * Storage by callbacks. The ops are copied. [any]
- *   -EINVAL  NULL, ops->size too small, preadv or capacity missing
+ *   -EINVAL  NULL, ops->size too small, capacity missing, or both of preadv and
+ *            submit
  *   -E2BIG   ops->size is larger than this library's, and not all zeros there
  *   -ENOMEM
  */
@@ -254,6 +303,31 @@ struct ktvblk_config {
 	uint32_t poll_us;
 	uint16_t queue_size_max; /* a power of two; 0: 256 */
 	uint16_t reserved[3]; /* 0 */
+	/* Since 1.1. */
+	uint32_t engine; /* enum ktvblk_engine */
+	uint32_t depth; /* requests with the storage at once; 0: 64 */
+	/*
+	 * How many queues the guest may use, up to KTVBLK_QUEUES_MAX, each with
+	 * a worker of its own; 0: 1. From 2 on it is told so (VIRTIO_BLK_F_MQ).
+	 * Throttle, counters and pause are the whole disk's, and while a worker
+	 * that was left behind lives, none of any queue touches the disk.
+	 */
+	uint32_t n_queues;
+	uint32_t reserved_end; /* 0 */
+};
+
+/* How a worker asks the storage. */
+enum ktvblk_engine {
+	/*
+	 * The storage's submit() if it has one. Of a file, what is quickest and
+	 * does not wait: calls that answer at once, io_uring for what does not.
+	 * Else, and where the kernel refuses io_uring, which is recorded, sync.
+	 */
+	KTVBLK_ENGINE_AUTO = 0,
+	/* One call at a time, on the worker: preadv(), pwritev(), flush(). */
+	KTVBLK_ENGINE_SYNC = 1,
+	/* All by io_uring; a file only. */
+	KTVBLK_ENGINE_IO_URING = 2
 };
 
 #ifdef __cplusplus
@@ -261,9 +335,7 @@ struct ktvblk_config {
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
 			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
-		{                                                              \
-			0, 0, 0                                                \
-		}                                                              \
+			{ 0, 0, 0 }, 0, 0, 0, 0                                \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -282,7 +354,12 @@ struct ktvblk_config {
  *                  refuses, queue_size_max not a power of two or above
  *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
  *                  above 1000, or set with KTVBLK_NO_POLL, name or serial
- *                  not printable UTF-8, reserved not 0
+ *                  not printable UTF-8, reserved not 0, an engine that is not
+ *                  known or not for this backend, a depth above
+ *                  KTVBLK_QUEUE_SIZE_MAX, n_queues above KTVBLK_QUEUES_MAX, or
+ *                  above 1 with MQ masked
+ *   -ENOSYS, -EPERM, and what io_uring_setup() and io_uring_enter() may answer:
+ *                  KTVBLK_ENGINE_IO_URING, and the kernel refuses it
  *   -E2BIG         config->size is larger than this library's, and not all
  *                  zeros there
  *   -ENAMETOOLONG  name or serial too long
@@ -301,7 +378,7 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev);
 int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem);
 
 /*
- * Which CPUs the worker may run on, from its next start; none: as the thread
+ * Which CPUs each worker may run on, from its next start; none: as the thread
  * that writes DRIVER_OK. CPUs the kernel's mask cannot hold (1024 and up) are
  * left out; what cannot be applied is recorded and is no error. [device]
  *   -EINVAL  dev NULL, or cpus NULL with n_cpus not 0
@@ -327,8 +404,8 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
  *
  * A write of 0 to Status resets the device, and one of 0 to QueueReady stops the
  * queue, which the driver may then set up and make ready anew. They return within
- * reset_timeout_ms, or 20 ms later where the worker is stuck in guest memory
- * itself; by then the guest's memory is the guest's again. No other access waits
+ * reset_timeout_ms, or 20 ms later where a worker is stuck in guest memory
+ * itself, however many are stuck; by then the guest's memory is the guest's again. No other access waits
  * for anything but, at a start, the kernel for memory. [device]
  */
 void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
@@ -337,7 +414,7 @@ void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
 		       const void *data, size_t len);
 
 /*
- * Tell the worker to stop, as a reset does, and return at once: the write of 0 to
+ * Tell the workers to stop, as a reset does, and return at once: the write of 0 to
  * Status that has to follow counts its budget from here, so that many devices
  * can share one. Until then the device answers its registers and serves nothing.
  * No effect on a device without a worker, nor again. [device]
@@ -347,8 +424,8 @@ int ktvblk_request_reset(struct ktvblk_dev *dev);
 
 /*
  * Eventfds that stay the same for the device's life and belong to it: do not
- * close them. A write to the first is a QueueNotify and may be bound as
- * KVM_IOEVENTFD at KTVBLK_MMIO_QUEUE_NOTIFY; the device writes the second for
+ * close them. A write to the first is a QueueNotify of queue 0 and may be bound
+ * as KVM_IOEVENTFD, with datamatch 0, at KTVBLK_MMIO_QUEUE_NOTIFY; the device writes the second for
  * each interrupt, edge-triggered, so it may be bound as KVM_IRQFD. Both are
  * non-blocking. [any]
  *   -EINVAL  NULL
@@ -357,10 +434,18 @@ int ktvblk_kick_fd(const struct ktvblk_dev *dev);
 int ktvblk_irq_fd(const struct ktvblk_dev *dev);
 
 /*
+ * The same as the first, of any queue: its KVM_IOEVENTFD has the queue's index as
+ * datamatch. The first queue's is that of ktvblk_kick_fd(). [any]
+ *   -EINVAL  NULL, or the device has no such queue
+ */
+int ktvblk_queue_kick_fd(const struct ktvblk_dev *dev, uint32_t queue);
+
+/*
  * Pause and resume
  *
  * A paused worker is parked between two requests: all it did to guest memory
- * is visible and it does nothing more until ktvblk_resume(). A pause survives
+ * is visible and it does nothing more until ktvblk_resume(). A device is paused
+ * when all its workers are. A pause survives
  * reset; a reset or destroy of a paused device is as quick as any. A device
  * with no worker and none left behind counts as paused.
  */
@@ -378,8 +463,8 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd);
  * Pause and wait for it. On -ETIMEDOUT the request this call made is withdrawn
  * and the device keeps running. [device]
  *   -EINVAL     NULL
- *   -ETIMEDOUT  the worker is stuck, or one is left behind by a reset
- *   -EDEADLK    called from the device's own worker
+ *   -ETIMEDOUT  a worker is stuck, or one is left behind by a reset
+ *   -EDEADLK    called from a worker of the device's own
  */
 int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms);
 
@@ -401,7 +486,7 @@ enum ktvblk_state {
 	KTVBLK_STATE_IDLE = 0, /* no worker: the driver has not started it */
 	KTVBLK_STATE_RUNNING = 1,
 	KTVBLK_STATE_PAUSED = 2,
-	KTVBLK_STATE_STALLED = 3, /* a request is older than stall_warn_ms */
+	KTVBLK_STATE_STALLED = 3, /* one request is older than stall_warn_ms */
 	KTVBLK_STATE_WEDGED = 4, /* an earlier worker has not come back yet */
 	KTVBLK_STATE_NEEDS_RESET = 5, /* only the guest's reset helps */
 	KTVBLK_STATE_STOPPING = 6 /* after ktvblk_request_stop(), or _reset() */
@@ -428,7 +513,8 @@ const char *ktvblk_state_name(int state);
 struct ktvblk_identity {
 	uint64_t instance_id; /* INSTANCE_ID: counts devices of the process */
 	uint64_t capacity_sectors; /* CAPACITY_SECTORS */
-	int32_t stop_fd; /* STOP_FD: another one after each reset */
+	/* STOP_FD of the first queue: another one after each reset. */
+	int32_t stop_fd;
 	uint32_t reserved;
 };
 
@@ -477,7 +563,7 @@ int ktvblk_stats_read(const struct ktvblk_stats *stats,
  * The end
  */
 
-/* How a worker that was told to stop was seen to end. */
+/* How a worker that was told to stop was seen to end. The larger is worse. */
 enum ktvblk_outcome {
 	KTVBLK_JOINED = 0, /* it is gone, and so is all it held */
 	KTVBLK_PANICKED = 1, /* gone too, but it had ended by itself before */
@@ -487,7 +573,7 @@ enum ktvblk_outcome {
 };
 
 /*
- * Tell the worker to stop and return at once. A destroy that follows counts its
+ * Tell the workers to stop and return at once. A destroy that follows counts its
  * budget from here, so that many devices can share one. Until then the device
  * answers its registers and starts no worker. Again: no effect. [device]
  *   -EINVAL  NULL
@@ -496,12 +582,13 @@ int ktvblk_request_stop(struct ktvblk_dev *dev);
 
 /*
  * End the device, whatever its storage does, within destroy_timeout_ms, or some
- * 20 ms later each where the worker is stuck in guest memory itself, where a
+ * 20 ms later each where a worker is stuck in guest memory itself, where a
  * release hangs, and for the last device's records. The handle is gone whatever
  * the outcome. With KTVBLK_JOINED and KTVBLK_PANICKED
  * the device's references are gone as well, and the release callbacks have
  * run if they were the last; else they run when the stuck call has ended, and
- * guest memory must stay mapped until then. Not a cancellation point. Takes
+ * guest memory must stay mapped until then. Of several workers the worst is
+ * the outcome. Not a cancellation point. Takes
  * NULL: KTVBLK_JOINED. [device]
  */
 enum ktvblk_outcome ktvblk_destroy(struct ktvblk_dev *dev);

@@ -10,6 +10,7 @@
 #   TESTS_RUN_SLOWLY  if set, bounds of time are wide and loops short
 #   TESTS_EMULATED    if set, TEST_WRAPPER is qemu-user: procfs shows the host's
 #                 system calls, and the budgets of devices are long
+#   TESTS_ONE_THREAD  if set, a wait in io_uring_enter() holds up all threads
 #   TEST_WRAPPER  command to run it under, such as valgrind
 
 export CK_DEFAULT_TIMEOUT="${CK_DEFAULT_TIMEOUT:-30}"

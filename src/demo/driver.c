@@ -17,7 +17,7 @@
 
 /* Each slot has three descriptors: header, data, status. */
 #define SLOT_DESCS 3
-#define QUEUE_SIZE 64
+#define QUEUE_SIZE 128
 
 /* Where in guest memory the driver keeps its things. */
 #define DESC_TABLE GUEST_BASE
@@ -230,7 +230,7 @@ void driver_submit(struct driver *driver, int slot, uint32_t type,
 						      ? 0
 						      : VRING_DESC_F_WRITE));
 	put_desc(driver, &i, STATUSES + (uint64_t)slot, 1, VRING_DESC_F_WRITE);
-	driver->busy = (uint16_t)(driver->busy | 1u << slot);
+	driver->busy |= 1u << slot;
 	avail(driver)->ring[driver->avail_idx % QUEUE_SIZE] =
 		htole16((uint16_t)head);
 	driver->avail_idx++;
@@ -279,7 +279,7 @@ int driver_wait(struct driver *driver, int timeout_ms, uint8_t *ret_status)
 			return -1;
 	elem = &used(driver)->ring[driver->used_idx++ % QUEUE_SIZE];
 	slot = (int)le32toh(elem->id) / SLOT_DESCS;
-	driver->busy = (uint16_t)(driver->busy & ~(1u << slot));
+	driver->busy &= ~(1u << slot);
 	*ret_status = *status_of(driver, slot);
 	return slot;
 }

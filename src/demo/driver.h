@@ -12,7 +12,7 @@
 
 #include "guest.h"
 
-#define DRIVER_SLOTS 16 /* requests in flight, at most */
+#define DRIVER_SLOTS 32 /* requests in flight, at most */
 #define DRIVER_DATA_BYTES (UINT32_C(64) << 10) /* of each, at most */
 
 struct driver {
@@ -23,7 +23,7 @@ struct driver {
 	uint16_t avail_idx; /* chains made available */
 	uint16_t told_idx; /* and told the device */
 	uint16_t used_idx; /* chains taken back */
-	uint16_t busy; /* a bit for each slot */
+	uint32_t busy; /* a bit for each slot */
 	int last_slot;
 	uint64_t kicks;
 	uint64_t interrupts;

@@ -2,6 +2,7 @@
 
 /* See say.h. */
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,7 +147,7 @@ void die(const char *format, ...)
 	va_list ap;
 
 	fflush(stdout);
-	fputs("ktvblk-demo: ", stderr);
+	fprintf(stderr, "%s: ", program_invocation_short_name);
 	va_start(ap, format);
 	vfprintf(stderr, format, ap);
 	va_end(ap);

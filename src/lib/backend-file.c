@@ -198,6 +198,7 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 	r = ktvblk_backend_new(&ops, file, ret_backend);
 	if (r < 0)
 		goto fail_fd;
+	(*ret_backend)->fd = file->fd;
 	(*ret_backend)->told_bytes = found.bytes;
 	(*ret_backend)->block_bytes = found.block_bytes;
 	(*ret_backend)->mem_align = found.mem_align;

@@ -25,7 +25,7 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 	r = sized_copy_in(&ours, sizeof(ours), ops, ops->size, OPS_SIZE_1_0);
 	if (r < 0)
 		return r;
-	if (!ours.preadv || !ours.capacity)
+	if (!(ours.preadv || ours.submit) || !ours.capacity)
 		return -EINVAL;
 	backend = malloc(sizeof(*backend));
 	if (!backend)
@@ -33,6 +33,7 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 	atomic_init(&backend->refs, 1);
 	backend->ops = ours;
 	backend->userdata = userdata;
+	backend->fd = -1;
 	backend->told_bytes = 0;
 	backend->block_bytes = SECTOR_BYTES;
 	backend->mem_align = 1;

@@ -12,6 +12,7 @@ struct ktvblk_backend {
 	_Atomic unsigned int refs;
 	struct ktvblk_backend_ops ops;
 	void *userdata;
+	int fd; /* of a file; -1 */
 	uint64_t told_bytes; /* its size as it was made, where that is known */
 	uint32_t block_bytes; /* it takes whole ones, in whole ones of memory */
 	uint32_t mem_align; /* at multiples of this; 1: none of it matters */
@@ -19,7 +20,7 @@ struct ktvblk_backend {
 
 static inline bool backend_is_read_only(const struct ktvblk_backend *backend)
 {
-	return !backend->ops.pwritev;
+	return !backend->ops.pwritev && !backend->ops.submit;
 }
 
 #endif

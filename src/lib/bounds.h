@@ -26,10 +26,30 @@
 
 /* Storage calls. */
 #define EINTR_RETRY_MAX 16u
-#define BOUNCE_BYTES (1u << 20)
+#define BOUNCE_BYTES (1u << 20) /* of one request, at most */
+#define BOUNCE_POOL_BYTES                                                      \
+	(16u << 20) /* of all of a queue, but for large blocks */
 #define ZERO_COPY_BYTES_MAX (4u << 20) /* between two looks at a stop */
 #define IOV_BATCH_MAX 256
+#define DEPTH_DEFAULT 64u
+#define IO_SEGS (SEG_MAX + 2u) /* that a request in flight has of its own */
+#define IDLE_KEEP_BYTES (32u << 10) /* of its buffer */
+#define IDLE_MS 100 /* then the rest is given back */
 #define MEM_ALIGN_MAX 4096u /* of the buffer, and of guest memory */
+
+/*
+ * Calls that may wait, see pace.h: how many have to be quick, and so often that
+ * is doubled; after how many quick calls it is halved again; what quick is.
+ */
+#define PACE_TRUST 32u
+#define PACE_BACKOFF_MAX 5u
+#define PACE_FORGIVE 1024u
+#define PACE_PLAIN_QUICK_NS UINT64_C(250000)
+#define PACE_RING_QUICK_NS UINT64_C(5000000) /* with its queue and threads */
+#define PACE_BYTE_NS UINT64_C(1) /* on top, for each byte */
+
+/* What the kernel had no memory for is tried again so soon. */
+#define URING_RETRY_MS 1
 
 /* Without EVENT_IDX, how long a completion may wait for its interrupt. */
 #define IRQ_HOLD_NS 100000u
@@ -46,12 +66,15 @@
 /* The throttle's retry timer; 0 would disarm it. */
 #define RETRY_NS_MIN UINT64_C(1)
 #define RETRY_NS_MAX UINT64_C(1000000000)
+/* Between two looks of who is not the first in line for tokens. */
+#define TURN_NS UINT64_C(1000000)
 
 /* Teardown. */
 #define BUDGET_MS_DEFAULT 1000u
 #define BUDGET_MS_MAX 3600000u
 #define STOP_ATTEMPTS 4u
 #define STATUS_CAS_ATTEMPTS 4u
+#define WAKE_ATTEMPTS 4u
 
 /* Stacks: of threads that run callbacks, and of ktvblk-drop, which runs none. */
 #define THREAD_STACK_BYTES (512u << 10)

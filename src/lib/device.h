@@ -4,14 +4,15 @@
 
 /*
  * The device as the VMM holds it: the register file, the configuration, and the
- * session of the moment. No worker ever touches it.
+ * sessions of the moment, one for each queue. No worker ever touches it.
  *
  * Who may call what, from where:
  *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle
  *                           and pause, but what is listed next
  *   any thread, no lock     state.c, is_paused, kick_fd, irq_fd, the stats
- *   the worker              session, drain, io, request, virtqueue, throttle
- *   any thread of ours      counters, identity, journal, gate, ports, watch
+ *   a worker                session, drain, io, request, virtqueue
+ *   any thread of ours      counters, identity, journal, gate, ports, watch, era,
+ *                           disk-throttle
  *   ktvblk-log              record, watch_scan, watch_locate
  */
 
@@ -19,12 +20,21 @@
 
 #include "session.h"
 
+struct device_queue {
+	struct queue_config config; /* latched by the session at its start */
+	bool stopped; /* behind DRIVER_OK: not ready then, or not any more */
+	struct session *session; /* never NULL */
+	struct session *spare; /* the next one; NULL: see next_session() */
+	struct pages pages; /* of the last session, for the next */
+};
+
 struct ktvblk_dev {
 	/* fixed at creation */
 	struct disk_config disk;
 	struct disk_id *disk_id;
 	struct ports *ports;
 	struct ktvblk_stats *stats;
+	struct disk_throttle *throttle;
 	uint64_t features; /* offered */
 	uint16_t queue_size_max;
 	uint32_t reset_timeout_ms;
@@ -44,18 +54,22 @@ struct ktvblk_dev {
 	uint32_t driver_features_sel;
 	uint64_t driver_features;
 	uint32_t queue_sel;
-	struct queue_config queue; /* latched by the session at its start */
-	bool queue_stopped; /* behind DRIVER_OK, by QueueReady 0 */
 	uint32_t config_generation;
 
-	pthread_mutex_t session_lock; /* of the pointer, for state.c */
-	struct session *session; /* never NULL */
-	struct session *spare; /* the next one; NULL: see next_session() */
-	struct pages pages; /* of the last session, for the next */
+	pthread_mutex_t session_lock; /* of these pointers, for state.c */
+	struct era *era; /* never NULL */
+	struct era *spare_era; /* the next one; NULL: see next_era() */
+	bool era_is_kept; /* by a worker that was left behind */
+	/* On records of no queue: the STOP_FD is that of the first. */
+	struct identity id;
+	unsigned int n_queues;
+	struct device_queue queues[];
 };
 
 /* 0 or -errno. */
-int device_make_session(struct ktvblk_dev *dev, struct session **ret_session);
+int device_make_session(struct ktvblk_dev *dev,
+			const struct device_queue *queue,
+			struct session **ret_session);
 
 /* Of a device without a worker; takes one that is not whole. */
 void device_free(struct ktvblk_dev *dev);
@@ -63,29 +77,33 @@ void device_free(struct ktvblk_dev *dev);
 /* A write of 0 to Status (section 2.4). */
 void device_reset(struct ktvblk_dev *dev);
 
-/* At DRIVER_OK: start the session's worker; where that fails, NEEDS_RESET. */
+/*
+ * At DRIVER_OK: a worker for the first queue and for each other that is ready;
+ * where that fails, NEEDS_RESET.
+ */
 void device_start(struct ktvblk_dev *dev);
 
 /* QueueReady 0 and 1 behind DRIVER_OK: end the session, start another. */
-void device_stop_queue(struct ktvblk_dev *dev);
-void device_start_queue(struct ktvblk_dev *dev);
+void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue);
+void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 
 /* Let QueueNotify reach the worker; never blocks. */
-void device_kick(struct ktvblk_dev *dev);
+void device_kick(struct ktvblk_dev *dev, uint32_t queue);
 
 /* status.c: a write of anything else (section 3.1.1). */
 void status_write(struct ktvblk_dev *dev, uint32_t value);
 
-/* May the driver write features, may it set up the queue? */
+/* May the driver write features, may it set up the selected queue? */
 bool status_takes_features(const struct ktvblk_dev *dev);
 bool status_takes_queue(const struct ktvblk_dev *dev);
 
-/* queue.c: the set-up of the one queue (section 4.2.3.2). */
-void queue_reset(struct ktvblk_dev *dev);
-void queue_set_size(struct ktvblk_dev *dev, uint32_t value);
+/* queue.c: the set-up of the queues (section 4.2.3.2). */
+void queues_reset(struct ktvblk_dev *dev);
+void queue_set_size(struct device_queue *queue, uint16_t size_max,
+		    uint32_t value);
 
 /* One half of an address; `align` is a power of two. */
-void queue_set_address(struct ktvblk_dev *dev, uint64_t *addr, uint32_t value,
-		       bool high, uint64_t align);
+void queue_set_address(const struct device_queue *queue, uint64_t *addr,
+		       uint32_t value, bool high, uint64_t align);
 
 #endif

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Notifications off; take and serve chains until none is left; notifications
- * on, and look again. Stop and pause are looked at between chains, so a guest
- * that never lets the ring run dry cannot keep the device.
+ * Notifications off; take chains and begin with them until none is left, or as
+ * many are in flight as may be; complete what has ended; and again, until there
+ * is neither. Notifications on, and look once more. Stop and pause are looked
+ * at between chains, so a guest that never lets the ring run dry cannot keep
+ * the device.
  *
  * Before notifications are on again the ring is polled for a while, if lately
  * that would have found something: it saves the driver a kick and us a sleep.
@@ -19,6 +21,8 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
+#include <poll.h>
+#include <sys/epoll.h>
 
 #include "drain.h"
 #include "io.h"
@@ -33,15 +37,15 @@ struct pending {
 static void poison(struct session *session)
 {
 	session->poisoned = true;
+	session_unthrottle(session);
 	session_needs_reset(session);
 }
 
-static enum pop_result pop(struct session *session)
+static enum pop_result pop(struct session *session, uint16_t *ret_head)
 {
 	struct virtqueue *vq = &session->vq;
 	uint16_t avail_idx;
-	enum pop_result result =
-		virtqueue_pop(vq, &session->request.head, &avail_idx);
+	enum pop_result result = virtqueue_pop(vq, ret_head, &avail_idx);
 
 	if (session_stopping(session))
 		return result; /* whoever's ring that was */
@@ -53,6 +57,12 @@ static enum pop_result pop(struct session *session)
 	} else if (result == POP_NO_ACCESS) {
 		count_io_error(session->stats);
 		log_event(&session->id, QUEUE_POISONED_ACCESS, vq->next_avail);
+		poison(session);
+	} else if (result == POP_HEAD &&
+		   flight_has_head(&session->flight, *ret_head)) {
+		/* Its descriptors are ours: two lives of one are none. */
+		count_io_error(session->stats);
+		log_event(&session->id, QUEUE_POISONED_HEAD, *ret_head);
 		poison(session);
 	}
 	return result;
@@ -98,9 +108,7 @@ static void tell(struct session *session, struct pending *pending)
 		return;
 	pending->any = false;
 	if (session->vq.event_idx || !interrupt_fenced(session, pending))
-		atomic_fetch_or_explicit(&session->interrupt_status,
-					 VIRTIO_MMIO_INT_VRING,
-					 memory_order_release);
+		session_note(session, VIRTIO_MMIO_INT_VRING);
 }
 
 /* At the end of a drain nothing stays unsaid. */
@@ -111,10 +119,9 @@ static void settle(struct session *session, struct pending *pending)
 }
 
 static void complete(struct session *session, struct pending *pending,
-		     uint8_t status, uint32_t used_len)
+		     const struct request *request, uint8_t status,
+		     uint32_t used_len)
 {
-	const struct request *request = &session->request;
-
 	/* Although it has the gate, stuck in guest memory: see teardown.c. */
 	if (session_revoked(session))
 		return;
@@ -134,11 +141,10 @@ static void complete(struct session *session, struct pending *pending,
 	pending->any = true;
 }
 
-static void trace_done(const struct session *session, uint8_t status,
+static void trace_done(const struct session *session,
+		       const struct request *request, uint8_t status,
 		       uint32_t used_len)
 {
-	const struct request *request = &session->request;
-
 	if (request->well_formed)
 		log_event(&session->id, REQUEST_DONE, request->type,
 			  request->type, request->sector, request->head, status,
@@ -146,17 +152,19 @@ static void trace_done(const struct session *session, uint8_t status,
 }
 
 /* Take tokens for the request, or put it back; how long to wait then. */
-static bool throttled(struct session *session, uint64_t now,
-		      uint64_t *ret_wait_ns)
+static enum drain_end take_tokens(struct session *session,
+				  const struct request *request, uint64_t now,
+				  uint64_t *ret_wait_ns)
 {
-	const struct request *request = &session->request;
 	const uint64_t bytes =
 		request->type == VIRTIO_BLK_T_FLUSH ? 0 : request->data_len;
-	const struct throttle_verdict verdict =
-		throttle_take(&session->throttle, bytes, now);
+	struct throttle_verdict verdict;
 
+	if (!disk_throttle_take(session->throttle, &session->revoked, bytes,
+				now, &verdict))
+		return DRAIN_INTERRUPTED;
 	if (verdict.ops_ok && verdict.bytes_ok)
-		return false;
+		return DRAIN_DONE;
 	/* Once for each request, however often it is looked at. */
 	if (!atomic_exchange(&session->throttled, true)) {
 		count_add(&session->stats->throttled_count, 1);
@@ -166,102 +174,179 @@ static bool throttled(struct session *session, uint64_t now,
 	log_event(&session->id, THROTTLE_STALLED, request->head, verdict.ops_ok,
 		  verdict.bytes_ok, verdict.wait_ns);
 	*ret_wait_ns = verdict.wait_ns;
-	return true;
+	return DRAIN_STALLED;
 }
 
-/* Serve what passed the gates. False: abandoned. */
+static void answer(struct session *session, struct pending *pending,
+		   const struct request *request, uint8_t status,
+		   uint32_t used_len)
+{
+	trace_done(session, request, status, used_len);
+	complete(session, pending, request, status, used_len);
+}
+
+/* What a start or a step came to. False: abandoned. */
+static bool settle_io(struct session *session, struct pending *pending,
+		      struct io *io, enum io_end end)
+{
+	if (end == IO_OUT)
+		return session->gate_held;
+	session_request_ended(session, io->slot);
+	if (end == IO_DONE)
+		answer(session, pending, &io->request, io->status,
+		       io->used_len);
+	flight_put(&session->flight, io);
+	return end == IO_DONE;
+}
+
+/* Begin with what passed the gates. False: abandoned. */
 static bool serve(struct session *session, struct pending *pending,
-		  uint64_t now)
+		  struct io *io, uint64_t now)
 {
 	const struct watch_request request = {
-		.type = session->request.type,
-		.sector = session->request.sector,
-		.length = session->request.data_len,
+		.type = io->request.type,
+		.sector = io->request.sector,
+		.length = io->request.data_len,
 		.since_ns = now,
 	};
-	struct io_result result;
+	enum io_end end;
 
-	if (watch_begin(session->watch, &request))
+	if (watch_begin(session->watch, io->slot, &request))
 		log_watch_requests();
 	check_fenced(session, pending);
 	if (!session->vq.event_idx && pending->any &&
 	    now - pending->since_ns >= IRQ_HOLD_NS)
 		settle(session, pending);
 	virtqueue_prefetch(&session->vq);
-	result = io_serve(session);
-	session_request_ended(session);
-	if (result.abandoned)
-		return false;
-	trace_done(session, result.status, result.used_len);
-	complete(session, pending, result.status, result.used_len);
-	return true;
+	end = io_start(session, io);
+	if (end == IO_OUT)
+		flight_keep(&session->flight, io);
+	return settle_io(session, pending, io, end);
 }
 
 /* One chain. DRAIN_DONE: go on with the next. */
 static enum drain_end handle_chain(struct session *session,
-				   struct pending *pending,
+				   struct pending *pending, struct io *io,
 				   uint64_t *ret_wait_ns)
 {
+	enum drain_end end;
 	uint8_t status;
 	uint64_t now;
 
-	switch (request_read(&session->request, &session->vq,
+	switch (request_read(&io->request, &session->vq,
 			     session->disk.read_only, &session->id,
 			     session->stats, &status)) {
 	case REQUEST_DROP:
 		session_unthrottle(session);
-		return DRAIN_DONE;
+		goto done;
 	case REQUEST_COMPLETE:
 		/* The head that waited may have become one of these. */
 		session_unthrottle(session);
-		trace_done(session, status, 1);
-		complete(session, pending, status, 1);
+		answer(session, pending, &io->request, status, 1);
 		/* No storage call follows, and more of these may. */
 		check(session, pending);
-		return DRAIN_DONE;
+		goto done;
 	case REQUEST_SERVE:
 		break;
 	}
 	/* When it began, for the watch, need not be that exact. */
-	now = session->vq.event_idx && !throttle_limits(&session->throttle)
+	now = session->vq.event_idx && !disk_throttle_limits(session->throttle)
 		      ? tick_ns()
 		      : now_ns();
-	if (session_stopping(session))
+	if (session_stopping(session)) {
+		flight_put(&session->flight, io);
 		return DRAIN_INTERRUPTED;
-	if (throttled(session, now, ret_wait_ns))
-		return DRAIN_STALLED;
+	}
+	end = take_tokens(session, &io->request, now, ret_wait_ns);
+	if (end != DRAIN_DONE) {
+		flight_put(&session->flight, io);
+		return end;
+	}
 	session_unthrottle(session);
-	return serve(session, pending, now) ? DRAIN_DONE : DRAIN_ABANDONED;
+	return serve(session, pending, io, now) ? DRAIN_DONE : DRAIN_ABANDONED;
+
+done:
+	flight_put(&session->flight, io);
+	return DRAIN_DONE;
+}
+
+static enum drain_end take_chain(struct session *session,
+				 struct pending *pending, uint16_t head,
+				 uint64_t *ret_wait_ns)
+{
+	struct io *io = flight_take(&session->flight);
+
+	io->request.revoked = &session->revoked;
+	io->request.head = head;
+	return handle_chain(session, pending, io, ret_wait_ns);
 }
 
 /* Chains until there is none; *ret_dry: that is why it ended. */
-static enum drain_end drain_chains(struct session *session,
-				   struct pending *pending, bool *ret_dry,
-				   uint64_t *ret_wait_ns)
+static enum drain_end take_chains(struct session *session,
+				  struct pending *pending, bool *ret_dry,
+				  uint64_t *ret_wait_ns)
 {
 	enum drain_end end = DRAIN_DONE;
 	enum pop_result result;
+	uint16_t head;
 
 	*ret_dry = false;
 	while (end == DRAIN_DONE) {
 		if (session_interrupted(session))
 			return DRAIN_INTERRUPTED;
-		result = pop(session);
+		if (!flight_has_room(&session->flight))
+			return DRAIN_FULL;
+		result = pop(session, &head);
 		if (session_stopping(session))
 			return DRAIN_INTERRUPTED;
-		switch (result) {
-		case POP_HEAD:
-			end = handle_chain(session, pending, ret_wait_ns);
-			break;
-		case POP_EMPTY:
+		if (result == POP_EMPTY) {
+			/* A driver may take back what it made available. */
+			session_unthrottle(session);
 			*ret_dry = true;
 			return DRAIN_DONE;
-		case POP_BAD_INDEX:
-		case POP_NO_ACCESS:
-			return DRAIN_DONE;
 		}
+		if (session->poisoned)
+			return DRAIN_DONE;
+		/* Behind the look at the ring: see yield_disk(). */
+		if (ports_disk_is_taken(session->ports)) {
+			virtqueue_unpop(&session->vq);
+			return DRAIN_INTERRUPTED;
+		}
+		end = take_chain(session, pending, head, ret_wait_ns);
 	}
 	return end;
+}
+
+/* Hand what was begun to the kernel. False: abandoned. */
+static bool push(struct session *session)
+{
+	struct engine *engine = session->engine;
+
+	if (!engine->n_out || !engine->ops->push)
+		return true;
+	if (session_stopping(session))
+		return false;
+	session_leave(session);
+	engine->ops->push(engine);
+	return session_enter(session);
+}
+
+/* Complete what has ended, in that order; how many. False: abandoned. */
+static bool reap(struct session *session, struct pending *pending,
+		 unsigned int *ret_n)
+{
+	struct engine *engine = session->engine;
+	struct transfer *transfer;
+
+	*ret_n = 0;
+	while (engine->n_out && (transfer = engine->ops->reap(engine))) {
+		struct io *io = io_of(transfer);
+
+		++*ret_n;
+		if (!settle_io(session, pending, io, io_step(session, io)))
+			return false;
+	}
+	return true;
 }
 
 /* Notifications are off. True: there is more; false: it is time to sleep. */
@@ -287,30 +372,120 @@ static bool poll_ring(struct session *session, struct pending *pending)
 	return false;
 }
 
-enum drain_end drain(struct session *session, uint64_t *ret_wait_ns)
+/* One turn. *ret_more: there is to be another one. */
+static enum drain_end turn(struct session *session, struct pending *pending,
+			   uint64_t *ret_wait_ns, bool *ret_more)
 {
 	struct virtqueue *vq = &session->vq;
-	struct pending pending = { 0 };
+	unsigned int n_reaped;
 	enum drain_end end;
 	bool dry, more;
 
-	if (!vq->ring.ready || session->poisoned)
+	*ret_more = false;
+	if (!virtqueue_disable_notify(vq))
+		log_event(&session->id, NOTIFY_DISABLE_FAILED);
+	end = take_chains(session, pending, &dry, ret_wait_ns);
+	if (end == DRAIN_ABANDONED || !push(session) ||
+	    !reap(session, pending, &n_reaped))
+		return DRAIN_ABANDONED;
+	if (end == DRAIN_INTERRUPTED || session->poisoned)
+		return end;
+	if (n_reaped) {
+		*ret_more = true;
+		return end;
+	}
+	more = dry && !session->engine->n_out && poll_ring(session, pending);
+	if (!more && (dry || end == DRAIN_STALLED) &&
+	    !virtqueue_enable_notify(vq, &more)) {
+		log_event(&session->id, NOTIFY_ENABLE_FAILED);
+		more = false; /* trying again could go on for ever */
+	}
+	*ret_more = dry && more;
+	return end;
+}
+
+enum drain_end drain(struct session *session, uint64_t *ret_wait_ns)
+{
+	struct pending pending = { 0 };
+	enum drain_end end;
+	unsigned int n;
+	bool more;
+
+	if (!session->vq.ring.ready)
 		return DRAIN_DONE;
+	if (session->poisoned) {
+		/* What is in flight still has an end. */
+		if (!reap(session, &pending, &n))
+			return DRAIN_ABANDONED;
+		settle(session, &pending);
+		return DRAIN_DONE;
+	}
 	do {
-		if (!virtqueue_disable_notify(vq))
-			log_event(&session->id, NOTIFY_DISABLE_FAILED);
-		end = drain_chains(session, &pending, &dry, ret_wait_ns);
+		end = turn(session, &pending, ret_wait_ns, &more);
 		if (end == DRAIN_ABANDONED)
 			return end;
-		more = dry && poll_ring(session, &pending);
-		if (!more && (dry || end == DRAIN_STALLED) &&
-		    !virtqueue_enable_notify(vq, &more)) {
-			log_event(&session->id, NOTIFY_ENABLE_FAILED);
-			more = false; /* trying again could go on for ever */
-		}
-	} while (dry && more);
+	} while (more);
 	settle(session, &pending);
 	return end;
+}
+
+/* One that has ended behind a stop. */
+static void end_out(struct session *session, struct pending *pending,
+		    struct io *io)
+{
+	/* Dropped: the storage never had it. */
+	if (session->gate_held && io->transfer.result != -ECANCELED) {
+		settle_io(session, pending, io, io_step(session, io));
+		return;
+	}
+	io_ended(session, io);
+	session_request_ended(session, io->slot);
+}
+
+/* Nobody else is to wake the worker any more. */
+static void ignore_others(const struct session *session)
+{
+	const int fds[] = { session->stop_fd, session->kick_fd,
+			    session->timer_fd };
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		epoll_ctl(session->epoll_fd, EPOLL_CTL_DEL, fds[i], NULL);
+}
+
+/* With the gate open: until one may have ended. */
+static void await_ended(const struct session *session)
+{
+	struct engine *engine = session->engine;
+	struct epoll_event event;
+
+	if (engine->fd >= 0)
+		epoll_wait(session->epoll_fd, &event, 1, -1);
+	else if (engine->ops->wait(engine, -1, -1) < 0)
+		poll(NULL, 0, URING_RETRY_MS); /* it cannot, and may later */
+}
+
+void drain_out(struct session *session)
+{
+	struct engine *engine = session->engine;
+	struct transfer *transfer;
+
+	session->flight.closed = true;
+	if (engine->ops->drop)
+		engine->ops->drop(engine);
+	if (engine->n_out)
+		ignore_others(session);
+	while (engine->n_out) {
+		struct pending pending = { 0 };
+
+		if (session->gate_held)
+			session_leave(session);
+		await_ended(session);
+		session_enter(session);
+		while (engine->n_out && (transfer = engine->ops->reap(engine)))
+			end_out(session, &pending, io_of(transfer));
+		if (session->gate_held)
+			settle(session, &pending);
+	}
 }
 
 bool drain_wanted(const struct session *session)
@@ -318,5 +493,7 @@ bool drain_wanted(const struct session *session)
 	bool more = false;
 
 	return session->mem && session->vq.ring.ready && !session->poisoned &&
+	       !ports_pause_wanted(session->ports) &&
+	       flight_has_room(&session->flight) &&
 	       (!virtqueue_has_more(&session->vq, &more) || more);
 }

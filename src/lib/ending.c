@@ -31,6 +31,7 @@ static void last_act(void *arg)
 {
 	struct session *session = (struct session *)arg;
 	struct ports *ports = ports_ref(session->ports);
+	const uint32_t obeyed = atomic_load(&session->seat.obeyed);
 
 	if (session->watch)
 		watch_leave(session->watch);
@@ -40,7 +41,7 @@ static void last_act(void *arg)
 	 */
 	switch (atomic_exchange(&session->fate, FATE_ENDED)) {
 	case FATE_RUNNING:
-		ports_worker_gone(ports);
+		ports_worker_gone(ports, obeyed);
 		break;
 	case FATE_DETACHED:
 		ending_detached(session);

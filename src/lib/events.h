@@ -24,7 +24,7 @@
 enum event_flags {
 	EV_LIMITED = 1, /* a guest can provoke it: rate-limited */
 	EV_REPEATED = 2, /* it can have the host's fault again: likewise */
-	EV_STUCK = 4, /* say where the worker is stuck */
+	EV_STUCK = 4, /* say who is stuck, and where */
 	EV_RETIRED = 8, /* made by earlier versions only, and still explained */
 };
 
@@ -105,7 +105,8 @@ struct log_args {
 #define REQUEST_FIELDS REQ(REQ_TYPE), DEC(SECTOR), DEC(LENGTH), DEC(AGE_MS)
 /* The same for each way to leave a worker behind, busy or not. */
 #define LEFT_FIELDS DEC(TIMEOUT_MS), TEXT(FENCED), MAYBE_REQ(REQ_TYPE),        \
-		    MAYBE_DEC(SECTOR), MAYBE_DEC(LENGTH), MAYBE_DEC(AGE_MS)
+		    MAYBE_DEC(SECTOR), MAYBE_DEC(LENGTH), MAYBE_DEC(AGE_MS),   \
+		    DEC(IN_FLIGHT)
 
 #define EVENT_LIST(X)                                                          \
 /* teardown */                                                                 \
@@ -156,13 +157,16 @@ X(WAITING_FOR_ORPHAN, LOG_WARNING, EV_LIMITED,                                 \
 X(WORKER_PANICKED, LOG_ERR, EV_REPEATED,                                       \
   "the worker ended by itself", TEXT(PANIC))                                   \
 X(REQUEST_STALLED, LOG_CRIT, EV_STUCK,                                         \
-  "a request has been in service for too long", REQUEST_FIELDS)                \
+  "a request has been in service for too long", REQUEST_FIELDS,                \
+  DEC(IN_FLIGHT))                                                              \
 X(REQUEST_RESUMED, LOG_NOTICE, 0,                                              \
   "the request that took too long has ended", REQUEST_FIELDS)                  \
 X(MEMORY_UNSET, LOG_WARNING, EV_LIMITED,                                       \
   "the guest asks for service, but guest memory was never bound")              \
 X(EPOLL_WAIT_FAILED, LOG_ERR, EV_REPEATED,                                     \
   "waiting for events failed, the worker ends", ERRNO)                         \
+X(ENGINE_REFUSED, LOG_NOTICE, EV_LIMITED,                                      \
+  "the kernel refuses io_uring, so there is one storage call at a time", ERRNO) \
 X(EPOLL_ERROR, LOG_WARNING, EV_LIMITED,                                        \
   "an error event", HEX(EVENT_SET), DEC(TOKEN))                                \
 X(EPOLL_HANGUP, LOG_WARNING, EV_LIMITED,                                       \
@@ -220,6 +224,9 @@ X(QUEUE_POISONED_INDEX, LOG_WARNING, EV_LIMITED,                               \
 X(QUEUE_POISONED_ACCESS, LOG_WARNING, EV_LIMITED,                              \
   "the avail ring is not in guest memory; it is served no more until reset",   \
   DEC(NEXT_AVAIL))                                                             \
+X(QUEUE_POISONED_HEAD, LOG_WARNING, EV_LIMITED,                                \
+  "a chain in service was made available again; the queue is served no more "  \
+  "until reset", DEC(HEAD))                                                    \
 X(NOTIFY_DISABLE_FAILED, LOG_WARNING, EV_LIMITED,                              \
   "the used ring's flags are not in guest memory")                             \
 X(NOTIFY_ENABLE_FAILED, LOG_WARNING, EV_LIMITED,                               \

@@ -10,6 +10,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "ktvblk.h"
 
@@ -17,6 +18,13 @@ struct holdings {
 	_Atomic unsigned int refs;
 	struct ktvblk_mem *mem; /* the device sets it once; NULL: not yet */
 	struct ktvblk_backend *backend;
+	/*
+	 * How many writes have ended; and what that was when the last good flush
+	 * began: the same, and there is nothing to flush. It begins with 1, as
+	 * nothing is known of who had the disk before.
+	 */
+	_Atomic uint64_t written;
+	_Atomic uint64_t flushed;
 };
 
 /* Takes a reference of its own to the backend; NULL: no memory. */

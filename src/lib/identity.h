@@ -32,6 +32,7 @@ struct disk_id {
 struct identity {
 	struct disk_id *disk; /* NULL only in a queued record of no device */
 	int stop_fd;
+	unsigned int of_queue; /* from 1; 0: the device's, or its only one's */
 };
 
 /* A new one with the process's next instance_id; NULL: no memory. */

@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Fenced, the storage works on the session's own buffer, and large requests go
- * through it in chunks; with zero-copy it works on guest memory, in batches of
- * iovecs. Either way the gate is open while the storage has the word, and what
- * it answers reaches the guest only if the session still stands.
+ * A request is a small machine that asks for one transfer after another. Fenced,
+ * the storage works on the request's own buffer, and a large one goes through
+ * it in chunks; with zero-copy it works on guest memory, in batches of iovecs.
  *
- *   write: guest ─copy─► buffer ─ leave │ pwritev │ enter ─► next chunk
- *   read:                         leave │ preadv  │ enter ─ buffer ─copy─► guest
+ *   io_start ─► prepare ─► begin ─┬─► ended ────────► absorb ─┬─► done, failed
+ *                 ▲               └─► out ── io_step ─►┘      │
+ *                 └──────────────────────────────────── more ─┘
+ *
+ *   prepare   what comes next, and of a write the bytes: guest ─copy─► buffer
+ *   begin     leave the gate │ the engine has the word │ enter it again
+ *   absorb    what came of it, and of a read the bytes: buffer ─copy─► guest
+ *
+ * The gate is open while the storage has the word, and what it answers reaches
+ * the guest only if the session still stands. A stop is looked at before each
+ * transfer begins, a revoked session before each effect.
  */
 
 #include <linux/virtio_blk.h>
@@ -16,28 +24,27 @@
 #include "io.h"
 #include "util.h"
 
-static const struct io_result ABANDONED = { .abandoned = true };
+/* What is to be done with a request next. */
+enum step {
+	STEP_TRANSFER,
+	STEP_DONE,
+	STEP_FAILED,
+};
 
-static struct io_result done(uint8_t status, uint32_t used_len)
+static bool is_read(const struct io *io)
 {
-	return (struct io_result){ .status = status, .used_len = used_len };
-}
-
-static struct io_result failed(struct session *session)
-{
-	count_io_error(session->stats);
-	return done(VIRTIO_BLK_S_IOERR, 1);
+	return io->request.type == VIRTIO_BLK_T_IN;
 }
 
 /* Where the request lies on the disk; false: not wholly inside. */
-static bool range_ok(const struct session *session, uint64_t *ret_offset)
+static bool range_ok(const struct session *session, struct io *io)
 {
-	const struct request *request = &session->request;
+	const struct request *request = &io->request;
 	uint64_t end;
 
 	return !__builtin_mul_overflow(request->sector, (uint64_t)SECTOR_BYTES,
-				       ret_offset) &&
-	       !__builtin_add_overflow(*ret_offset, request->data_len, &end) &&
+				       &io->offset) &&
+	       !__builtin_add_overflow(io->offset, request->data_len, &end) &&
 	       end <= session->disk.capacity_bytes;
 }
 
@@ -45,31 +52,37 @@ static bool range_ok(const struct session *session, uint64_t *ret_offset)
  * The storage can do whole blocks only. A driver that took BLK_SIZE knows, and
  * one that did not gets an error.
  */
-static bool blocks_ok(const struct session *session, uint64_t offset)
+static bool blocks_ok(const struct session *session, const struct io *io)
 {
-	const struct request *request = &session->request;
+	const struct request *request = &io->request;
 	const uint32_t block_bytes = session->disk.block_bytes;
 
 	/* A power of two. */
-	if (!((offset | request->data_len) & (block_bytes - 1)))
+	if (!((io->offset | request->data_len) & (block_bytes - 1)))
 		return true;
 	log_event(&session->id, DATA_NOT_BLOCKS, request->sector,
 		  request->data_len, block_bytes);
 	return false;
 }
 
-/* One call into storage, with the gate open. False: the session is revoked. */
-static bool call_storage(struct session *session, const struct iovec *iov,
-			 int n_iov, uint64_t offset, ssize_t *ret_n)
+/* Refuse what is to be durable, where a flush has failed. */
+static bool flush_failed(const struct session *session, const struct io *io)
 {
-	const struct ktvblk_backend *backend = session->backend;
-	const bool in = session->request.type == VIRTIO_BLK_T_IN;
+	const bool failed_before = atomic_load(&session->era->flush_failed);
 
-	session_leave(session);
-	*ret_n = in ? backend->ops.preadv(backend->userdata, iov, n_iov, offset)
-		    : backend->ops.pwritev(backend->userdata, iov, n_iov,
-					   offset);
-	return session_enter(session);
+	if (failed_before)
+		log_event(&session->id, FLUSH_FAILED_BEFORE, io->request.type,
+			  io->request.sector);
+	return failed_before;
+}
+
+/*
+ * Section 5.2.6.2: where the driver did not take FLUSH, a write is durable when
+ * it completes. Where it was not offered it cannot know better either.
+ */
+static bool writes_through(const struct session *session, const struct io *io)
+{
+	return session->write_through && !is_read(io) && io->request.data_len;
 }
 
 /* Can the storage work on these pieces of guest memory? */
@@ -85,230 +98,294 @@ static bool aligned(const struct disk_config *disk, const struct iovec *iov,
 	return true;
 }
 
-/* Point iov at what the storage works on next; how many bytes, 0: cannot. */
-static uint64_t prepare(struct session *session, struct cursor at,
-			uint64_t left, struct iovec *iov, int *ret_n_iov)
+/* Let the storage work on guest memory; false: it must be on our buffer. */
+static bool prepare_guest(struct session *session, struct io *io)
 {
-	const struct request *request = &session->request;
+	struct ktvblk_io *ask = &io->transfer.io;
 
-	if (session->disk.zero_copy) {
-		const uint64_t len = request_map(request, at, session->mem,
-						 ZERO_COPY_BYTES_MAX, iov,
-						 IOV_BATCH_MAX, ret_n_iov);
-
-		if (aligned(&session->disk, iov, *ret_n_iov))
-			return len;
-	}
-	*ret_n_iov = 1;
-	iov[0].iov_base = session->pages.bounce;
-	iov[0].iov_len = (size_t)MIN(left, BOUNCE_BYTES);
-	if (request->type == VIRTIO_BLK_T_OUT &&
-	    !request_copy_in(request, at, session->mem, session->pages.bounce,
-			     iov[0].iov_len))
-		return 0;
-	return iov[0].iov_len;
+	if (!io->iovs)
+		return false;
+	ask->iov = io->iovs;
+	ask->length = request_map(&io->request, io->at, session->mem,
+				  ZERO_COPY_BYTES_MAX, io->iovs, IOV_BATCH_MAX,
+				  &ask->n_iov);
+	return aligned(&session->disk, io->iovs, ask->n_iov);
 }
 
-/* How a step of a request ended. */
-enum io_end {
-	IO_DONE,
-	IO_FAILED,
-	IO_ABANDONED,
-};
-
-static enum io_end refuse(struct session *session, ssize_t n, uint64_t moved)
+static bool prepare_buffer(struct session *session, struct io *io)
 {
-	const struct request *request = &session->request;
+	struct ktvblk_io *ask = &io->transfer.io;
+
+	ask->length = MIN(io->request.data_len - io->moved,
+			  session->pages.bounce_bytes);
+	io->one = (struct iovec){ io->bounce, (size_t)ask->length };
+	ask->iov = &io->one;
+	ask->n_iov = 1;
+	if (ask->length > IDLE_KEEP_BYTES)
+		session->flight.grown = true;
+	return is_read(io) ||
+	       request_copy_in(&io->request, io->at, session->mem, io->bounce,
+			       ask->length);
+}
+
+static enum step prepare_data(struct session *session, struct io *io)
+{
+	struct ktvblk_io *ask = &io->transfer.io;
+
+	ask->op = is_read(io) ? KTVBLK_IO_READ : KTVBLK_IO_WRITE;
+	ask->offset = io->offset + io->moved;
+	if (!prepare_guest(session, io) && !prepare_buffer(session, io))
+		return STEP_FAILED;
+	return ask->length ? STEP_TRANSFER : STEP_FAILED;
+}
+
+/*
+ * A flush makes durable what was written before it, and that is nothing where no
+ * write has ended since the last good one began.
+ */
+static enum step prepare_flush(struct session *session, struct io *io)
+{
+	const struct holdings *holdings = session->holdings;
+	struct ktvblk_io *ask = &io->transfer.io;
+
+	if (flush_failed(session, io))
+		return STEP_FAILED;
+	io->written = atomic_load(&holdings->written);
+	if (io->written == atomic_load(&holdings->flushed))
+		return STEP_DONE;
+	*ask = (struct ktvblk_io){ .op = KTVBLK_IO_FLUSH };
+	return STEP_TRANSFER;
+}
+
+static enum step prepare(struct session *session, struct io *io)
+{
+	return io->state == IO_DATA ? prepare_data(session, io)
+				    : prepare_flush(session, io);
+}
+
+static void refused(struct session *session, const struct io *io, ssize_t n)
+{
+	const struct request *request = &io->request;
 	const uint64_t sector = request->sector;
 
-	if (n == 0 && request->type == VIRTIO_BLK_T_IN)
-		log_event(&session->id, READ_NO_PROGRESS, sector, moved,
+	if (n == 0 && is_read(io))
+		log_event(&session->id, READ_NO_PROGRESS, sector, io->moved,
 			  request->data_len);
 	else if (n == 0)
-		log_event(&session->id, WRITE_NO_PROGRESS, sector, moved,
+		log_event(&session->id, WRITE_NO_PROGRESS, sector, io->moved,
 			  request->data_len);
 	else if (n == -EINTR)
 		log_event(&session->id, INTERRUPTED_TOO_OFTEN, sector);
-	else if (request->type == VIRTIO_BLK_T_IN)
+	else if (is_read(io))
 		log_event(&session->id, READ_FAILED, sector, (int)-n);
 	else
 		log_event(&session->id, WRITE_FAILED, sector, (int)-n);
-	return IO_FAILED;
 }
 
 /*
- * Is the end of the storage, met by a read at offset, where it may be? Behind
- * what the storage told there may be a disk of a larger capacity, and it is
- * zeros there. Before that, zeros in the place of data would be a lie.
+ * Is the end of the storage, met by a read, where it may be? Behind what the
+ * storage told there may be a disk of a larger capacity, and it is zeros there.
+ * Before that, zeros in the place of data would be a lie.
  */
-static bool may_end_at(const struct session *session, uint64_t offset)
+static bool may_end_here(const struct session *session, const struct io *io)
 {
-	return offset >= session->disk.told_bytes;
+	return io->offset + io->moved >= session->disk.told_bytes;
 }
 
-/* Move the request's data; *ret_moved: up to where. */
-static enum io_end transfer(struct session *session, uint64_t offset,
-			    uint64_t *ret_moved)
+/* All data has moved, or there was none. */
+static enum step data_done(struct session *session, struct io *io)
 {
-	const struct request *request = &session->request;
-	const bool in = request->type == VIRTIO_BLK_T_IN;
-	struct iovec iov[IOV_BATCH_MAX];
-	struct cursor at = { 0 };
-	unsigned int interrupted = 0;
-	uint64_t moved = 0;
+	if (!writes_through(session, io))
+		return STEP_DONE;
+	io->state = IO_DURABLE;
+	return prepare(session, io);
+}
 
-	for (*ret_moved = 0; moved < request->data_len; *ret_moved = moved) {
-		uint64_t want;
-		ssize_t n;
-		int n_iov;
+static enum step absorb_data(struct session *session, struct io *io)
+{
+	const struct request *request = &io->request;
+	const struct ktvblk_io *ask = &io->transfer.io;
+	ssize_t n = io->transfer.result;
 
-		want = prepare(session, at, request->data_len - moved, iov,
-			       &n_iov);
-		if (!want)
-			return IO_FAILED;
-		/* Behind what may have waited for guest memory. */
-		if (session_stopping(session))
-			return IO_ABANDONED;
-		if (!call_storage(session, iov, n_iov, offset + moved, &n))
-			return IO_ABANDONED;
-		if (n == -EINTR && interrupted++ < EINTR_RETRY_MAX)
-			continue;
-		if (n > 0 && (uint64_t)n > want)
-			n = -EIO; /* no storage moves more than it was given */
-		if (in && n == 0 && may_end_at(session, offset + moved))
-			return request_zero(request, at, session->mem,
-					    request->data_len - moved)
-				       ? IO_DONE
-				       : IO_FAILED;
-		if (n <= 0)
-			return refuse(session, n, moved);
-		if (in && iov[0].iov_base == session->pages.bounce &&
-		    !request_copy_out(request, at, session->mem,
-				      session->pages.bounce, (uint64_t)n))
-			return IO_FAILED;
-		cursor_advance(request, &at, (uint64_t)n);
-		moved += (uint64_t)n;
+	if (n == -EINTR && io->interrupted++ < EINTR_RETRY_MAX)
+		return prepare(session, io);
+	if (n > 0 && (uint64_t)n > ask->length)
+		n = -EIO; /* no storage moves more than it was given */
+	if (is_read(io) && n == 0 && may_end_here(session, io))
+		return request_zero(request, io->at, session->mem,
+				    request->data_len - io->moved)
+			       ? STEP_DONE
+			       : STEP_FAILED;
+	if (n <= 0) {
+		refused(session, io, n);
+		return STEP_FAILED;
 	}
+	if (is_read(io) && ask->iov == &io->one &&
+	    !request_copy_out(request, io->at, session->mem, io->bounce,
+			      (uint64_t)n))
+		return STEP_FAILED;
+	cursor_advance(request, &io->at, (uint64_t)n);
+	io->moved += (uint64_t)n;
+	return io->moved < request->data_len ? prepare(session, io)
+					     : data_done(session, io);
+}
+
+/*
+ * A failure stays until reset, whatever it was: the kernel drops the pages it
+ * could not write and tells it once, so that the next flush would succeed, and
+ * not for what was written before. O_DIRECT too: of a disk's own cache that did
+ * not get through it is known no better.
+ */
+static enum step absorb_flush(struct session *session, struct io *io)
+{
+	const ssize_t r = io->transfer.result;
+	struct holdings *holdings = session->holdings;
+	uint64_t flushed = atomic_load(&holdings->flushed);
+
+	if (r < 0) {
+		atomic_store(&session->era->flush_failed, true);
+		log_event(&session->id, FLUSH_FAILED, (int)-r);
+		return STEP_FAILED;
+	}
+	while (flushed < io->written &&
+	       !atomic_compare_exchange_weak(&holdings->flushed, &flushed,
+					     io->written))
+		;
+	return STEP_DONE;
+}
+
+void io_ended(struct session *session, const struct io *io)
+{
+	if (io->transfer.io.op == KTVBLK_IO_WRITE)
+		atomic_fetch_add(&session->holdings->written, 1);
+}
+
+static enum step absorb(struct session *session, struct io *io)
+{
+	if (io->transfer.again)
+		return prepare(session, io);
+	io_ended(session, io);
+	return io->state == IO_DATA ? absorb_data(session, io)
+				    : absorb_flush(session, io);
+}
+
+/* With the gate open. True: it has ended. */
+static bool begin(struct session *session, struct io *io)
+{
+	struct engine *engine = session->engine;
+	bool ended;
+
+	io->transfer.again = false;
+	session->flight.beginning = io;
+	ended = engine->ops->begin(engine, &io->transfer);
+	session->flight.beginning = NULL;
+	return ended;
+}
+
+static void count(struct session *session, struct io *io)
+{
+	struct ktvblk_stats *stats = session->stats;
+
+	io->status = VIRTIO_BLK_S_OK;
+	io->used_len = 1;
+	switch (io->request.type) {
+	case VIRTIO_BLK_T_FLUSH:
+		count_flush(stats);
+		break;
+	case VIRTIO_BLK_T_GET_ID:
+		io->used_len += VIRTIO_BLK_ID_BYTES;
+		break;
+	case VIRTIO_BLK_T_OUT:
+		count_write(stats, io->moved);
+		break;
+	default:
+		count_read(stats, io->moved);
+		io->used_len += io->request.data_len;
+	}
+}
+
+static enum io_end finish(struct session *session, struct io *io,
+			  enum step step)
+{
+	/* It may have waited for guest memory for too long. */
+	if (session_revoked(session))
+		return IO_ABANDONED;
+	if (step == STEP_DONE) {
+		count(session, io);
+		return IO_DONE;
+	}
+	count_io_error(session->stats);
+	io->status = VIRTIO_BLK_S_IOERR;
+	io->used_len = 1;
 	return IO_DONE;
 }
 
-/* Refuse what is to be durable, where a flush has failed. */
-static bool flush_failed(const struct session *session)
+/* Transfers, until one is out or there are no more. */
+static enum io_end go_on(struct session *session, struct io *io, enum step step)
 {
-	const struct request *request = &session->request;
+	while (step == STEP_TRANSFER) {
+		bool ended;
 
-	if (session->flush_failed)
-		log_event(&session->id, FLUSH_FAILED_BEFORE, request->type,
-			  request->sector);
-	return session->flush_failed;
+		/* Behind what may have waited for guest memory. */
+		if (session_stopping(session) || session->flight.closed)
+			return IO_ABANDONED;
+		session_leave(session);
+		ended = begin(session, io);
+		if (!session_enter(session))
+			return ended ? IO_ABANDONED : IO_OUT;
+		if (!ended)
+			return IO_OUT;
+		step = absorb(session, io);
+	}
+	return finish(session, io, step);
 }
 
-/*
- * Make what was written durable. A failure stays until reset, whatever it was:
- * the kernel drops the pages it could not write and tells it once, so that the
- * next flush would succeed, and not for what was written before. O_DIRECT too:
- * of a disk's own cache that did not get through it is known no better.
- */
-static enum io_end flush(struct session *session)
+static enum step get_id(struct session *session, struct io *io)
 {
-	const struct ktvblk_backend *backend = session->backend;
-	int r;
-
-	if (flush_failed(session))
-		return IO_FAILED;
-	if (!backend->ops.flush)
-		return IO_DONE;
-	if (session_stopping(session))
-		return IO_ABANDONED;
-	session_leave(session);
-	r = backend->ops.flush(backend->userdata);
-	if (!session_enter(session))
-		return IO_ABANDONED;
-	if (r >= 0)
-		return IO_DONE;
-	session->flush_failed = true;
-	log_event(&session->id, FLUSH_FAILED, -r);
-	return IO_FAILED;
-}
-
-/*
- * Section 5.2.6.2: where the driver did not take FLUSH, a write is durable when
- * it completes. Where it was not offered it cannot know better either.
- */
-static enum io_end write_data(struct session *session, uint64_t offset,
-			      uint64_t *ret_moved)
-{
-	const bool through = session->write_through &&
-			     session->request.data_len;
-	enum io_end end;
-
-	if (through && flush_failed(session))
-		return IO_FAILED;
-	end = transfer(session, offset, ret_moved);
-	if (end != IO_DONE || !through)
-		return end;
-	return flush(session);
-}
-
-static enum io_end serve_data(struct session *session, uint64_t *ret_moved)
-{
-	const struct request *request = &session->request;
-	const bool in = request->type == VIRTIO_BLK_T_IN;
-	uint64_t offset;
-
-	if (!range_ok(session, &offset) ||
-	    !request_data_ok(request, session->mem, in) ||
-	    !blocks_ok(session, offset))
-		return IO_FAILED;
-	return in ? transfer(session, offset, ret_moved)
-		  : write_data(session, offset, ret_moved);
-}
-
-static enum io_end serve_get_id(struct session *session)
-{
-	const struct request *request = &session->request;
+	const struct request *request = &io->request;
 
 	if (request->data_len < VIRTIO_BLK_ID_BYTES ||
 	    !request_copy_out(request, (struct cursor){ 0 }, session->mem,
 			      session->disk.serial, VIRTIO_BLK_ID_BYTES))
-		return IO_FAILED;
-	return IO_DONE;
+		return STEP_FAILED;
+	return STEP_DONE;
 }
 
-static struct io_result served(struct session *session, uint64_t moved)
+static enum step start_data(struct session *session, struct io *io)
 {
-	switch (session->request.type) {
-	case VIRTIO_BLK_T_FLUSH:
-		count_flush(session->stats);
-		return done(VIRTIO_BLK_S_OK, 1);
-	case VIRTIO_BLK_T_GET_ID:
-		return done(VIRTIO_BLK_S_OK, VIRTIO_BLK_ID_BYTES + 1);
-	case VIRTIO_BLK_T_OUT:
-		count_write(session->stats, moved);
-		return done(VIRTIO_BLK_S_OK, 1);
-	default:
-		count_read(session->stats, moved);
-		return done(VIRTIO_BLK_S_OK, session->request.data_len + 1);
-	}
+	const struct request *request = &io->request;
+
+	if (!range_ok(session, io) ||
+	    !request_data_ok(request, session->mem, is_read(io)) ||
+	    !blocks_ok(session, io) ||
+	    (writes_through(session, io) && flush_failed(session, io)))
+		return STEP_FAILED;
+	return request->data_len ? prepare(session, io) : STEP_DONE;
 }
 
-struct io_result io_serve(struct session *session)
+enum io_end io_start(struct session *session, struct io *io)
 {
-	uint64_t moved = 0;
-	enum io_end end;
+	enum step step;
 
-	switch (session->request.type) {
+	io->state = IO_DATA;
+	io->interrupted = 0;
+	io->at = (struct cursor){ 0 };
+	io->moved = 0;
+	switch (io->request.type) {
 	case VIRTIO_BLK_T_FLUSH:
-		end = flush(session);
+		io->state = IO_DURABLE;
+		step = prepare(session, io);
 		break;
 	case VIRTIO_BLK_T_GET_ID:
-		end = serve_get_id(session);
+		step = get_id(session, io);
 		break;
 	default:
-		end = serve_data(session, &moved);
+		step = start_data(session, io);
 	}
-	/* It may have waited for guest memory for too long. */
-	if (end == IO_ABANDONED || session_revoked(session))
-		return ABANDONED;
-	return end == IO_DONE ? served(session, moved) : failed(session);
+	return go_on(session, io, step);
+}
+
+enum io_end io_step(struct session *session, struct io *io)
+{
+	return go_on(session, io, absorb(session, io));
 }

@@ -6,17 +6,28 @@
 
 #include "session.h"
 
-struct io_result {
+enum io_end {
+	IO_DONE, /* status and used_len are there; its outcome is counted */
+	IO_OUT, /* with the storage; see session->gate_held */
 	/*
-	 * The request will not complete: the session is over, or about to be.
-	 * The gate may be lost; see session->gate_held.
+	 * It will not complete: the session is over, or about to be. The gate
+	 * may be lost; see session->gate_held.
 	 */
-	bool abandoned;
-	uint8_t status;
-	uint32_t used_len;
+	IO_ABANDONED,
 };
 
-/* Serve session->request, which passed all gates. Counts its outcome. */
-struct io_result io_serve(struct session *session);
+/* Serve io->request, which passed all gates. */
+enum io_end io_start(struct session *session, struct io *io);
+
+/* Its transfer has ended: go on. */
+enum io_end io_step(struct session *session, struct io *io);
+
+/* Its transfer has ended, and nobody waits for it any more. */
+void io_ended(struct session *session, const struct io *io);
+
+static inline struct io *io_of(struct transfer *transfer)
+{
+	return container_of(transfer, struct io, transfer);
+}
 
 #endif

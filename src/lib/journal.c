@@ -225,11 +225,12 @@ static void handle(const struct log_entry *entry, bool was_queued)
 /* Report what has been in service for too long; when to look again. */
 static uint64_t report_stalled(void)
 {
-	struct watch_request request;
+	struct watch_snapshot seen;
 	struct watch *watch;
 	uint64_t again_ns;
 
-	while ((watch = watch_scan(now_ns(), &again_ns, &request))) {
+	/* The thread alone writes `taken`. */
+	while ((watch = watch_scan(now_ns(), logger.taken, &again_ns, &seen))) {
 		struct log_entry entry = {
 			.event = EVENT_REQUEST_STALLED,
 			.id = watch->id,
@@ -237,10 +238,11 @@ static uint64_t report_stalled(void)
 			.site = LOG_SITE,
 		};
 
-		fill_REQUEST_STALLED(&entry.args, request.type, request.sector,
-				     request.length,
-				     (now_ns() - request.since_ns) /
-					     NSEC_PER_MSEC);
+		fill_REQUEST_STALLED(&entry.args, seen.oldest.type,
+				     seen.oldest.sector, seen.oldest.length,
+				     (now_ns() - seen.oldest.since_ns) /
+					     NSEC_PER_MSEC,
+				     seen.n_in_flight);
 		if (watch->ports)
 			ports_state_changed(watch->ports);
 		if (log_wants(entry.event)) {
@@ -447,6 +449,12 @@ void log_run_later(struct log_job *job)
 	*logger.last_job = job;
 	logger.last_job = &job->next;
 	pthread_cond_signal(&logger.more);
+}
+
+uint64_t log_position(void)
+{
+	SCOPED_LOCK(&logger.lock);
+	return logger.queued;
 }
 
 void log_watch_requests(void)

@@ -36,7 +36,10 @@ struct log_job {
 
 void log_run_later(struct log_job *job);
 
-/* watch_begin() said so: look for stalled requests, and when to look next. */
+/* How many records were made so far: for watch_close(). */
+uint64_t log_position(void);
+
+/* watch_begin() said so, or a stall ended: look for stalled requests, and when to look next. */
 void log_watch_requests(void);
 
 /* Tell now what was held back of this device's records. */

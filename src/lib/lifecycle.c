@@ -13,95 +13,145 @@
 #include "teardown.h"
 #include "util.h"
 
-void device_kick(struct ktvblk_dev *dev)
+void device_kick(struct ktvblk_dev *dev, uint32_t queue)
 {
 	/* Full means readable: nothing is lost, and it must not block. */
-	eventfd_signal(dev->ports->kick_fd);
+	eventfd_signal(dev->ports->kick_fds[queue]);
+}
+
+static bool has_worker(const struct ktvblk_dev *dev)
+{
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		if (dev->queues[i].session->has_thread)
+			return true;
+	return false;
 }
 
 /* For the next reset. 0, or -errno with a record. */
-static int have_spare(struct ktvblk_dev *dev)
+static int have_spares(struct ktvblk_dev *dev, struct device_queue *queue)
 {
-	int r = dev->spare ? 0 : device_make_session(dev, &dev->spare);
+	int r = 0;
 
+	if (!dev->spare_era)
+		dev->spare_era = era_new();
+	if (!dev->spare_era)
+		r = -ENOMEM;
+	if (r == 0 && !queue->spare)
+		r = device_make_session(dev, queue, &queue->spare);
 	if (r < 0)
-		log_event(&dev->session->id, START_FAILED, "session", -r);
+		log_event(&queue->session->id, START_FAILED, "session", -r);
 	return r;
 }
 
-void device_start(struct ktvblk_dev *dev)
+static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
 {
-	struct session *session = dev->session;
+	struct session *session = queue->session;
 	const struct session_start start = {
 		.holdings = dev->holdings,
-		.ring = dev->queue,
+		.ring = queue->config,
 		.features = dev->driver_features,
 		.cpus = dev->has_cpus ? &dev->cpus : NULL,
 		.init = dev->init,
 		.init_data = dev->init_data,
 	};
 
-	if (dev->stop_requested_ns)
-		return;
-	pages_take(&session->pages, &dev->pages);
-	if (have_spare(dev) < 0 || session_start(session, &start) < 0) {
-		pages_take(&dev->pages, &session->pages);
-		session_needs_reset(session);
+	if (dev->stop_requested_ns || dev->reset_requested_ns)
+		return true;
+	pages_take(&session->pages, &queue->pages);
+	if (have_spares(dev, queue) == 0 && session_start(session, &start) == 0)
+		return true;
+	pages_take(&queue->pages, &session->pages);
+	session_needs_reset(session);
+	return false;
+}
+
+void device_start(struct ktvblk_dev *dev)
+{
+	for (unsigned int i = 0; i < dev->n_queues; i++) {
+		struct device_queue *queue = &dev->queues[i];
+
+		queue->stopped = i > 0 && !queue->config.ready;
+		if (!queue->stopped && !start_worker(dev, queue))
+			return;
 	}
 }
 
-/* The balance goes on: a reset is no way to free tokens. */
-static void inherit_throttle(struct session *to, const struct session *from)
+/* With what the device holds for it. */
+static void set_session(struct ktvblk_dev *dev, struct device_queue *queue,
+			struct session *session)
 {
-	to->throttle = from->throttle;
-	if (from->throttle_lost)
-		throttle_drain(&to->throttle, now_ns());
+	session_set_era(session, dev->era);
+	pthread_mutex_lock(&dev->session_lock);
+	queue->session = session;
+	pthread_mutex_unlock(&dev->session_lock);
+	if (queue == dev->queues)
+		dev->id.stop_fd = session->stop_fd;
 }
 
-/*
- * End the session and begin the next one: at the state of reset, or with the
- * registers as they are.
- */
-static void next_session(struct ktvblk_dev *dev, bool reset)
+/* A queue's next session, the last one having been stopped. */
+static void next_session(struct ktvblk_dev *dev, struct device_queue *queue,
+			 bool reset)
 {
-	struct session *old = dev->session, *next = dev->spare;
-	struct stop_how how = {
-		.timeout_ms = dev->reset_timeout_ms,
-		.deadline_ns = dev->reset_requested_ns ? dev->reset_requested_ns
-						       : now_ns(),
-	};
-	bool left;
+	struct session *old = queue->session, *next = queue->spare;
 
-	how.deadline_ns += dev->reset_timeout_ms * NSEC_PER_MSEC;
-	left = !stop_is_clean(session_stop(old, &how));
-	dev->reset_requested_ns = 0;
-	if (!left)
-		pages_take(&dev->pages, &old->pages);
 	/*
 	 * None to spare: the last was used up, and there was no start since; or
 	 * there will be none, as the device was told to stop.
 	 */
 	if (!next) {
+		session_set_era(old, dev->era);
 		if (reset)
 			session_renew(old);
 		return;
 	}
-	inherit_throttle(next, old);
-	if (!reset) {
-		atomic_store(&next->status, atomic_load(&old->status));
-		atomic_store(&next->interrupt_status,
-			     atomic_load(&old->interrupt_status));
-	}
-	pthread_mutex_lock(&dev->session_lock);
-	dev->session = next;
-	pthread_mutex_unlock(&dev->session_lock);
+	set_session(dev, queue, next);
 	if (old->started) {
-		dev->spare = NULL;
+		queue->spare = NULL;
 		session_unref(old);
 	} else {
 		session_renew(old);
-		dev->spare = old;
+		queue->spare = old;
 	}
+}
+
+/* The registers at reset; anew if a worker left behind has the old ones. */
+static void next_era(struct ktvblk_dev *dev)
+{
+	struct era *old = dev->era;
+
+	/* Without one to spare no worker has been started since. */
+	if (!dev->era_is_kept || !dev->spare_era) {
+		era_renew(old);
+		return;
+	}
+	pthread_mutex_lock(&dev->session_lock);
+	dev->era = dev->spare_era;
+	pthread_mutex_unlock(&dev->session_lock);
+	dev->spare_era = NULL;
+	dev->era_is_kept = false;
+	era_unref(old);
+}
+
+/* End the sessions of these queues, all by one deadline. */
+static void stop_queues(struct ktvblk_dev *dev, struct device_queue *queues,
+			unsigned int n)
+{
+	struct stopping each[KTVBLK_QUEUES_MAX];
+	struct stop_how how = {
+		.timeout_ms = dev->reset_timeout_ms,
+		.deadline_ns = dev->reset_requested_ns ? dev->reset_requested_ns
+						       : now_ns(),
+	};
+
+	how.deadline_ns += dev->reset_timeout_ms * NSEC_PER_MSEC;
+	for (unsigned int i = 0; i < n; i++)
+		each[i].session = queues[i].session;
+	sessions_stop(each, n, &how);
+	for (unsigned int i = 0; i < n; i++)
+		if (stop_is_clean(each[i].outcome))
+			pages_take(&queues[i].pages, &each[i].session->pages);
+		else
+			dev->era_is_kept = true;
 }
 
 void device_reset(struct ktvblk_dev *dev)
@@ -111,37 +161,43 @@ void device_reset(struct ktvblk_dev *dev)
 	dev->device_features_sel = dev->driver_features_sel = 0;
 	dev->driver_features = 0;
 	dev->config_generation++;
-	queue_reset(dev);
-	next_session(dev, true);
-	/* An interrupt the old session raised is nobody's any more. */
+	queues_reset(dev);
+	stop_queues(dev, dev->queues, dev->n_queues);
+	dev->reset_requested_ns = 0;
+	next_era(dev);
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		next_session(dev, &dev->queues[i], true);
+	/* An interrupt the old sessions raised is nobody's any more. */
 	eventfd_drain(dev->ports->irq_fd);
 	ports_state_changed(dev->ports);
 }
 
-void device_stop_queue(struct ktvblk_dev *dev)
+void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue)
 {
 	SCOPED_NO_CANCEL();
-	dev->queue_stopped = true;
-	next_session(dev, false);
+	queue->stopped = true;
+	stop_queues(dev, queue, 1);
+	next_session(dev, queue, false);
 	ports_state_changed(dev->ports);
 }
 
-void device_start_queue(struct ktvblk_dev *dev)
+void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue)
 {
-	dev->queue_stopped = false;
-	if (!(atomic_load(&dev->session->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
-		device_start(dev);
+	queue->stopped = false;
+	if (!(atomic_load(&dev->era->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
+		start_worker(dev, queue);
 }
 
 int ktvblk_request_reset(struct ktvblk_dev *dev)
 {
 	if (!dev)
 		return -EINVAL;
-	if (!dev->session->has_thread || dev->stop_requested_ns ||
+	if (!has_worker(dev) || dev->stop_requested_ns ||
 	    dev->reset_requested_ns)
 		return 0;
 	dev->reset_requested_ns = now_ns();
-	session_signal_stop(dev->session);
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		session_signal_stop(dev->queues[i].session);
 	ports_state_changed(dev->ports);
 	return 0;
 }
@@ -152,7 +208,8 @@ int ktvblk_request_reset(struct ktvblk_dev *dev)
  */
 static void let_go(struct ktvblk_dev *dev)
 {
-	atomic_store(&dev->session->last, true);
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		atomic_store(&dev->queues[i].session->last, true);
 	dev->holdings = holdings_unref_quick(dev->holdings);
 }
 
@@ -164,60 +221,77 @@ int ktvblk_request_stop(struct ktvblk_dev *dev)
 		return 0;
 	dev->stop_requested_ns = now_ns();
 	let_go(dev);
-	session_signal_stop(dev->session);
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		session_signal_stop(dev->queues[i].session);
 	/* Where there is no worker; if this fails destroy tries again. */
-	if (dev->holdings && !dev->session->has_thread)
-		session_start_drop(dev->session, &dev->holdings);
+	if (dev->holdings && !has_worker(dev))
+		session_start_drop(dev->queues[0].session, &dev->holdings);
 	ports_state_changed(dev->ports);
 	return 0;
 }
 
-/*
- * Is there anything that earlier resets left behind? What is only to be freed
- * yet, by threads that wait for nobody, is waited for.
- */
+/* What is only to be freed yet is so by threads that wait for nobody. */
+static bool all_gone_or_one_stuck(const void *arg)
+{
+	const struct ports *ports = (const struct ports *)arg;
+
+	return !atomic_load(&ports->remains) || atomic_load(&ports->orphans);
+}
+
+/* Is there anything that earlier resets left behind? */
 static bool remains(struct ports *ports, uint64_t deadline_ns)
 {
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
+	return !ports_await(ports, all_gone_or_one_stuck, ports, deadline_ns) ||
+	       atomic_load(&ports->remains);
+}
 
-		if (!atomic_load(&ports->remains))
-			return false;
-		if (atomic_load(&ports->orphans) || now_ns() >= deadline_ns)
-			return true;
-		ports_wait(ports, seen, deadline_ns);
+/* All workers: the worst of how they ended. *ret_idle: one without any. */
+static enum ktvblk_outcome stop_all(struct ktvblk_dev *dev,
+				    const struct stop_how *how,
+				    struct session **ret_idle)
+{
+	enum ktvblk_outcome worst = KTVBLK_JOINED;
+	struct stopping each[KTVBLK_QUEUES_MAX];
+
+	/* Where all are left behind: they had workers, so there are spares. */
+	*ret_idle = dev->queues[0].spare;
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		each[i].session = dev->queues[i].session;
+	sessions_stop(each, dev->n_queues, how);
+	for (unsigned int i = 0; i < dev->n_queues; i++) {
+		worst = MAX(worst, each[i].outcome);
+		if (!stop_is_clean(each[i].outcome))
+			continue;
+		*ret_idle = each[i].session;
+		pages_take(&dev->queues[i].pages, &each[i].session->pages);
 	}
+	return worst;
 }
 
 enum ktvblk_outcome ktvblk_destroy(struct ktvblk_dev *dev)
 {
 	enum ktvblk_outcome outcome, drop = KTVBLK_JOINED;
 	struct stop_how how = { .destroying = true };
-	struct session *session;
+	struct session *idle;
 
 	if (!dev)
 		return KTVBLK_JOINED;
 	SCOPED_NO_CANCEL();
-	session = dev->session;
 	how.timeout_ms = dev->destroy_timeout_ms;
 	how.deadline_ns = dev->stop_requested_ns ? dev->stop_requested_ns
 						 : now_ns();
 	how.deadline_ns += dev->destroy_timeout_ms * NSEC_PER_MSEC;
 	let_go(dev);
-	outcome = session_stop(session, &how);
-	if (stop_is_clean(outcome))
-		pages_take(&dev->pages, &session->pages);
-	else
-		session = dev->spare; /* it had a worker, so there is one */
+	outcome = stop_all(dev, &how, &idle);
 	if (dev->holdings)
-		drop = session_drop(session, &dev->holdings, &how);
+		drop = session_drop(idle, &dev->holdings, &how);
 	if (drop != KTVBLK_JOINED)
 		outcome = drop;
 	if (stop_is_clean(outcome) && remains(dev->ports, how.deadline_ns)) {
-		log_event(&dev->session->id, DESTROY_STILL_WEDGED);
+		log_event(&dev->id, DESTROY_STILL_WEDGED);
 		outcome = KTVBLK_TIMED_OUT;
 	}
-	log_suppressed(&dev->session->id);
+	log_suppressed(&dev->id);
 	device_free(dev);
 	return outcome;
 }

@@ -20,10 +20,14 @@
 #define MMIO_VERSION 2u
 #define ALL_ONES UINT32_MAX
 
+/* Is there a queue that the driver has selected? */
+static bool queue_is_there(const struct ktvblk_dev *dev)
+{
+	return dev->queue_sel < dev->n_queues;
+}
+
 static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
 {
-	const struct session *session = dev->session;
-
 	switch (offset) {
 	case VIRTIO_MMIO_MAGIC_VALUE:
 		return MMIO_MAGIC;
@@ -37,15 +41,16 @@ static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
 			       : (uint32_t)(dev->features >>
 					    32 * dev->device_features_sel);
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
-		return dev->queue_sel ? 0 : dev->queue_size_max;
+		return queue_is_there(dev) ? dev->queue_size_max : 0;
 	case VIRTIO_MMIO_QUEUE_READY:
-		return !dev->queue_sel && dev->queue.ready;
+		return queue_is_there(dev) &&
+		       dev->queues[dev->queue_sel].config.ready;
 	case VIRTIO_MMIO_INTERRUPT_STATUS:
 		/* Acquire, pairs with session_raise(). */
-		return atomic_load_explicit(&session->interrupt_status,
+		return atomic_load_explicit(&dev->era->interrupt_status,
 					    memory_order_acquire);
 	case VIRTIO_MMIO_STATUS:
-		return atomic_load_explicit(&session->status,
+		return atomic_load_explicit(&dev->era->status,
 					    memory_order_acquire);
 	case VIRTIO_MMIO_SHM_LEN_LOW:
 	case VIRTIO_MMIO_SHM_LEN_HIGH:
@@ -74,10 +79,15 @@ static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
 		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
 		.seg_max = htole32(seg_max(dev)),
 		.blk_size = htole32(dev->disk.block_bytes),
+		.num_queues = htole16((uint16_t)dev->n_queues),
 	};
-	/* Up to blk_size; what follows belongs to features not offered. */
-	const uint64_t end = offsetof(struct virtio_blk_config, blk_size) +
-			     sizeof(config.blk_size);
+	/* What follows belongs to features not offered, as what is between. */
+	const uint64_t end =
+		dev->n_queues > 1
+			? offsetof(struct virtio_blk_config, num_queues) +
+				  sizeof(config.num_queues)
+			: offsetof(struct virtio_blk_config, blk_size) +
+				  sizeof(config.blk_size);
 
 	memset(data, 0, len);
 	if (offset < end)
@@ -116,47 +126,47 @@ static void write_driver_features(struct ktvblk_dev *dev, uint32_t value)
  * The device must not touch a queue that is not ready (section 4.2.2.1), and the
  * driver may make one that it uses not ready at any time, to free its memory.
  */
-static void write_queue_ready(struct ktvblk_dev *dev, uint32_t value)
+static void write_queue_ready(struct ktvblk_dev *dev,
+			      struct device_queue *queue, uint32_t value)
 {
 	if (status_takes_queue(dev)) {
-		dev->queue.ready = value == 1;
-		if (dev->queue.ready && dev->queue_stopped)
-			device_start_queue(dev);
-	} else if (value == 0 && dev->queue.ready) {
-		dev->queue.ready = false;
-		device_stop_queue(dev);
+		queue->config.ready = value == 1;
+		if (queue->config.ready && queue->stopped)
+			device_start_queue(dev, queue);
+	} else if (value == 0 && queue->config.ready) {
+		queue->config.ready = false;
+		device_stop_queue(dev, queue);
 	}
 }
 
 static void write_queue(struct ktvblk_dev *dev, uint64_t offset, uint32_t value)
 {
-	struct queue_config *queue = &dev->queue;
+	struct device_queue *queue = &dev->queues[dev->queue_sel];
+	struct queue_config *config = &queue->config;
 
-	if (dev->queue_sel)
-		return;
 	if (offset == VIRTIO_MMIO_QUEUE_READY)
-		write_queue_ready(dev, value);
+		write_queue_ready(dev, queue, value);
 	if (!status_takes_queue(dev))
 		return;
 	switch (offset) {
 	case VIRTIO_MMIO_QUEUE_NUM:
-		queue_set_size(dev, value);
+		queue_set_size(queue, dev->queue_size_max, value);
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
-		queue_set_address(dev, &queue->desc_addr, value,
+		queue_set_address(queue, &config->desc_addr, value,
 				  offset == VIRTIO_MMIO_QUEUE_DESC_HIGH,
 				  VRING_DESC_ALIGN_SIZE);
 		break;
 	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
 	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
-		queue_set_address(dev, &queue->avail_addr, value,
+		queue_set_address(queue, &config->avail_addr, value,
 				  offset == VIRTIO_MMIO_QUEUE_AVAIL_HIGH,
 				  VRING_AVAIL_ALIGN_SIZE);
 		break;
 	case VIRTIO_MMIO_QUEUE_USED_LOW:
 	case VIRTIO_MMIO_QUEUE_USED_HIGH:
-		queue_set_address(dev, &queue->used_addr, value,
+		queue_set_address(queue, &config->used_addr, value,
 				  offset == VIRTIO_MMIO_QUEUE_USED_HIGH,
 				  VRING_USED_ALIGN_SIZE);
 		break;
@@ -180,12 +190,12 @@ static void write_register(struct ktvblk_dev *dev, uint64_t offset,
 		dev->queue_sel = value;
 		break;
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
-		if (value == 0)
-			device_kick(dev);
+		if (value < dev->n_queues)
+			device_kick(dev, value);
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
-		atomic_fetch_and_explicit(&dev->session->interrupt_status,
-					  ~value, memory_order_acq_rel);
+		atomic_fetch_and_explicit(&dev->era->interrupt_status, ~value,
+					  memory_order_acq_rel);
 		break;
 	case VIRTIO_MMIO_STATUS:
 		if (value)
@@ -194,7 +204,8 @@ static void write_register(struct ktvblk_dev *dev, uint64_t offset,
 			device_reset(dev);
 		break;
 	default:
-		write_queue(dev, offset, value);
+		if (queue_is_there(dev))
+			write_queue(dev, offset, value);
 	}
 }
 

@@ -5,46 +5,58 @@
 #include <sys/mman.h>
 
 #include "bounds.h"
+#include "flight.h"
 #include "pages.h"
 #include "util.h"
-#include "virtqueue.h"
 
-/* Of chain and buffer. */
-static size_t touched_bytes(const struct pages *pages)
+/* In whole pages, which are 64 KiB at most. */
+static size_t whole(size_t bytes)
 {
-	return CHAIN_BYTES + (pages->bounce ? BOUNCE_BYTES : 0);
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return (bytes + page - 1) / page * page;
 }
 
-bool pages_map(struct pages *pages, bool zero_copy)
+bool pages_map(struct pages *pages, const struct pages_shape *shape)
 {
-	const size_t front = DROP_STACK_BYTES + CHAIN_BYTES;
+	const size_t chain = DROP_STACK_BYTES;
+	const size_t ios = chain + whole(CHAIN_BYTES);
+	const size_t iovs = ios + whole(shape->n_ios * sizeof(struct io));
+	const size_t bounce =
+		iovs + (shape->iovs ? whole(shape->n_ios * IOV_BATCH_MAX *
+					    sizeof(struct iovec))
+				    : 0);
+	const size_t bytes = bounce + shape->n_ios * shape->bounce_bytes;
 	unsigned char *all;
 
 	if (pages->drop_stack)
 		return true;
-	all = (unsigned char *)mmap(NULL,
-				    front + (zero_copy ? 0 : BOUNCE_BYTES),
-				    PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	all = (unsigned char *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+				    -1, 0);
 	if (all == MAP_FAILED)
 		return false;
 	pages->drop_stack = all;
-	pages->chain = all + DROP_STACK_BYTES;
-	pages->bounce = zero_copy ? NULL : all + front;
+	pages->chain = (struct chain_desc *)(void *)(all + chain);
+	pages->ios = (struct io *)(void *)(all + ios);
+	pages->iovs = shape->iovs ? (struct iovec *)(void *)(all + iovs) : NULL;
+	pages->bounce = shape->bounce_bytes ? all + bounce : NULL;
+	pages->bounce_bytes = shape->bounce_bytes;
+	pages->bytes = bytes;
 	return true;
 }
 
-void pages_idle(struct pages *pages)
+void pages_idle(const struct pages *pages)
 {
 	if (pages->chain)
-		madvise(pages->chain, touched_bytes(pages), MADV_DONTNEED);
+		madvise(pages->chain, pages->bytes - DROP_STACK_BYTES,
+			MADV_DONTNEED);
 }
 
 void pages_unmap(struct pages *pages)
 {
 	if (pages->drop_stack)
-		munmap(pages->drop_stack,
-		       DROP_STACK_BYTES + touched_bytes(pages));
+		munmap(pages->drop_stack, pages->bytes);
 	*pages = (struct pages){ 0 };
 }
 

@@ -10,13 +10,13 @@
 #include "device.h"
 #include "util.h"
 
-/* Get the worker to look at what was counted on. */
-static void wake_worker(struct ktvblk_dev *dev)
+/* Get the workers to look at what was counted on. */
+static void wake_workers(struct ktvblk_dev *dev)
 {
-	int r = eventfd_signal(dev->ports->kick_fd);
+	const int r = ports_kick_all(dev->ports);
 
-	if (r < 0 && r != -EAGAIN)
-		log_event(&dev->session->id, PAUSE_KICK_FAILED, -r);
+	if (r < 0)
+		log_event(&dev->id, PAUSE_KICK_FAILED, -r);
 }
 
 int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
@@ -32,26 +32,29 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 	}
 	r = ports_pause(dev->ports, fd);
 	/* Asked again, too: the kick before may have failed. */
-	wake_worker(dev);
-	if (!atomic_load(&dev->ports->workers) &&
-	    !atomic_load(&dev->ports->orphans))
-		log_event(&dev->session->id, PAUSE_NO_WORKER);
+	wake_workers(dev);
+	if (!ports_workers(dev->ports) && !atomic_load(&dev->ports->orphans))
+		log_event(&dev->id, PAUSE_NO_WORKER);
 	if (r < 0)
-		log_event(&dev->session->id, PARKED_FD_FAILED, -r);
+		log_event(&dev->id, PARKED_FD_FAILED, -r);
 	return 0;
 }
 
-static bool await_paused(struct ports *ports, uint64_t deadline_ns)
+static bool on_own_worker(const struct ktvblk_dev *dev)
 {
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
+	for (unsigned int i = 0; i < dev->n_queues; i++) {
+		const struct session *session = dev->queues[i].session;
 
-		if (ports_are_paused(ports))
+		if (session->has_thread &&
+		    pthread_equal(session->thread, pthread_self()))
 			return true;
-		if (now_ns() >= deadline_ns)
-			return false;
-		ports_wait(ports, seen, deadline_ns);
 	}
+	return false;
+}
+
+static bool are_paused(const void *arg)
+{
+	return ports_are_paused((const struct ports *)arg);
 }
 
 int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
@@ -61,15 +64,14 @@ int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
 
 	if (!dev)
 		return -EINVAL;
-	if (dev->session->has_thread &&
-	    pthread_equal(dev->session->thread, pthread_self()))
+	if (on_own_worker(dev))
 		return -EDEADLK;
 	ours = !ports_pause_wanted(dev->ports);
 	if (ours)
 		ktvblk_pause_begin(dev, -1);
 	else
-		wake_worker(dev);
-	if (await_paused(dev->ports, deadline_ns))
+		wake_workers(dev);
+	if (ports_await(dev->ports, are_paused, dev->ports, deadline_ns))
 		return 0;
 	if (ours)
 		ktvblk_resume(dev);
@@ -88,6 +90,6 @@ int ktvblk_resume(struct ktvblk_dev *dev)
 	if (!ports_pause_wanted(dev->ports))
 		return 0;
 	ports_resume(dev->ports);
-	wake_worker(dev);
+	wake_workers(dev);
 	return 1;
 }

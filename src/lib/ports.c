@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* See ports.h. All accesses are seq_cst: none is on the request path. */
+/*
+ * See ports.h. All accesses are seq_cst: on the request path that costs a load
+ * nothing.
+ *
+ *   account   63 ......... 32 | 31 .. 16 | 15 .. 0
+ *             pause            | workers  | of them obeyed
+ */
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -9,36 +15,45 @@
 #include "ports.h"
 #include "util.h"
 
-/* All or none, and -errno. */
-static int make_eventfds(int *const *fds, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		*fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (*fds[i] < 0) {
-			const int r = -errno;
+/* A seat's, of one who was left behind; a pause's number is never this: it is
+ * even. */
+#define LEFT (UINT32_MAX - 1)
 
-			while (i--)
-				close(*fds[i]);
-			return r;
-		}
-	}
-	return 0;
+static int make_eventfd(int *ret_fd)
+{
+	*ret_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return *ret_fd < 0 ? -errno : 0;
 }
 
-int ports_new(struct ports **ret_ports)
+static int make_eventfds(struct ports *ports)
 {
-	struct ports *ports = calloc(1, sizeof(*ports));
+	int r = 0;
+
+	for (unsigned int i = 0; i < ports->n_queues && r == 0; i++)
+		r = make_eventfd(&ports->kick_fds[i]);
+	if (r == 0)
+		r = make_eventfd(&ports->irq_fd);
+	if (r == 0)
+		r = make_eventfd(&ports->state_fd);
+	return r;
+}
+
+int ports_new(unsigned int n_queues, struct ports **ret_ports)
+{
+	struct ports *ports =
+		calloc(1, sizeof(*ports) + n_queues * sizeof(int));
 	int r;
 
 	if (!ports)
 		return -ENOMEM;
 	atomic_init(&ports->refs, 1);
-	ports->parked_fd = -1;
-	r = make_eventfds((int *const[]){ &ports->kick_fd, &ports->irq_fd,
-					  &ports->state_fd },
-			  3);
+	ports->parked_fd = ports->irq_fd = ports->state_fd = -1;
+	ports->n_queues = n_queues;
+	for (unsigned int i = 0; i < n_queues; i++)
+		ports->kick_fds[i] = -1;
+	r = make_eventfds(ports);
 	if (r < 0)
-		free(ports);
+		ports_unref(ports);
 	else
 		*ret_ports = ports;
 	return r;
@@ -55,9 +70,10 @@ void ports_unref(struct ports *ports)
 {
 	if (!ports || !refs_put(&ports->refs))
 		return;
-	close(ports->kick_fd);
-	close(ports->irq_fd);
-	close(ports->state_fd);
+	for (unsigned int i = 0; i < ports->n_queues; i++)
+		closep(&ports->kick_fds[i]);
+	closep(&ports->irq_fd);
+	closep(&ports->state_fd);
 	closep(&ports->parked_fd);
 	free(ports);
 }
@@ -79,19 +95,78 @@ void ports_wait(struct ports *ports, uint32_t seen, uint64_t deadline_ns)
 	futex_wait(&ports->changes, seen, deadline_ns);
 }
 
-bool ports_pause_wanted(const struct ports *ports)
+bool ports_await(struct ports *ports, bool (*is_so)(const void *arg),
+		 const void *arg, uint64_t deadline_ns)
 {
-	return atomic_load(&ports->pause) & 1;
+	for (;;) {
+		const uint32_t seen = atomic_load(&ports->changes);
+
+		if (is_so(arg))
+			return true;
+		if (deadline_ns && now_ns() >= deadline_ns)
+			return false;
+		ports_wait(ports, seen, deadline_ns);
+	}
+}
+
+int ports_kick_all(struct ports *ports)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < ports->n_queues; i++) {
+		const int error = eventfd_signal(ports->kick_fds[i]);
+
+		if (error < 0 && error != -EAGAIN)
+			r = error;
+	}
+	return r;
+}
+
+/* Modulo 2^16: who leaves may be counted before what it obeyed was. */
+struct account {
+	uint32_t pause;
+	uint16_t workers;
+	uint16_t obeyed;
+};
+
+static struct account unpack(uint64_t word)
+{
+	return (struct account){
+		.pause = (uint32_t)(word >> 32),
+		.workers = (uint16_t)(word >> 16),
+		.obeyed = (uint16_t)word,
+	};
+}
+
+static uint64_t pack(struct account account)
+{
+	return (uint64_t)account.pause << 32 | (uint32_t)account.workers << 16 |
+	       account.obeyed;
+}
+
+/* So many more workers, and so many more who obeyed this pause, if it is on. */
+static void count(struct ports *ports, int workers, int obeyed, uint32_t pause)
+{
+	uint64_t word = atomic_load(&ports->account);
+	struct account next;
+
+	do {
+		next = unpack(word);
+		next.workers = (uint16_t)(next.workers + workers);
+		if (next.pause == pause)
+			next.obeyed = (uint16_t)(next.obeyed + obeyed);
+	} while (!atomic_compare_exchange_weak(&ports->account, &word,
+					       pack(next)));
 }
 
 bool ports_are_paused(const struct ports *ports)
 {
-	const uint32_t workers = atomic_load(&ports->workers);
-	const uint32_t pause = atomic_load(&ports->pause);
+	const struct account now = unpack(atomic_load(&ports->account));
 
+	/* Behind the account: see ports_worker_left(). */
 	return atomic_load(&ports->orphans) == 0 &&
-	       (workers == 0 || (workers == 1 && (pause & 1) &&
-				 atomic_load(&ports->parked) == pause));
+	       (now.workers == 0 ||
+		((now.pause & 1) && now.obeyed == now.workers));
 }
 
 /*
@@ -112,8 +187,16 @@ static void end_telling(struct ports *ports, bool entered)
 /* Only the VMM's side changes it, one at a time. */
 static void count_on(struct ports *ports)
 {
+	uint64_t word = atomic_load(&ports->account);
+	struct account next;
+
 	/* seq_cst, before the kick: the worker reads the kick, then this. */
-	atomic_fetch_add(&ports->pause, 1);
+	do {
+		next = unpack(word);
+		next.pause++;
+		next.obeyed = 0;
+	} while (!atomic_compare_exchange_weak(&ports->account, &word,
+					       pack(next)));
 	ports_changed(ports);
 }
 
@@ -175,14 +258,24 @@ int ports_tell_parked(struct ports *ports)
 	return r;
 }
 
-void ports_worker_comes(struct ports *ports)
+bool ports_obey(struct ports *ports, struct seat *seat, uint32_t pause)
 {
-	const uint32_t pause = atomic_load(&ports->pause);
+	uint32_t before = atomic_load(&seat->obeyed);
+
+	if (before == pause || before == LEFT ||
+	    !atomic_compare_exchange_strong(&seat->obeyed, &before, pause))
+		return false;
+	count(ports, 0, 1, pause);
+	return true;
+}
+
+void ports_worker_comes(struct ports *ports, struct seat *seat)
+{
+	const uint32_t pause = ports_pause_number(ports);
 
 	/* Started while paused, it is born parked: it looks before it works. */
-	if (pause & 1)
-		atomic_store(&ports->parked, pause);
-	atomic_fetch_add(&ports->workers, 1);
+	atomic_store(&seat->obeyed, pause);
+	count(ports, 1, pause & 1, pause);
 }
 
 static void fewer(struct ports *ports)
@@ -192,9 +285,15 @@ static void fewer(struct ports *ports)
 	ports_state_changed(ports);
 }
 
-void ports_worker_gone(struct ports *ports)
+/* What it obeyed counts no more. */
+static void one_less(struct ports *ports, uint32_t obeyed)
 {
-	atomic_fetch_sub(&ports->workers, 1);
+	count(ports, -1, -(int)(obeyed & 1), obeyed);
+}
+
+void ports_worker_gone(struct ports *ports, uint32_t obeyed)
+{
+	one_less(ports, obeyed);
 	fewer(ports);
 }
 
@@ -205,10 +304,10 @@ void ports_orphan_comes(struct ports *ports)
 	ports_state_changed(ports);
 }
 
-void ports_worker_left(struct ports *ports)
+void ports_worker_left(struct ports *ports, struct seat *seat)
 {
 	/* Behind ports_orphan_comes(): at no time is there nobody. */
-	atomic_fetch_sub(&ports->workers, 1);
+	one_less(ports, atomic_exchange(&seat->obeyed, LEFT));
 }
 
 void ports_orphan_gone(struct ports *ports)

@@ -107,6 +107,8 @@ static void format_message(struct record *record, const struct log_entry *entry)
 		       " stop_fd=%d capacity_sectors=%" PRIu64,
 		       disk->instance_id, entry->id.stop_fd,
 		       disk->capacity_sectors);
+		if (entry->id.of_queue)
+			append(record, " queue=%u", entry->id.of_queue - 1);
 		before = " ";
 	}
 	for (size_t i = 0; info->fields[i].format != FMT_END; i++) {
@@ -128,6 +130,9 @@ static void format_stuck(struct record *record, struct watch *watch)
 	struct watch_stuck stuck;
 
 	watch_locate(watch, &stuck);
+	if (stuck.counted)
+		field(record, KTVBLK_FIELD_STUCK_THREADS "=%u",
+		      stuck.n_threads);
 	if (!stuck.tid)
 		return;
 	field(record, KTVBLK_FIELD_STUCK_TID "=%d", (int)stuck.tid);
@@ -162,6 +167,9 @@ void record_format(struct record *record, const struct log_entry *entry)
 		      disk->capacity_sectors);
 		if (*disk->name)
 			field(record, KTVBLK_FIELD_DISK "=%s", disk->name);
+		if (entry->id.of_queue)
+			field(record, KTVBLK_FIELD_QUEUE "=%u",
+			      entry->id.of_queue - 1);
 	}
 	for (size_t i = 0; info->fields[i].format != FMT_END; i++) {
 		if (!entry->args.of[i].has)

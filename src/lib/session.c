@@ -15,8 +15,7 @@
 #include "util.h"
 #include "worker.h"
 
-int session_new(struct disk_id *disk_id, const struct disk_config *disk,
-		struct ports *ports, struct ktvblk_stats *stats,
+int session_new(const struct session_disk *disk, unsigned int queue,
 		struct session **ret_session)
 {
 	struct session *session = calloc(1, sizeof(*session));
@@ -34,11 +33,15 @@ int session_new(struct disk_id *disk_id, const struct disk_config *disk,
 		goto fail_stop;
 	atomic_init(&session->refs, 1);
 	session->epoll_fd = session->timer_fd = -1;
-	session->id.disk = disk_id_ref(disk_id);
+	session->id.disk = disk_id_ref(disk->id);
 	session->id.stop_fd = session->stop_fd;
-	session->disk = *disk;
-	session->ports = ports_ref(ports);
-	session->stats = ktvblk_stats_ref(stats);
+	if (disk->ports->n_queues > 1)
+		session->id.of_queue = queue + 1;
+	session->disk = *disk->config;
+	session->ports = ports_ref(disk->ports);
+	session->kick_fd = disk->ports->kick_fds[queue];
+	session->stats = ktvblk_stats_ref(disk->stats);
+	session->throttle = disk_throttle_ref(disk->throttle);
 	*ret_session = session;
 	return 0;
 
@@ -56,8 +59,40 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 	return epoll_ctl(session->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
+/* 0, or -1 and errno. */
+static int open_engine(struct session *session,
+		       const struct session_start *start)
+{
+	const unsigned int n =
+		MIN(session->disk.shape.n_ios, (unsigned int)start->ring.size);
+	int refused, r;
+
+	r = engine_open(session->disk.engine, start->holdings->backend, n,
+			&session->engine, &refused);
+	if (r == 0 && session->engine->fd >= 0)
+		r = watch_fd(session, session->engine->fd, TOKEN_ENDED) < 0
+			    ? -errno
+			    : 0;
+	if (r < 0) {
+		errno = -r;
+		return -1;
+	}
+	if (refused)
+		log_event(&session->id, ENGINE_REFUSED, -refused);
+	flight_init(&session->flight, &session->pages, n);
+	return 0;
+}
+
+static void close_engine(struct session *session)
+{
+	if (session->engine)
+		session->engine->ops->close(session->engine);
+	session->engine = NULL;
+}
+
 /* What the start can fail at, in order; the name of the step, or NULL. */
-static const char *take_resources(struct session *session)
+static const char *take_resources(struct session *session,
+				  const struct session_start *start)
 {
 	session->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (session->epoll_fd < 0)
@@ -66,7 +101,7 @@ static const char *take_resources(struct session *session)
 		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (session->timer_fd < 0)
 		return "timer";
-	if (watch_fd(session, session->ports->kick_fd, TOKEN_KICK) < 0)
+	if (watch_fd(session, session->kick_fd, TOKEN_KICK) < 0)
 		return "epoll: kick";
 	if (watch_fd(session, session->stop_fd, TOKEN_STOP) < 0)
 		return "epoll: stop";
@@ -74,19 +109,20 @@ static const char *take_resources(struct session *session)
 		return "epoll: timer";
 	session->watch = watch_new(&session->id,
 				   session->disk.stall_warn_ms * NSEC_PER_MSEC,
-				   session->ports);
+				   session->ports, session->disk.shape.n_ios);
 	if (!session->watch)
 		return "watch";
-	if (!pages_map(&session->pages,
-		       session->disk.zero_copy && session->disk.mem_align == 1))
+	session->watch->epoll_fd = session->epoll_fd;
+	if (!pages_map(&session->pages, &session->disk.shape))
 		return "memory";
-	session->request.chain.descs =
-		(struct chain_desc *)session->pages.chain;
+	if (open_engine(session, start) < 0)
+		return "engine";
 	return NULL;
 }
 
 static void give_back_resources(struct session *session)
 {
+	close_engine(session);
 	closep(&session->epoll_fd);
 	closep(&session->timer_fd);
 	session->epoll_fd = session->timer_fd = -1;
@@ -131,6 +167,8 @@ void session_unref(struct session *session)
 	closep(&session->stop_fd);
 	give_back_resources(session);
 	session_unmap(&session->pages);
+	era_unref(session->era);
+	disk_throttle_unref(session->throttle);
 	ports_unref(session->ports);
 	ktvblk_stats_unref(session->stats);
 	disk_id_unref(session->id.disk);
@@ -143,7 +181,6 @@ static void latch(struct session *session, const struct session_start *start)
 	session->holdings = holdings_ref(start->holdings);
 	session->mem = start->holdings->mem;
 	session->backend = start->holdings->backend;
-	session->request.revoked = &session->revoked;
 	session->vq = (struct virtqueue){
 		.revoked = &session->revoked,
 		.mem = session->mem,
@@ -161,10 +198,16 @@ static void latch(struct session *session, const struct session_start *start)
 		session->cpus = *start->cpus;
 }
 
+void session_set_era(struct session *session, struct era *era)
+{
+	struct era *before = session->era;
+
+	session->era = era_ref(era);
+	era_unref(before);
+}
+
 void session_renew(struct session *session)
 {
-	atomic_store(&session->status, 0);
-	atomic_store(&session->interrupt_status, 0);
 	if (session->started)
 		return; /* and never again */
 	atomic_store(&session->stop, false);
@@ -173,7 +216,7 @@ void session_renew(struct session *session)
 
 int session_start(struct session *session, const struct session_start *start)
 {
-	const char *step = take_resources(session);
+	const char *step = take_resources(session, start);
 	int r;
 
 	if (step) {
@@ -182,7 +225,7 @@ int session_start(struct session *session, const struct session_start *start)
 	}
 	latch(session, start);
 	refs_get(&session->refs);
-	ports_worker_comes(session->ports);
+	ports_worker_comes(session->ports, &session->seat);
 	if (atomic_load(&session->ports->orphans))
 		log_event(&session->id, WAITING_FOR_ORPHAN);
 	r = thread_start(&session->thread, worker_main, session);
@@ -192,7 +235,7 @@ int session_start(struct session *session, const struct session_start *start)
 		return 0;
 	}
 	step = "thread";
-	ports_worker_gone(session->ports);
+	ports_worker_gone(session->ports, session->seat.obeyed);
 	/* Neither is the last: the device has its own. */
 	session_unref(session);
 	session_release(session);
@@ -220,15 +263,22 @@ void session_leave(struct session *session)
 	gate_leave(&session->gate);
 }
 
+void session_note(struct session *session, uint32_t bits)
+{
+	/* Else it is another's driver now. */
+	if (!session_revoked(session))
+		/* Release: who reads the bit sees what it is about. */
+		atomic_fetch_or_explicit(&session->era->interrupt_status, bits,
+					 memory_order_release);
+}
+
 void session_raise(struct session *session, uint32_t bits)
 {
 	int r;
 
 	if (session_revoked(session))
-		return; /* it is another's driver now */
-	/* Release: the driver that reads the bit sees what it is about. */
-	atomic_fetch_or_explicit(&session->interrupt_status, bits,
-				 memory_order_release);
+		return;
+	session_note(session, bits);
 	r = eventfd_signal(session->ports->irq_fd);
 	if (r < 0)
 		log_event(&session->id, IRQ_WRITE_FAILED, -r);
@@ -236,8 +286,10 @@ void session_raise(struct session *session, uint32_t bits)
 
 void session_needs_reset(struct session *session)
 {
+	if (session_revoked(session))
+		return;
 	/* The worker only ever adds this bit: see status.c. */
-	atomic_fetch_or(&session->status, VIRTIO_CONFIG_S_NEEDS_RESET);
+	atomic_fetch_or(&session->era->status, VIRTIO_CONFIG_S_NEEDS_RESET);
 	session_raise(session, VIRTIO_MMIO_INT_CONFIG);
 	ports_state_changed(session->ports);
 }
@@ -246,22 +298,30 @@ void session_unthrottle(struct session *session)
 {
 	/* Mostly it does not, and then a look is enough. */
 	if (atomic_load_explicit(&session->throttled, memory_order_relaxed) &&
-	    atomic_exchange(&session->throttled, false))
+	    atomic_exchange(&session->throttled, false)) {
 		gauge_drop(&session->stats->currently_throttled);
+		disk_throttle_leave(session->throttle, &session->revoked);
+	}
 }
 
-void session_request_ended(struct session *session)
+void session_request_ended(struct session *session, uint32_t slot)
 {
+	const enum watch_found found = watch_end(session->watch, slot);
 	struct watch_request request;
 
-	if (!watch_end(session->watch))
+	if (found == WATCH_UNFOUND)
 		return;
 	ports_state_changed(session->ports);
+	if (found != WATCH_MARKED)
+		return;
 	/* We alone write it, so it still stands there. */
-	request = watch_snapshot(session->watch);
+	request = watch_request(session->watch, slot);
 	log_event(&session->id, REQUEST_RESUMED, request.type, request.sector,
 		  request.length,
 		  (now_ns() - request.since_ns) / NSEC_PER_MSEC);
+	/* Another one may have been too old behind it for long. */
+	watch_close(session->watch, log_position());
+	log_watch_requests();
 }
 
 void session_release(struct session *session)
@@ -271,6 +331,7 @@ void session_release(struct session *session)
 	session->holdings = NULL;
 	session->mem = NULL;
 	session->backend = NULL;
+	close_engine(session);
 	if (!atomic_load(&session->last))
 		pages_idle(&session->pages);
 	holdings_unref(holdings);

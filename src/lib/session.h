@@ -10,7 +10,7 @@
  *
  * Who writes what: the device's side (under the VMM's lock) before the worker
  * starts and after it was joined; the worker in between, with the gate held.
- * Both sides, atomically: status, interrupt_status, stop, fate.
+ * Both sides, atomically: the era, stop, fate.
  */
 
 #include <pthread.h>
@@ -20,6 +20,10 @@
 
 #include "backend.h"
 #include "counters.h"
+#include "disk-throttle.h"
+#include "engine.h"
+#include "era.h"
+#include "flight.h"
 #include "gate.h"
 #include "holdings.h"
 #include "identity.h"
@@ -27,8 +31,6 @@
 #include "pages.h"
 #include "polling.h"
 #include "ports.h"
-#include "request.h"
-#include "throttle.h"
 #include "virtqueue.h"
 #include "watch.h"
 
@@ -40,6 +42,8 @@ struct disk_config {
 	uint64_t told_bytes; /* the storage said that it has so many */
 	bool read_only;
 	bool zero_copy;
+	enum ktvblk_engine engine;
+	struct pages_shape shape;
 	uint32_t stall_warn_ms;
 	uint32_t poll_us; /* 0: never */
 	bool poll_by_default; /* thus only where a CPU can be spared */
@@ -60,9 +64,9 @@ struct session {
 	struct disk_config disk;
 	struct ports *ports;
 	struct ktvblk_stats *stats;
+	struct disk_throttle *throttle;
+	struct era *era; /* NULL: it is a spare one */
 
-	_Atomic uint32_t status;
-	_Atomic uint32_t interrupt_status;
 	_Atomic bool stop;
 	_Atomic bool last; /* its pages will be unmapped */
 	_Atomic uint32_t fate;
@@ -71,7 +75,9 @@ struct session {
 	/* Set with the gate held, or, past its grace, without: so atomic. */
 	_Atomic bool revoked;
 	_Atomic bool throttled; /* a request waits for tokens */
+	struct seat seat;
 
+	int kick_fd; /* its queue's, of the ports */
 	int stop_fd; /* its number is the session's identity */
 	int epoll_fd; /* these two: -1 before the start */
 	int timer_fd;
@@ -81,15 +87,14 @@ struct session {
 	const struct ktvblk_mem *mem; /* NULL: none was bound */
 	const struct ktvblk_backend *backend;
 	struct pages pages;
+	struct engine *engine;
+	struct flight flight;
 	struct watch *watch;
 	struct virtqueue vq;
-	struct throttle throttle;
 	struct polling polling;
-	struct request request;
 	bool poisoned;
 	bool mem_unset_told;
 	bool write_through; /* the driver has no way to flush */
-	bool flush_failed; /* what was written before may be lost */
 
 	cpu_set_t cpus;
 	bool has_cpus;
@@ -105,20 +110,31 @@ struct session {
 	pthread_t reaper;
 	struct log_job job;
 	struct gate untold; /* held until the record of the wedge is made */
-	bool throttle_lost; /* its balance could not be had when revoked */
+};
+
+/* What all sessions of a disk share; each takes references. */
+struct session_disk {
+	struct disk_id *id;
+	const struct disk_config *config;
+	struct ports *ports;
+	struct ktvblk_stats *stats;
+	struct disk_throttle *throttle;
 };
 
 /*
- * A session at the state of reset, with its stop eventfd. Takes references to
- * what it is given. 0 or -errno.
+ * A session of the queue that has this index, with its stop eventfd and without
+ * an era. 0 or -errno.
  */
-int session_new(struct disk_id *disk_id, const struct disk_config *disk,
-		struct ports *ports, struct ktvblk_stats *stats,
+int session_new(const struct session_disk *disk, unsigned int queue,
 		struct session **ret_session);
+
+/* It is of this era from now on; its worker has not started, or never will. */
+void session_set_era(struct session *session, struct era *era);
+
 struct session *session_ref(struct session *session);
 void session_unref(struct session *session);
 
-/* Begin anew without another one, which cannot fail; see device_reset(). */
+/* Forget a stop, where there was no start; see device_reset(). */
 void session_renew(struct session *session);
 
 /* What a start takes from the device of that moment. */
@@ -163,10 +179,13 @@ static inline bool session_revoked(const struct session *session)
 /* Should the worker do something else than the next request? */
 static inline bool session_interrupted(const struct session *session)
 {
-	return session_stopping(session) || ports_pause_wanted(session->ports);
+	return session_stopping(session) ||
+	       ports_pause_wanted(session->ports) ||
+	       ports_disk_is_taken(session->ports);
 }
 
-/* Interrupt the driver for these interrupt status bits. */
+/* Set these interrupt status bits; and interrupt the driver for them. */
+void session_note(struct session *session, uint32_t bits);
 void session_raise(struct session *session, uint32_t bits);
 
 /* Tell the driver that only a reset helps. */
@@ -175,8 +194,8 @@ void session_needs_reset(struct session *session);
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);
 
-/* The request in service has ended; if it had been found stalled, say so. */
-void session_request_ended(struct session *session);
+/* The request in that slot has ended; if it had been found stalled, say so. */
+void session_request_ended(struct session *session, uint32_t slot);
 
 /*
  * Of a session's or a device's: on the log thread, as it interrupts other CPUs,

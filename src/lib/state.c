@@ -2,7 +2,7 @@
 
 /*
  * What the device is, and what it is doing: from the facts, for any thread. The
- * session changes with a reset, so whoever looks at it has a reference.
+ * sessions change with a reset, so whoever looks at one has a reference.
  */
 
 #include <linux/virtio_config.h>
@@ -17,11 +17,24 @@ _Static_assert(offsetof(struct ktvblk_identity, reserved) + sizeof(uint32_t) ==
 		       IDENTITY_SIZE_1_0,
 	       "ABI");
 
-static struct session *device_session(const struct ktvblk_dev *dev)
+static pthread_mutex_t *lock_of(const struct ktvblk_dev *dev)
 {
-	SCOPED_LOCK((pthread_mutex_t *)(uintptr_t)&dev->session_lock);
+	return (pthread_mutex_t *)(uintptr_t)&dev->session_lock;
+}
 
-	return session_ref(dev->session);
+static struct session *device_session(const struct ktvblk_dev *dev,
+				      unsigned int queue)
+{
+	SCOPED_LOCK(lock_of(dev));
+
+	return session_ref(dev->queues[queue].session);
+}
+
+static uint32_t device_status(const struct ktvblk_dev *dev)
+{
+	SCOPED_LOCK(lock_of(dev));
+
+	return atomic_load(&dev->era->status);
 }
 
 int ktvblk_get_identity(const struct ktvblk_dev *dev,
@@ -30,7 +43,7 @@ int ktvblk_get_identity(const struct ktvblk_dev *dev,
 	if (!dev || !ret_identity || size < IDENTITY_SIZE_1_0)
 		return -EINVAL;
 
-	struct session *session = device_session(dev);
+	struct session *session = device_session(dev, 0);
 	const struct ktvblk_identity identity = {
 		.instance_id = dev->disk_id->instance_id,
 		.capacity_sectors = dev->disk_id->capacity_sectors,
@@ -42,24 +55,41 @@ int ktvblk_get_identity(const struct ktvblk_dev *dev,
 	return 0;
 }
 
-static int state_of(const struct session *session)
+/* Idle, running or stalled. */
+static int state_of_queue(const struct ktvblk_dev *dev, unsigned int queue)
 {
-	if (atomic_load(&session->status) & VIRTIO_CONFIG_S_NEEDS_RESET)
-		return KTVBLK_STATE_NEEDS_RESET;
+	struct session *session = device_session(dev, queue);
+	int state = KTVBLK_STATE_RUNNING;
+
 	/* Behind it the watch is there. */
 	if (!atomic_load(&session->has_thread))
-		return KTVBLK_STATE_IDLE;
-	if (watch_is_stalled(session->watch, now_ns()))
-		return KTVBLK_STATE_STALLED;
-	return ports_are_paused(session->ports) ? KTVBLK_STATE_PAUSED
-						: KTVBLK_STATE_RUNNING;
+		state = KTVBLK_STATE_IDLE;
+	else if (watch_is_stalled(session->watch, now_ns()))
+		state = KTVBLK_STATE_STALLED;
+	session_unref(session);
+	return state;
+}
+
+/* Of all queues: one that is stalled before those that run. */
+static int state_of_queues(const struct ktvblk_dev *dev)
+{
+	int state = KTVBLK_STATE_IDLE;
+
+	for (unsigned int i = 0; i < dev->n_queues; i++) {
+		const int one = state_of_queue(dev, i);
+
+		if (one == KTVBLK_STATE_STALLED)
+			return one;
+		if (one == KTVBLK_STATE_RUNNING)
+			state = one;
+	}
+	if (state == KTVBLK_STATE_RUNNING && ports_are_paused(dev->ports))
+		state = KTVBLK_STATE_PAUSED;
+	return state;
 }
 
 int ktvblk_get_state(const struct ktvblk_dev *dev)
 {
-	struct session *session;
-	int state;
-
 	if (!dev)
 		return -EINVAL;
 	if (atomic_load(&dev->stop_requested_ns) ||
@@ -67,10 +97,9 @@ int ktvblk_get_state(const struct ktvblk_dev *dev)
 		return KTVBLK_STATE_STOPPING;
 	if (atomic_load(&dev->ports->orphans))
 		return KTVBLK_STATE_WEDGED;
-	session = device_session(dev);
-	state = state_of(session);
-	session_unref(session);
-	return state;
+	if (device_status(dev) & VIRTIO_CONFIG_S_NEEDS_RESET)
+		return KTVBLK_STATE_NEEDS_RESET;
+	return state_of_queues(dev);
 }
 
 int ktvblk_state_fd(const struct ktvblk_dev *dev)

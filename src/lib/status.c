@@ -33,8 +33,7 @@
 
 static uint32_t status_read(const struct ktvblk_dev *dev)
 {
-	return atomic_load_explicit(&dev->session->status,
-				    memory_order_acquire);
+	return atomic_load_explicit(&dev->era->status, memory_order_acquire);
 }
 
 bool status_takes_features(const struct ktvblk_dev *dev)
@@ -44,7 +43,8 @@ bool status_takes_features(const struct ktvblk_dev *dev)
 
 bool status_takes_queue(const struct ktvblk_dev *dev)
 {
-	return !(status_read(dev) & S_DRIVER_OK) || dev->queue_stopped;
+	return !(status_read(dev) & S_DRIVER_OK) ||
+	       dev->queues[dev->queue_sel].stopped;
 }
 
 static bool has_version_1(const struct ktvblk_dev *dev)
@@ -77,7 +77,7 @@ static bool step_is_legal(uint32_t status, uint32_t value)
 
 static void refuse_features(const struct ktvblk_dev *dev)
 {
-	const struct identity *id = &dev->session->id;
+	const struct identity *id = &dev->id;
 
 	if (!has_version_1(dev))
 		log_event(id, FEATURES_NO_VERSION_1, dev->driver_features);
@@ -89,7 +89,7 @@ static void refuse_features(const struct ktvblk_dev *dev)
 /* False, with a record: not this. */
 static bool judge(const struct ktvblk_dev *dev, uint32_t status, uint32_t value)
 {
-	const struct identity *id = &dev->session->id;
+	const struct identity *id = &dev->id;
 	const uint32_t new_bits = value & ~status;
 
 	if ((value & status) != status) {
@@ -119,7 +119,7 @@ static bool judge(const struct ktvblk_dev *dev, uint32_t status, uint32_t value)
 static bool exchange(struct ktvblk_dev *dev, uint32_t *status, uint32_t value)
 {
 	/* Release: who sees the bit sees what was set up before it. */
-	return atomic_compare_exchange_strong_explicit(&dev->session->status,
+	return atomic_compare_exchange_strong_explicit(&dev->era->status,
 						       status, value,
 						       memory_order_release,
 						       memory_order_acquire);
@@ -127,7 +127,7 @@ static bool exchange(struct ktvblk_dev *dev, uint32_t *status, uint32_t value)
 
 void status_write(struct ktvblk_dev *dev, uint32_t value)
 {
-	const struct identity *id = &dev->session->id;
+	const struct identity *id = &dev->id;
 	uint32_t status = status_read(dev);
 	unsigned int failed = 0;
 	uint32_t new_bits, next;

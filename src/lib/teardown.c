@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
+ * Each step for all sessions, then the next:
+ *
  *   signal stop ─► join until the deadline ─┬─► joined, or had panicked
  *                                           └─► revoke: take the gate, shut it
  *                                               behind us, leave the worker to
@@ -12,8 +14,6 @@
  * of thread-local data and the kernel's own work for a thread that exits come
  * behind, and can wait for the storage as well as any call.
  */
-
-#include <linux/virtio_blk.h>
 
 #include "ending.h"
 #include "teardown.h"
@@ -43,7 +43,7 @@ void session_signal_stop(struct session *session)
 		if (r != -EAGAIN) {
 			log_event(id, STOP_WRITE_FAILED, attempt, -r);
 			/* A worker that sleeps is woken by this as well. */
-			eventfd_signal(session->ports->kick_fd);
+			eventfd_signal(session->kick_fd);
 			return;
 		}
 		log_event(id, STOP_RETRIED, attempt);
@@ -92,21 +92,34 @@ static int start_reaper(struct session *session)
 			       DROP_STACK_BYTES, reaper_main, session);
 }
 
+/* Those that are not joined yet. True: some of them still are not. */
+static bool join_rest(struct stopping *each, size_t n, uint64_t deadline_ns)
+{
+	bool timed_out = false;
+
+	for (size_t i = 0; i < n; i++) {
+		if (each[i].error != ETIMEDOUT)
+			continue;
+		each[i].error =
+			join_until(each[i].session->thread, deadline_ns);
+		timed_out |= each[i].error == ETIMEDOUT;
+	}
+	return timed_out;
+}
+
 /*
- * The deadline may have passed while nobody ran, the worker as little as we: the
- * process was stopped, or the machine. Then look once more. Where it had passed
- * before we came a look has to be short, as there may be many of us.
+ * The deadline may have passed while nobody ran, the workers as little as we:
+ * the process was stopped, or the machine. Then look once more. Where it had
+ * passed before we came a look has to be short, as there may be many of us.
  */
-static int join_worker(struct session *session, uint64_t deadline_ns)
+static void join_workers(struct stopping *each, size_t n, uint64_t deadline_ns)
 {
 	const bool late = now_ns() >= deadline_ns;
-	int error = join_until(session->thread, deadline_ns);
-	uint64_t now = now_ns();
+	const bool timed_out = join_rest(each, n, deadline_ns);
+	const uint64_t now = now_ns();
 
-	if (error == ETIMEDOUT && (late || now - deadline_ns >= OVERSLEPT_NS))
-		error = join_until(session->thread,
-				   now + (late ? LATE_LOOK_NS : LOOK_AGAIN_NS));
-	return error;
+	if (timed_out && (late || now - deadline_ns >= OVERSLEPT_NS))
+		join_rest(each, n, now + (late ? LATE_LOOK_NS : LOOK_AGAIN_NS));
 }
 
 /* The worker is gone and joined; its reference is ours. */
@@ -138,16 +151,16 @@ static bool shut_gate(struct session *session, uint64_t deadline_ns)
 
 	atomic_store(&session->revoked, true);
 	session_unthrottle(session);
-	session->throttle_lost = !entered;
 	if (entered)
 		gate_leave(&session->gate);
 	return entered;
 }
 
 static void record_left(struct session *session, const struct stop_how *how,
-			const struct watch_request *request, bool fenced,
+			const struct watch_snapshot *seen, bool fenced,
 			enum ktvblk_outcome outcome, int error)
 {
+	const struct watch_request *request = &seen->oldest;
 	const bool busy = request->busy;
 	const uint64_t age_ms = (now_ns() - request->since_ns) / NSEC_PER_MSEC;
 
@@ -155,17 +168,18 @@ static void record_left(struct session *session, const struct stop_how *how,
 	const struct maybe sector = only_if(busy, request->sector);
 	const struct maybe length = only_if(busy, request->length);
 	const struct maybe age = only_if(busy, age_ms);
+	const uint64_t n = seen->n_in_flight;
 	const char *is_fenced = fenced ? "yes" : "no";
 
 	if (outcome == KTVBLK_TIMED_OUT)
 		log_event_by(how->destroying ? log_DESTROY_TIMED_OUT
 					     : log_RESET_TIMED_OUT,
 			     &session->id, session->watch, how->timeout_ms,
-			     is_fenced, type, sector, length, age);
+			     is_fenced, type, sector, length, age, n);
 	else
 		log_event_by(log_no_helper[how->destroying][outcome],
 			     &session->id, session->watch, how->timeout_ms,
-			     is_fenced, type, sector, length, age, error);
+			     is_fenced, type, sector, length, age, n, error);
 }
 
 /*
@@ -180,30 +194,28 @@ static void detach(struct session *session, bool ended)
 		ending_detached(session);
 }
 
-static enum ktvblk_outcome leave_behind(struct session *session,
-					const struct stop_how *how, int error)
+/* Behind its gate, where nothing begins any more. */
+static enum ktvblk_outcome leave_behind(struct stopping *stopping,
+					const struct stop_how *how,
+					uint64_t exit_ns)
 {
-	struct watch_request request = { 0 };
+	struct session *session = stopping->session;
+	int error = stopping->error == ETIMEDOUT ? 0 : stopping->error;
 	enum ktvblk_outcome outcome = KTVBLK_TIMED_OUT;
-	bool fenced, ended;
+	struct watch_snapshot seen = { 0 };
+	bool ended;
 
-	session->stuck_since_ns = now_ns();
-	fenced = shut_gate(session, how->deadline_ns + GATE_GRACE_NS);
-	/* Behind the gate, where nothing begins any more. */
 	if (session->watch)
-		request = watch_snapshot(session->watch);
-	if (session->disk.zero_copy && request.busy &&
-	    request.type != VIRTIO_BLK_T_FLUSH)
-		fenced = false;
+		seen = watch_snapshot(session->watch);
+	if (session->disk.zero_copy && seen.any_data)
+		stopping->fenced = false;
 	ended = atomic_exchange(&session->fate, FATE_ORPHANED) == FATE_ENDED;
 	/* On its way out, as a rule; many that are not must not add up. */
-	if (ended &&
-	    !join_until(session->thread, MAX(how->deadline_ns + LOOK_AGAIN_NS,
-					     now_ns() + LATE_LOOK_NS)))
+	if (ended && !join_until(session->thread, exit_ns))
 		return joined(session, how);
 	ports_orphan_comes(session->ports);
 	if (!ended)
-		ports_worker_left(session->ports);
+		ports_worker_left(session->ports, &session->seat);
 	session->has_thread = false;
 	gate_enter(&session->untold);
 	if (error) {
@@ -213,29 +225,46 @@ static enum ktvblk_outcome leave_behind(struct session *session,
 		if (error)
 			outcome = KTVBLK_HELPER_SPAWN_FAILED;
 	}
-	record_left(session, how, &request, fenced, outcome, error);
+	record_left(session, how, &seen, stopping->fenced, outcome, error);
 	gate_leave(&session->untold);
 	if (outcome != KTVBLK_TIMED_OUT)
 		detach(session, ended);
 	return outcome;
 }
 
-static enum ktvblk_outcome join_or_leave(struct session *session,
-					 const struct stop_how *how)
+/* Those whose error says that they have a worker. */
+static void join_or_leave(struct stopping *each, size_t n,
+			  const struct stop_how *how)
 {
-	const int error = join_worker(session, how->deadline_ns);
+	uint64_t gate_ns, exit_ns;
 
-	if (!error)
-		return joined(session, how);
-	return leave_behind(session, how, error == ETIMEDOUT ? 0 : error);
+	join_workers(each, n, how->deadline_ns);
+	/* Where that was overslept a worker may be in its gate just now. */
+	gate_ns = MAX(how->deadline_ns + GATE_GRACE_NS,
+		      now_ns() + LATE_LOOK_NS);
+	for (size_t i = 0; i < n; i++) {
+		if (!each[i].error)
+			continue;
+		each[i].session->stuck_since_ns = now_ns();
+		each[i].fenced = shut_gate(each[i].session, gate_ns);
+	}
+	exit_ns =
+		MAX(how->deadline_ns + LOOK_AGAIN_NS, now_ns() + LATE_LOOK_NS);
+	for (size_t i = 0; i < n; i++)
+		if (each[i].error)
+			each[i].outcome = leave_behind(&each[i], how, exit_ns);
+		else if (each[i].session->has_thread)
+			each[i].outcome = joined(each[i].session, how);
 }
 
-enum ktvblk_outcome session_stop(struct session *session,
-				 const struct stop_how *how)
+void sessions_stop(struct stopping *each, size_t n, const struct stop_how *how)
 {
-	session_signal_stop(session);
-	return session->has_thread ? join_or_leave(session, how)
-				   : KTVBLK_JOINED;
+	for (size_t i = 0; i < n; i++) {
+		session_signal_stop(each[i].session);
+		each[i].outcome = KTVBLK_JOINED;
+		each[i].error = each[i].session->has_thread ? ETIMEDOUT : 0;
+	}
+	join_or_leave(each, n, how);
 }
 
 /* A thread in the worker's place whose only act is the last one. */
@@ -258,12 +287,12 @@ static void take_over(struct session *session, struct holdings **holdings)
 	*holdings = NULL;
 	refs_get(&session->refs);
 	atomic_store(&session->fate, FATE_RUNNING);
-	ports_worker_comes(session->ports);
+	ports_worker_comes(session->ports, &session->seat);
 }
 
 static void hand_back(struct session *session, struct holdings **holdings)
 {
-	ports_worker_gone(session->ports);
+	ports_worker_gone(session->ports, session->seat.obeyed);
 	*holdings = session->holdings;
 	session->holdings = NULL;
 	session_unref(session); /* never the last: the caller has one */
@@ -275,7 +304,7 @@ int session_start_drop(struct session *session, struct holdings **holdings)
 
 	/* Only to tell where it is, so it can do without. */
 	if (!session->watch)
-		session->watch = watch_new(&session->id, UINT64_MAX, NULL);
+		session->watch = watch_new(&session->id, UINT64_MAX, NULL, 0);
 	take_over(session, holdings);
 	r = thread_start(&session->thread, drop_main, session);
 	if (r == 0)
@@ -290,20 +319,10 @@ static void drop_later(struct log_job *job)
 	ending_last_act(container_of(job, struct session, job));
 }
 
-/* Until the last act was done; false: not in time. */
-static bool await_end(struct session *session, uint64_t deadline_ns)
+/* Was the last act done? */
+static bool has_ended(const void *arg)
 {
-	struct ports *ports = session->ports;
-
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
-
-		if (atomic_load(&session->fate) == FATE_ENDED)
-			return true;
-		if (now_ns() >= deadline_ns)
-			return false;
-		ports_wait(ports, seen, deadline_ns);
-	}
+	return atomic_load(&((const struct session *)arg)->fate) == FATE_ENDED;
 }
 
 /* No thread is to be had: then the log thread has to do it. */
@@ -311,18 +330,19 @@ static enum ktvblk_outcome drop_by_log_thread(struct session *session,
 					      struct holdings **holdings,
 					      const struct stop_how *how)
 {
-	const struct watch_request nothing = { 0 };
+	const struct watch_snapshot nothing = { 0 };
 
 	take_over(session, holdings);
 	session->stuck_since_ns = now_ns();
 	session->job.run = drop_later;
 	log_run_later(&session->job);
-	if (!await_end(session, how->deadline_ns)) {
+	if (!ports_await(session->ports, has_ended, session,
+			 how->deadline_ns)) {
 		gate_enter(&session->untold);
 		ports_orphan_comes(session->ports);
 		if (atomic_exchange(&session->fate, FATE_DETACHED) !=
 		    FATE_ENDED) {
-			ports_worker_left(session->ports);
+			ports_worker_left(session->ports, &session->seat);
 			record_left(session, how, &nothing, true,
 				    KTVBLK_TIMED_OUT, 0);
 			gate_leave(&session->untold);
@@ -340,12 +360,15 @@ enum ktvblk_outcome session_drop(struct session *session,
 				 struct holdings **holdings,
 				 const struct stop_how *how)
 {
+	struct stopping one = { .session = session, .error = ETIMEDOUT };
 	struct stop_how this_how = *how;
 
 	/* A thread made just now gets a moment, also of a spent budget. */
 	this_how.deadline_ns =
 		MAX(how->deadline_ns, now_ns() + RELEASE_GRACE_NS);
-	if (session_start_drop(session, holdings) == 0)
-		return join_or_leave(session, &this_how);
+	if (session_start_drop(session, holdings) == 0) {
+		join_or_leave(&one, 1, &this_how);
+		return one.outcome;
+	}
 	return drop_by_log_thread(session, holdings, &this_how);
 }

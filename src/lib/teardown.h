@@ -3,16 +3,17 @@
 #define KTVBLK_TEARDOWN_H
 
 /*
- * Ending a session within a budget, whatever its worker is stuck in.
+ * Ending sessions within a budget, whatever their workers are stuck in: one
+ * budget, however many they are.
  *
  * Where a thread of the VMM's can wait in reset, the stop of a queue, destroy,
  * request_stop, request_reset, pause and new, and for how long:
  *
- *   join of a worker     the deadline; 20 ms more where the process did not run
+ *   join of the workers  the deadline; 20 ms more where the process did not run
  *                        when that passed, and where the worker has done its last
  *                        act and its thread is on its way out; of those 2 ms for
- *                        each where the deadline had passed before
- *   gate of a session    20 ms behind the deadline
+ *                        each device where the deadline had passed before
+ *   gates of sessions    20 ms behind the deadline
  *   join of ktvblk-drop  never: the log thread does it
  *   a release without a  the deadline, 20 ms if that is past: a thread of its own
  *   worker               runs it, or else the log thread
@@ -45,13 +46,20 @@ struct stop_how {
 	bool destroying; /* or resetting */
 };
 
+struct stopping {
+	struct session *session;
+	enum ktvblk_outcome outcome;
+	/* For teardown.c: what its join answered, and could its gate be shut? */
+	int error;
+	bool fenced;
+};
+
 /*
- * Stop the worker and wait for it until the deadline; the gate may take 20 ms
- * more. Afterwards the session has no worker that may touch anything but what
- * the session owns, and the caller still has its reference.
+ * Stop their workers and wait for all until the deadline; the gates may take 20
+ * ms more. Afterwards no session has a worker that may touch anything but what
+ * the session owns, and the caller still has its references.
  */
-enum ktvblk_outcome session_stop(struct session *session,
-				 const struct stop_how *how);
+void sessions_stop(struct stopping *each, size_t n, const struct stop_how *how);
 
 /* Was the worker seen to end, so that nothing of the session is left? */
 static inline bool stop_is_clean(enum ktvblk_outcome outcome)

@@ -118,13 +118,6 @@ void throttle_init(struct throttle *throttle,
 		    config->bytes_per_sec, now);
 }
 
-void throttle_drain(struct throttle *throttle, uint64_t now)
-{
-	throttle->ops.available = throttle->bytes.available = 0;
-	throttle->ops.remainder = throttle->bytes.remainder = 0;
-	throttle->ops.refilled_ns = throttle->bytes.refilled_ns = now;
-}
-
 struct throttle_verdict throttle_take(struct throttle *throttle, uint64_t bytes,
 				      uint64_t now)
 {

@@ -42,9 +42,6 @@ uint64_t bucket_wait_ns(struct bucket *bucket, uint64_t n, uint64_t now_ns);
 void throttle_init(struct throttle *throttle,
 		   const struct ktvblk_throttle *config, uint64_t now_ns);
 
-/* Nothing left, nothing owed: for when the balance is not to be had. */
-void throttle_drain(struct throttle *throttle, uint64_t now_ns);
-
 /* Is there any limit? Without one, time does not matter below. */
 static inline bool throttle_limits(const struct throttle *throttle)
 {

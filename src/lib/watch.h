@@ -3,10 +3,13 @@
 #define KTVBLK_WATCH_H
 
 /*
- * What a worker is doing, for others to look at: the request in service, since
- * when, and where in the kernel its thread is. The worker writes, without a
- * lock; the log thread looks for requests that are too old, and teardown takes
- * a snapshot when its budget has run out.
+ * What a session is doing, for others to look at: the requests in service, a
+ * slot for each, since when, and where in the kernel a thread is that holds
+ * them up. The worker writes, without a lock; the log thread looks for requests
+ * that are too old, and teardown takes a snapshot when its budget has run out.
+ *
+ * One stall of a session is open at a time: the oldest request that is too old
+ * is marked, and no other until that one has ended and its end is told.
  */
 
 #include <pthread.h>
@@ -17,18 +20,33 @@
 #include "identity.h"
 #include "ports.h"
 
-struct watch {
-	_Atomic unsigned int refs;
-	/* request number << 2 | stalled << 1 | busy */
+/*
+ * A request in service. All slots of a session are written by one thread, its
+ * worker, so they may share cache lines; but none lies across two.
+ */
+struct watch_slot {
+	/* request number << 3 | seen << 2 | stalled << 1 | busy */
 	_Atomic uint32_t word;
 	_Atomic uint32_t type;
 	_Atomic uint64_t sector;
 	_Atomic uint64_t length;
 	_Atomic uint64_t since_ns;
+};
+
+struct watch {
+	struct watch_slot *slots;
+	uint32_t n_slots;
+	_Atomic unsigned int refs;
 	uint64_t limit_ns;
+	/*
+	 * No stall is found before so many records are out, the one of the end
+	 * of the stall before among them; UINT64_MAX: that has not ended.
+	 */
+	_Atomic uint64_t closed_at;
 	struct identity id; /* with a reference to the disk */
 	struct ports *ports; /* to tell of a stall; NULL: nobody */
 
+	int epoll_fd; /* the worker sleeps on it while it waits; or -1 */
 	pthread_mutex_t lock; /* holds the thread back from its last act */
 	pid_t tid; /* 0: it has not come to run, or is gone */
 	char left_name[16]; /* what it was called at its last act; or "" */
@@ -45,16 +63,35 @@ struct watch_request {
 	uint64_t since_ns;
 };
 
-/* Where a thread is. What is not known is empty or 0. */
+/* All that is in service at a moment. */
+struct watch_snapshot {
+	uint32_t n_in_flight;
+	bool any_data; /* one of them is no flush */
+	struct watch_request oldest; /* not busy: there is none */
+};
+
+/* Who had found a request too old by the time it ended. */
+enum watch_found {
+	WATCH_UNFOUND,
+	WATCH_SEEN, /* who asked for the state, but no record tells of it */
+	WATCH_MARKED, /* the log thread */
+};
+
+/*
+ * Where a session's requests are stuck: with which thread, and in how many.
+ * What is not known is empty or 0.
+ */
 struct watch_stuck {
-	pid_t tid;
+	bool counted; /* n_threads is known; 0: they are with no thread */
+	unsigned int n_threads;
+	pid_t tid; /* the worker, or of the kernel's the longest stuck */
 	char state[2];
 	char syscall[32];
 	char wchan[64];
 };
 
 struct watch *watch_new(const struct identity *id, uint64_t limit_ns,
-			struct ports *ports);
+			struct ports *ports, uint32_t n_slots);
 struct watch *watch_ref(struct watch *watch);
 void watch_unref(struct watch *watch);
 
@@ -69,32 +106,52 @@ void watch_leave(struct watch *watch);
 void watch_gone(struct watch *watch);
 
 /*
- * On the worker: a request begins. True: nobody will look in time, the log
- * thread must be told. It is a full barrier, and there for others too: one for
- * each request is what it costs.
+ * On the worker: a request begins, in a slot that is free. True: nobody will
+ * look in time, the log thread must be told. It is a full barrier, and there
+ * for others too: one for each request is what it costs.
  */
-bool watch_begin(struct watch *watch, const struct watch_request *request);
-
-/* On the worker: it ended. True: it had been found stalled. */
-bool watch_end(struct watch *watch);
-
-/* The request in service now; busy is false if there is none. */
-struct watch_request watch_snapshot(const struct watch *watch);
-
-/* Is it older than its limit now? Whether or not anybody has found that. */
-bool watch_is_stalled(const struct watch *watch, uint64_t now_ns);
+bool watch_begin(struct watch *watch, uint32_t slot,
+		 const struct watch_request *request);
 
 /*
- * On the log thread: a request older than its limit, once for each, with a
- * reference to its watch; or NULL, and when to look again (0: nothing is busy;
- * watch_begin() tells when that changes).
+ * On the worker: it ended. If it had been found too old, there is more to do:
+ * see session_request_ended().
  */
-struct watch *watch_scan(uint64_t now_ns, uint64_t *ret_again_ns,
-			 struct watch_request *ret_request);
+enum watch_found watch_end(struct watch *watch, uint32_t slot);
 
 /*
- * Look where the thread is; reads procfs. One that has done its last act may be
- * gone and its number be another's: by its name it is told from those.
+ * On the worker, after the end of a marked one: that is told by one of the first
+ * `position` records. Only then may the next be found, so the log thread must
+ * be told to look.
+ */
+void watch_close(struct watch *watch, uint64_t position);
+
+/* What is in a slot, or what was last: then busy is false. */
+struct watch_request watch_request(const struct watch *watch, uint32_t slot);
+
+/* All slots at once. One that changes meanwhile is not the oldest. */
+struct watch_snapshot watch_snapshot(const struct watch *watch);
+
+/*
+ * Is the oldest over its limit now? Whether or not the log thread has found
+ * that. Who was told so is to hear of its end: that is WATCH_SEEN.
+ */
+bool watch_is_stalled(struct watch *watch, uint64_t now_ns);
+
+/*
+ * On the log thread, which has dealt with `position` records so far: the oldest
+ * request of a session if it is over its limit, once for each, and all that is
+ * in service there, with a reference to its watch; or NULL, and when to look again (0: not before somebody tells).
+ */
+struct watch *watch_scan(uint64_t now_ns, uint64_t position,
+			 uint64_t *ret_again_ns,
+			 struct watch_snapshot *ret_seen);
+
+/*
+ * Look who holds the requests up, and where; reads procfs. That is the worker,
+ * or where it waits for completions, a thread of the kernel's or none at all. A
+ * worker that has done its last act may be gone and its number be another's: by
+ * its name it is told from those.
  */
 void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck);
 

@@ -20,6 +20,7 @@
 
 #include "drain.h"
 #include "ending.h"
+#include "io.h"
 #include "session.h"
 #include "util.h"
 #include "worker.h"
@@ -61,6 +62,9 @@ struct wake worker_dispatch(const struct epoll_event *events, int n,
 		case TOKEN_TIMER:
 			wake.timer = true;
 			break;
+		case TOKEN_ENDED:
+			wake.ended = true;
+			break;
 		default:
 			log_event(id, EPOLL_UNKNOWN_TOKEN, token);
 		}
@@ -90,14 +94,26 @@ static bool can_poll(const struct session *session)
 	       (session->has_cpus && !CPU_EQUAL(&cpus, &session->cpus));
 }
 
+/* There is room for 15 bytes. */
+static void set_name(const struct session *session)
+{
+	const unsigned long long id = session->id.disk->instance_id;
+	char name[16];
+
+	if (session->id.of_queue)
+		snprintf(name, sizeof(name), "ktvblk-%u.%u",
+			 (unsigned int)(id % 100000),
+			 (session->id.of_queue - 1) % KTVBLK_QUEUES_MAX);
+	else
+		snprintf(name, sizeof(name), "ktvblk-%llu", id % 100000000);
+	pthread_setname_np(pthread_self(), name);
+}
+
 static void place(struct session *session)
 {
-	char name[16];
 	int r;
 
-	snprintf(name, sizeof(name), "ktvblk-%llu",
-		 (unsigned long long)session->id.disk->instance_id % 100000000);
-	pthread_setname_np(pthread_self(), name);
+	set_name(session);
 	if (session->disk.poll_us && can_poll(session))
 		polling_init(&session->polling, session->disk.poll_us);
 	if (!session->has_cpus)
@@ -108,18 +124,31 @@ static void place(struct session *session)
 		log_event(&session->id, PLACEMENT_FAILED, NOTHING, r);
 }
 
+static bool need_not_wait(const void *arg)
+{
+	const struct session *session = (const struct session *)arg;
+
+	return session_stopping(session) ||
+	       !ports_disk_is_taken(session->ports);
+}
+
 /* Sleep, without the gate, until there is no worker left behind, or a stop. */
 static void await_predecessor(struct session *session)
 {
-	struct ports *ports = session->ports;
+	ports_await(session->ports, need_not_wait, session, 0);
+}
 
-	for (;;) {
-		const uint32_t seen = atomic_load(&ports->changes);
-
-		if (session_stopping(session) || !atomic_load(&ports->orphans))
-			return;
-		ports_wait(ports, seen, 0);
-	}
+/*
+ * Another queue was stopped, and its worker left behind: what the driver asks for
+ * from then on must not be done before what that one is stuck in. False: the
+ * session is revoked.
+ */
+static bool yield_disk(struct session *session)
+{
+	log_event(&session->id, WAITING_FOR_ORPHAN);
+	session_leave(session);
+	await_predecessor(session);
+	return session_enter(session);
 }
 
 /* Sleep while a pause is wanted. False: the session is revoked. */
@@ -129,7 +158,7 @@ static bool park(struct session *session)
 
 	while (!session_stopping(session)) {
 		const uint32_t seen = atomic_load(&ports->changes);
-		const uint32_t pause = atomic_load(&ports->pause);
+		const uint32_t pause = ports_pause_number(ports);
 		int r;
 
 		if (!(pause & 1))
@@ -138,7 +167,7 @@ static bool park(struct session *session)
 		 * All done to guest memory is seen by who sees this store; with
 		 * the gate, as a revoked worker must not speak for its heir.
 		 */
-		if (atomic_exchange(&ports->parked, pause) != pause) {
+		if (ports_obey(ports, &session->seat, pause)) {
 			ports_changed(ports);
 			ports_state_changed(ports);
 		}
@@ -166,12 +195,20 @@ static void sleep_until(struct worker *worker, uint64_t wait_ns)
 	worker->retry_ns = now_ns() + wait_ns;
 }
 
+/* Has it, with nothing to do, more memory than it should? */
+static bool gives_back(const struct worker *worker)
+{
+	const struct flight *flight = &worker->session->flight;
+
+	return flight->grown && !flight->n_busy;
+}
+
 static int timeout_ms(const struct worker *worker)
 {
 	uint64_t now;
 
 	if (!worker->retry_ns)
-		return -1;
+		return gives_back(worker) ? IDLE_MS : -1;
 	now = now_ns();
 	return worker->retry_ns <= now
 		       ? 0
@@ -203,7 +240,9 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 		end = drain(session, &wait_ns);
 		if (end == DRAIN_ABANDONED)
 			return false;
-		*ret_again = end == DRAIN_INTERRUPTED;
+		/* Behind a pause, what is in flight brings the next. */
+		*ret_again = end == DRAIN_INTERRUPTED &&
+			     !session->engine->n_out;
 		retry = retry_decide(end == DRAIN_STALLED, wait_ns);
 	}
 	if (retry.action != RETRY_NOT)
@@ -214,7 +253,7 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 static void read_kick(struct worker *worker)
 {
 	const struct session *session = worker->session;
-	const int r = eventfd_drain(session->ports->kick_fd);
+	const int r = eventfd_drain(session->kick_fd);
 
 	worker->kicked = false;
 	if (r < 0)
@@ -229,8 +268,40 @@ static void read_timer(const struct session *session)
 		log_event(&session->id, TIMER_READ_FAILED, -r);
 }
 
+/*
+ * Sleep in the engine, which the epoll wakes as well. Why it woke up need not be
+ * known: all there is to do can be seen without.
+ */
+static int sleep_in_engine(struct worker *worker)
+{
+	struct session *session = worker->session;
+	const int r = session->engine->ops->wait(
+		session->engine, session->epoll_fd, timeout_ms(worker));
+
+	return r == -EINTR || r == -ETIME ? 0 : r;
+}
+
+/* False: the session is over. */
+static bool await_engine(struct worker *worker, bool *ret_drain)
+{
+	struct session *session = worker->session;
+	int r;
+
+	session_leave(session);
+	r = sleep_in_engine(worker);
+	if (!session_enter(session))
+		return false;
+	if (r < 0) {
+		log_event(&session->id, EPOLL_WAIT_FAILED, -r);
+		session_needs_reset(session);
+		return false;
+	}
+	*ret_drain = true;
+	return true;
+}
+
 /* Sleep for events. False: the session is over. *ret_drain: there is work. */
-static bool await_events(struct worker *worker, bool *ret_drain)
+static bool await_epoll(struct worker *worker, bool *ret_drain)
 {
 	struct session *session = worker->session;
 	struct epoll_event events[TOKEN_COUNT];
@@ -243,6 +314,8 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	n = epoll_wait(session->epoll_fd, events, TOKEN_COUNT,
 		       timeout_ms(worker));
 	saved = errno;
+	if (n == 0 && gives_back(worker))
+		flight_idle(&session->flight);
 	if (!session_enter(session))
 		return false;
 	if (n < 0 && saved != EINTR) {
@@ -260,7 +333,8 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 		wake.timer = true;
 	if (wake.timer)
 		worker->blocked = false;
-	*ret_drain = wake.timer || (wake.kick && !worker->blocked);
+	*ret_drain = wake.timer || wake.ended ||
+		     (wake.kick && !worker->blocked);
 	worker->kicked = wake.kick;
 	if (wake.kick && !*ret_drain)
 		read_kick(worker);
@@ -270,14 +344,28 @@ static bool await_events(struct worker *worker, bool *ret_drain)
 	return true;
 }
 
+static bool await_events(struct worker *worker, bool *ret_drain)
+{
+	const struct engine *engine = worker->session->engine;
+
+	return engine->n_out && engine->fd < 0 ? await_engine(worker, ret_drain)
+					       : await_epoll(worker, ret_drain);
+}
+
 static void run(struct session *session)
 {
 	struct worker worker = { .session = session };
 	bool want_drain = true;
 
 	while (!session_stopping(session)) {
-		if (ports_pause_wanted(session->ports)) {
+		if (ports_pause_wanted(session->ports) &&
+		    !session->engine->n_out) {
 			if (!park(session))
+				return;
+			want_drain = true;
+		} else if (ports_disk_is_taken(session->ports) &&
+			   !session->engine->n_out) {
+			if (!yield_disk(session))
 				return;
 			want_drain = true;
 		} else if (want_drain) {
@@ -315,13 +403,17 @@ static void ended_abnormally(void *arg)
 	if (ending->begun)
 		return;
 	ending->begun = true;
-	session_request_ended(session);
+	if (session->flight.beginning) {
+		io_ended(session, session->flight.beginning);
+		session_request_ended(session, session->flight.beginning->slot);
+	}
 	if (session->gate_held || session_enter(session)) {
 		session->panic = PANIC_UNKNOWN;
 		session_unthrottle(session);
 		session_needs_reset(session);
 		log_event(&session->id, WORKER_PANICKED, session->panic);
 	}
+	drain_out(session);
 	ending_last_act(session);
 }
 
@@ -333,6 +425,7 @@ static void serve_life(struct session *session)
 	await_predecessor(session);
 	if (session_enter(session))
 		run(session);
+	drain_out(session);
 }
 
 void *worker_main(void *arg)

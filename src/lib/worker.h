@@ -14,7 +14,8 @@ enum token {
 	TOKEN_KICK = 1,
 	TOKEN_STOP = 2,
 	TOKEN_TIMER = 3,
-	TOKEN_COUNT = 3,
+	TOKEN_ENDED = 4, /* a transfer has */
+	TOKEN_COUNT = 4,
 };
 
 struct session;
@@ -26,6 +27,7 @@ struct wake {
 	bool stop;
 	bool kick;
 	bool timer;
+	bool ended;
 };
 
 /* Events behind a stop are not looked at. Records what should not happen. */

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * What a request costs, case by case (see case.h). Device, limit and, with
- * --against, another build of the library take turns in each round, so that
- * what the machine does meanwhile hits all of them; ratios are of one round.
+ * What a request costs, case by case: see case.h and rounds.h.
  */
 
 #include <getopt.h>
@@ -12,13 +10,13 @@
 #include <stdlib.h>
 #include <sys/utsname.h>
 
+#include "beside.h"
 #include "check.h"
 #include "guest.h"
 #include "limit.h"
 #include "report.h"
+#include "rounds.h"
 #include "store.h"
-
-enum contender { DEVICE, AGAINST, BARE, PING_PONG, CONTENDERS };
 
 struct bench {
 	struct api api, against;
@@ -28,6 +26,7 @@ struct bench {
 	bool full;
 	bool once;
 	bool is_check;
+	bool has_ring;
 	struct check check;
 	const char *directory;
 	const char *prefix;
@@ -53,159 +52,37 @@ static struct store *open_store(struct bench *bench, enum store_kind kind)
 	return bench->missing[kind] ? NULL : &bench->stores[kind];
 }
 
-/* Driver and worker wake each other for each request. */
-static bool takes_turns(const struct bench_case *what)
+static int start_guest(struct bench *bench, struct guest *guest,
+		       const struct api *api, const struct bench_case *what,
+		       const struct store *store)
 {
-	return what->depth == 1 && !what->spin;
+	int r = guest_open(guest, api, what, store, bench->cpus.worker);
+
+	if (r < 0)
+		return r;
+	guest_prepare(guest);
+	guest_start(guest);
+	return 0;
 }
 
-static bool takes_part(const struct bench *bench, const struct bench_case *what,
-		       enum contender contender)
+static void run_guests(struct bench *bench, const struct bench_case *what,
+		       struct guest *device, struct guest *against,
+		       const struct store *store)
 {
-	switch (contender) {
-	case AGAINST:
-		return bench->has_against;
-	case BARE:
-		return what->store != STORE_NULL && !takes_turns(what);
-	case PING_PONG:
-		return takes_turns(what);
-	default:
-		return true;
-	}
-}
-
-static void run_one(struct bench *bench, struct guest *guests,
-		    const struct store *store, enum contender contender,
-		    struct run *run)
-{
-	const uint64_t ns = bench->round_ns;
-	const uint32_t cpu = bench->cpus.worker;
-
-	switch (contender) {
-	case BARE:
-		limit_bare(&guests[DEVICE], store, cpu, ns, run);
-		break;
-	case PING_PONG:
-		limit_ping_pong(&guests[DEVICE], store, cpu, ns, run);
-		break;
-	default:
-		guest_run(&guests[contender], ns, run);
-	}
-}
-
-static struct figures one_round(const struct run *run)
-{
-	const double n = (double)run->requests;
-
-	return (struct figures){
-		.requests_per_s = n * 1e9 / (double)run->elapsed_ns,
-		.elapsed_ns = (double)run->elapsed_ns / n,
-		.worker_cpu_ns = (double)run->worker_cpu_ns / n,
-		.driver_cpu_ns = (double)run->driver_cpu_ns / n,
-		.syscalls = (double)run->syscalls / n,
-		.allocations = (double)run->allocations / n,
-		.kicks = (double)run->kicks / n,
-		.irqs = (double)run->irqs / n,
-		.preempted = (double)run->preempted,
-		.p50_ns = histogram_at(&run->latency, 0.5),
-		.p99_ns = histogram_at(&run->latency, 0.99),
-		.p999_ns = histogram_at(&run->latency, 0.999),
-	};
-}
-
-/* Figures are doubles and nothing else, so they can be taken one by one. */
-#define FIGURES (sizeof(struct figures) / sizeof(double))
-
-static struct figures medians(const struct figures *rounds, size_t n)
-{
-	double values[ROUNDS_MAX], one[FIGURES], medians[FIGURES];
-	struct figures result;
-
-	for (size_t f = 0; f < FIGURES; f++) {
-		for (size_t i = 0; i < n; i++) {
-			memcpy(one, &rounds[i], sizeof(one));
-			values[i] = one[f];
-		}
-		medians[f] = quantile(values, n, 0.5);
-	}
-	memcpy(&result, medians, sizeof(result));
-	return result;
-}
-
-static struct ratio ratio_of(const struct figures *over,
-			     const struct figures *under, size_t n,
-			     size_t member)
-{
-	double values[ROUNDS_MAX], a, b;
-	struct ratio ratio;
-
-	for (size_t i = 0; i < n; i++) {
-		memcpy(&a, (const char *)&over[i] + member, sizeof(a));
-		memcpy(&b, (const char *)&under[i] + member, sizeof(b));
-		values[i] = b > 0 ? a / b : 0;
-	}
-	ratio.median = quantile(values, n, 0.5);
-	ratio.best = values[0];
-	ratio.low = quantile(values, n, 0.25);
-	ratio.high = quantile(values, n, 0.75);
-	return ratio;
-}
-
-#define RATIO(over, under, member)                                             \
-	ratio_of(rounds[over], rounds[under], n,                               \
-		 offsetof(struct figures, member))
-
-static struct result conclude(const struct bench *bench,
-			      const struct bench_case *what,
-			      struct figures rounds[][ROUNDS_MAX])
-{
-	const size_t n = bench->rounds;
-	const enum contender limit = takes_turns(what) ? PING_PONG : BARE;
-	struct result result = {
+	const struct rounds rounds = {
 		.what = what,
-		.device = medians(rounds[DEVICE], n),
-		.has_against = takes_part(bench, what, AGAINST),
-		.has_limit = takes_part(bench, what, limit),
-		.has_latency = limit == PING_PONG,
+		.device = device,
+		.against = against,
+		.store = store,
+		.cpu = bench->cpus.worker,
+		.n = bench->rounds,
+		.round_ns = bench->round_ns,
+		.has_ring = bench->has_ring,
+		.only_limit = bench->is_check,
 	};
-
-	if (result.has_against) {
-		result.against = medians(rounds[AGAINST], n);
-		result.against_cpu = RATIO(DEVICE, AGAINST, worker_cpu_ns);
-		result.against_elapsed = RATIO(DEVICE, AGAINST, elapsed_ns);
-		result.against_latency = RATIO(DEVICE, AGAINST, p50_ns);
-	}
-	if (result.has_limit) {
-		result.limit = medians(rounds[limit], n);
-		result.cpu = RATIO(DEVICE, limit, worker_cpu_ns);
-		result.elapsed = RATIO(DEVICE, limit, elapsed_ns);
-		result.latency = RATIO(DEVICE, limit, p50_ns);
-	}
-	return result;
-}
-
-static void run_rounds(struct bench *bench, const struct bench_case *what,
-		       struct guest *guests, const struct store *store)
-{
-	static struct figures rounds[CONTENDERS][ROUNDS_MAX];
 	struct result result;
-	struct run run;
 
-	/* Round -1 warms up, and is not kept. */
-	for (unsigned int i = 0; i <= bench->rounds; i++) {
-		for (unsigned int k = 0; k < CONTENDERS; k++) {
-			/* Nobody is always the first. */
-			const enum contender c =
-				(enum contender)((k + i) % CONTENDERS);
-
-			if (!takes_part(bench, what, c))
-				continue;
-			run_one(bench, guests, store, c, &run);
-			if (i)
-				rounds[c][i - 1] = one_round(&run);
-		}
-	}
-	result = conclude(bench, what, rounds);
+	rounds_run(&rounds, &result);
 	report_case(&bench->report, &result);
 	if (bench->is_check)
 		check_result(&bench->check, &result);
@@ -214,27 +91,28 @@ static void run_rounds(struct bench *bench, const struct bench_case *what,
 static void run_case(const struct bench_case *what, void *userdata)
 {
 	struct bench *bench = (struct bench *)userdata;
-	const struct api *apis[] = { &bench->api, &bench->against };
 	const struct store *store = open_store(bench, what->store);
-	struct guest guests[ARRAY_SIZE(apis)];
+	struct guest device, against;
+	bool has_against;
+	int r;
 
 	if (!store) {
 		report_skip(&bench->report, what->name,
 			    bench->missing[what->store]);
 		return;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(apis); i++) {
-		if (!takes_part(bench, what, (enum contender)i))
-			continue;
-		guest_open(&guests[i], apis[i], what, store,
-			   bench->cpus.worker);
-		guest_prepare(&guests[i]);
-		guest_start(&guests[i]);
+	r = start_guest(bench, &device, &bench->api, what, store);
+	if (r < 0) {
+		report_skip(&bench->report, what->name, strerror(-r));
+		return;
 	}
-	run_rounds(bench, what, guests, store);
-	for (size_t i = 0; i < ARRAY_SIZE(apis); i++)
-		if (takes_part(bench, what, (enum contender)i))
-			guest_close(&guests[i]);
+	has_against =
+		bench->has_against &&
+		start_guest(bench, &against, &bench->against, what, store) == 0;
+	run_guests(bench, what, &device, has_against ? &against : NULL, store);
+	guest_close(&device);
+	if (has_against)
+		guest_close(&against);
 }
 
 /*
@@ -249,7 +127,9 @@ static void run_once(const struct bench_case *what, void *userdata)
 
 	if (!store)
 		die("%s: %s", what->name, bench->missing[what->store]);
-	guest_open(&guest, &bench->api, what, store, bench->cpus.worker);
+	if (guest_open(&guest, &bench->api, what, store, bench->cpus.worker) <
+	    0)
+		die("%s: not to be had", what->name);
 	guest_prepare(&guest);
 	guest_submit(&guest, what->depth);
 	guest_start(&guest);
@@ -284,7 +164,7 @@ __attribute__((noreturn)) static void usage(void)
 	     "  -c, --check           see that what must hold does: check.h\n"
 	     "  -n, --list            name the cases and measure nothing\n"
 	     "PATTERN: the cases that match, as 'cache/4k/d*/read/*'; a * stands\n"
-	     "         for what has no / in it; or: life, scale");
+	     "         for what has no / in it; or: beside, life, scale");
 	exit(0);
 }
 
@@ -380,11 +260,33 @@ static bool is_named(const char *name, const char *const *patterns, int n)
 	return n == 0;
 }
 
+static void run_beside(struct bench *bench)
+{
+	static const enum store_kind kinds[] = { STORE_CACHE, STORE_DIRECT };
+	struct beside beside;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		const struct store *store = open_store(bench, kinds[i]);
+
+		if (!store) {
+			report_skip(&bench->report, "beside",
+				    bench->missing[kinds[i]]);
+			continue;
+		}
+		beside_measure(&bench->api, store, bench->cpus.worker,
+			       bench->rounds, bench->round_ns, bench->has_ring,
+			       &beside);
+		report_beside(&bench->report, &beside);
+	}
+}
+
 static void run_others(struct bench *bench, const char *const *patterns, int n)
 {
 	struct scale scales[SCALES];
 	struct life life;
 
+	if (is_named("beside", patterns, n))
+		run_beside(bench);
 	if (is_named("life", patterns, n)) {
 		life_measure(&bench->api, &bench->cpus, &life);
 		report_life(&bench->report, &life);
@@ -460,6 +362,7 @@ int main(int argc, char **argv)
 		cases_visit(patterns, argc, bench.full, run_once, &bench);
 		return 0;
 	}
+	bench.has_ring = limit_has_ring();
 	if (bench.is_check)
 		return run_check(&bench) ? 0 : 1;
 	measure(&bench, patterns, argc);

@@ -5,6 +5,7 @@
 /*
  * What is measured: a combination of storage, request and driver, with a name
  * such as cache/4k/d32/read/fenced or null/512/d1/write/zerocopy/no-event-idx.
+ * The engine is the device's own choice, unless that is named last.
  */
 
 #include <stdbool.h>
@@ -26,6 +27,7 @@ enum mix {
 	MIX_WRITE,
 	MIX_MIXED, /* two reads to a write */
 	MIX_FLUSH, /* fifteen writes to a flush */
+	MIX_ALL, /* ten reads and five writes to a flush */
 	MIXES
 };
 
@@ -42,6 +44,9 @@ struct bench_case {
 	bool spin; /* a driver that looks at the ring and never sleeps */
 	uint32_t stall_warn_ms; /* of the device; 0: the default */
 	bool late_irq; /* one that is woken when three quarters are done */
+	uint32_t engine; /* enum ktvblk_engine */
+	/* The last slot writes and flushes by turns, and has no latency. */
+	bool flusher;
 };
 
 enum op { OP_READ, OP_WRITE, OP_FLUSH };
@@ -56,9 +61,28 @@ static inline enum op case_op(const struct bench_case *c, uint32_t n)
 		return n % 3 == 2 ? OP_WRITE : OP_READ;
 	case MIX_FLUSH:
 		return n % 16 == 15 ? OP_FLUSH : OP_WRITE;
+	case MIX_ALL:
+		if (n % 16 == 15)
+			return OP_FLUSH;
+		return n % 3 == 2 ? OP_WRITE : OP_READ;
 	default:
 		return OP_READ;
 	}
+}
+
+static inline bool case_is_flusher(const struct bench_case *c,
+				   unsigned int slot)
+{
+	return c->flusher && slot == c->depth - 1;
+}
+
+/* turn: how often this slot has been used. */
+static inline enum op case_slot_op(const struct bench_case *c,
+				   unsigned int slot, uint32_t n, uint32_t turn)
+{
+	if (case_is_flusher(c, slot))
+		return turn % 2 ? OP_FLUSH : OP_WRITE;
+	return case_op(c, n);
 }
 
 static inline uint64_t case_offset(const struct bench_case *c, uint32_t n)

@@ -7,6 +7,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -118,6 +119,12 @@ WRAP(ssize_t, preadv, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at))
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at))
+WRAP(ssize_t, preadv2,
+     (int fd, const struct iovec *iov, int n, off_t at, int flags),
+     (fd, iov, n, at, flags))
+WRAP(ssize_t, pwritev2,
+     (int fd, const struct iovec *iov, int n, off_t at, int flags),
+     (fd, iov, n, at, flags))
 WRAP(int, fdatasync, (int fd), (fd))
 WRAP(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms))
 WRAP(int, timerfd_settime,
@@ -166,6 +173,59 @@ VISIBLE long syscall(long number, ...)
 			    words[4], words[5]);
 }
 
+/*
+ * liburing enters the kernel by instructions of its own, and only if it must:
+ * something is to go out, something is kept back by the kernel, or it is to wait
+ * and has nothing.
+ */
+static bool is_kept_back(const struct io_uring *ring)
+{
+	return __atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED) &
+	       (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
+}
+
+static bool goes_out(const struct io_uring *ring)
+{
+	return io_uring_sq_ready(ring) || is_kept_back(ring);
+}
+
+static bool must_wait(const struct io_uring *ring, unsigned int n)
+{
+	return io_uring_cq_ready(ring) < n;
+}
+
+/* Its functions call each other by way of us. */
+static _Thread_local bool in_liburing;
+
+#define WRAP_RING(enters, name, parameters, arguments)                         \
+	static __typeof__(&name) real_##name;                                  \
+	VISIBLE int name parameters                                            \
+	{                                                                      \
+		const bool outermost = !in_liburing;                           \
+		int r;                                                         \
+                                                                               \
+		if (outermost && (enters))                                     \
+			count_syscall();                                       \
+		in_liburing = true;                                            \
+		r = real_##name arguments;                                     \
+		in_liburing = !outermost;                                      \
+		return r;                                                      \
+	}
+
+WRAP_RING(goes_out(ring), io_uring_submit, (struct io_uring * ring), (ring))
+WRAP_RING(n || goes_out(ring), io_uring_submit_and_wait,
+	  (struct io_uring * ring, unsigned int n), (ring, n))
+WRAP_RING(goes_out(ring) || must_wait(ring, n),
+	  io_uring_submit_and_wait_timeout,
+	  (struct io_uring * ring, struct io_uring_cqe **cqe, unsigned int n,
+	   struct __kernel_timespec *time, sigset_t *mask),
+	  (ring, cqe, n, time, mask))
+WRAP_RING(to_submit || is_kept_back(ring) || must_wait(ring, n),
+	  __io_uring_get_cqe,
+	  (struct io_uring * ring, struct io_uring_cqe **cqe,
+	   unsigned int to_submit, unsigned int n, sigset_t *mask),
+	  (ring, cqe, to_submit, n, mask))
+
 #define RESOLVE(name)                                                          \
 	do {                                                                   \
 		void *symbol = dlsym(RTLD_NEXT, #name);                        \
@@ -180,6 +240,8 @@ __attribute__((constructor)) static void resolve(void)
 	RESOLVE(pwrite);
 	RESOLVE(preadv);
 	RESOLVE(pwritev);
+	RESOLVE(preadv2);
+	RESOLVE(pwritev2);
 	RESOLVE(fdatasync);
 	RESOLVE(epoll_wait);
 	RESOLVE(pthread_create);
@@ -188,6 +250,10 @@ __attribute__((constructor)) static void resolve(void)
 	RESOLVE(madvise);
 	RESOLVE(sched_yield);
 	RESOLVE(syscall);
+	RESOLVE(io_uring_submit);
+	RESOLVE(io_uring_submit_and_wait);
+	RESOLVE(io_uring_submit_and_wait_timeout);
+	RESOLVE(__io_uring_get_cqe);
 }
 
 /* The heap: glibc's own names for what is behind these. */

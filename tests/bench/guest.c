@@ -104,9 +104,9 @@ static void open_memory(struct guest *guest)
 	guest->api->mem_unref(mem);
 }
 
-void guest_open(struct guest *guest, const struct api *api,
-		const struct bench_case *what, const struct store *store,
-		uint32_t worker_cpu)
+int guest_open(struct guest *guest, const struct api *api,
+	       const struct bench_case *what, const struct store *store,
+	       uint32_t worker_cpu)
 {
 	struct ktvblk_config config = KTVBLK_CONFIG_INIT;
 	int r;
@@ -118,8 +118,11 @@ void guest_open(struct guest *guest, const struct api *api,
 		       (what->no_poll ? KTVBLK_NO_POLL : 0);
 	config.stall_warn_ms = what->stall_warn_ms;
 	config.queue_size_max = QUEUE_SIZE_MAX;
+	config.engine = what->engine;
 	r = api->new (&config, &guest->dev);
 	api->backend_unref(config.backend);
+	if (r < 0 && what->engine)
+		return r;
 	if (r < 0)
 		die("%s: %s", what->name, strerror(-r));
 	r = api->set_worker_cpus(guest->dev, &worker_cpu, 1);
@@ -133,6 +136,7 @@ void guest_open(struct guest *guest, const struct api *api,
 	       guest->queue_size < what->depth * SLOT_DESCS)
 		guest->queue_size = (uint16_t)(guest->queue_size * 2);
 	open_memory(guest);
+	return 0;
 }
 
 uint64_t guest_close(struct guest *guest)
@@ -329,7 +333,8 @@ static void fill_slot(struct guest *guest, unsigned int slot)
 					  [OP_WRITE] = VIRTIO_BLK_T_OUT,
 					  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
 	const uint32_t n = guest->next++;
-	const enum op op = case_op(guest->what, n);
+	const enum op op =
+		case_slot_op(guest->what, slot, n, guest->flusher_turn);
 	unsigned char *page = guest->ram + SLOTS + slot * SLOT_BYTES;
 	struct virtio_blk_outhdr *header =
 		(struct virtio_blk_outhdr *)(void *)(page + SLOT_HEADER);
@@ -340,6 +345,7 @@ static void fill_slot(struct guest *guest, unsigned int slot)
 	const unsigned int first = guest->what->no_indirect ? slot * SLOT_DESCS
 							    : 0;
 
+	guest->flusher_turn += case_is_flusher(guest->what, slot);
 	header->type = htole32(types[op]);
 	header->sector =
 		op == OP_FLUSH ? 0 : htole64(case_offset(guest->what, n) / 512);
@@ -404,7 +410,7 @@ unsigned int guest_reap(struct guest *guest, struct histogram *latency)
 		    guest->ram[SLOTS + slot * SLOT_BYTES + SLOT_STATUS] !=
 			    VIRTIO_BLK_S_OK)
 			die("%s: a request failed", guest->what->name);
-		if (latency)
+		if (latency && !case_is_flusher(guest->what, slot))
 			histogram_add(latency, now - guest->submitted_ns[slot]);
 		guest->free[guest->n_free++] = (uint16_t)slot;
 	}
@@ -498,7 +504,7 @@ void guest_run(struct guest *guest, uint64_t for_ns, struct run *run)
 	const struct counts counts = counts_of(guest->worker);
 	const uint64_t preempted = preemptions(guest);
 	const uint64_t kicks = guest->kicks, irqs = guest->irqs;
-	const uint64_t worker_ns = thread_cpu_ns(guest->worker);
+	const uint64_t all_ns = process_cpu_ns();
 	const uint64_t driver_ns = thread_cpu_ns(self);
 	const uint64_t start = now_ns();
 	struct counts counts_now;
@@ -518,7 +524,8 @@ void guest_run(struct guest *guest, uint64_t for_ns, struct run *run)
 	run->elapsed_ns = now_ns() - start;
 	take_late_irqs(guest);
 	run->driver_cpu_ns = thread_cpu_ns(self) - driver_ns;
-	run->worker_cpu_ns = thread_cpu_ns(guest->worker) - worker_ns;
+	/* All others sleep. */
+	run->worker_cpu_ns = process_cpu_ns() - all_ns - run->driver_cpu_ns;
 	counts_now = counts_of(guest->worker);
 	run->syscalls = counts_now.syscalls - counts.syscalls;
 	run->allocations = counts_now.allocations - counts.allocations;

@@ -39,6 +39,7 @@ struct guest {
 	uint16_t free[DEPTH_MAX]; /* slots */
 	uint64_t submitted_ns[DEPTH_MAX];
 	uint32_t next; /* the request to be made, see case_op() */
+	uint32_t flusher_turn; /* see case_slot_op() */
 
 	uint64_t kicks;
 	uint64_t irqs;
@@ -48,7 +49,7 @@ struct guest {
 struct run {
 	uint64_t requests;
 	uint64_t elapsed_ns;
-	uint64_t worker_cpu_ns;
+	uint64_t worker_cpu_ns; /* and of the kernel's threads that serve it */
 	uint64_t driver_cpu_ns;
 	uint64_t syscalls; /* the worker's, like the next two */
 	uint64_t allocations;
@@ -58,10 +59,13 @@ struct run {
 	struct histogram latency;
 };
 
-/* Make the device, up to its reset state. */
-void guest_open(struct guest *guest, const struct api *api,
-		const struct bench_case *what, const struct store *store,
-		uint32_t worker_cpu);
+/*
+ * Make the device, up to its reset state. -errno: the engine that is named is
+ * not to be had.
+ */
+int guest_open(struct guest *guest, const struct api *api,
+	       const struct bench_case *what, const struct store *store,
+	       uint32_t worker_cpu);
 /* How long ktvblk_destroy() took. */
 uint64_t guest_close(struct guest *guest);
 

@@ -9,7 +9,7 @@
 # The worker serves a full ring in one drain: once of 32 requests and once of
 # 128, and the difference is divided by 96, so what a drain costs by itself falls
 # out. The columns beside it are parts, with all they call (copies too): pop takes
-# a head from the ring, parse reads and checks the chain, serve moves the data,
+# a head from the ring, parse reads and checks the chain, start moves the data,
 # publish writes status and used entry and looks whether to interrupt.
 #
 # instructions.sh check ...: no more than in instructions.txt, by 5 %. They are of
@@ -61,7 +61,7 @@ count_all() {
 	mapfile -t visited < <("$bench" --list "${names[@]}")
 }
 
-# "all pop parse serve publish" of one drain.
+# "all pop parse start publish" of one drain.
 count_of() {
 	local n
 	for n in "${!visited[@]}"; do
@@ -79,7 +79,7 @@ count_of() {
 			gsub(",", "", $1); match($0, /\.c:[a-z_0-9]+/)
 			of[substr($0, RSTART + 3, RLENGTH - 3)] = $1 }
 		END { print all, of["virtqueue_pop"] + 0,
-			of["request_read"] + 0, of["io_serve"] + 0,
+			of["request_read"] + 0, of["io_start"] + 0,
 			of["complete"] + 0 }'
 }
 
@@ -87,7 +87,7 @@ show() {
 	local case
 	count_all "$@"
 	printf '%-40s %8s %6s %6s %6s %7s   instructions per request\n' \
-		case all pop parse serve publish
+		case all pop parse start publish
 	for case; do
 		echo "$case $(count_of "$(at_depth 32 "$case")")" \
 			"$(count_of "$(at_depth 128 "$case")")"

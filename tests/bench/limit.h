@@ -4,7 +4,8 @@
 
 /*
  * What no device can beat: the same requests on the same file into the same
- * memory, from a loop on the worker's CPU (bare), or by a server on the
+ * memory, from a loop on the worker's CPU of calls (bare) or of an io_uring with
+ * the same depth, and file and buffers registered (ring), or by a server on the
  * worker's CPU that an eventfd wakes for each and that answers by another
  * (ping-pong).
  */
@@ -15,6 +16,12 @@
 /* On a thread of its own; worker_cpu_ns is that thread's. */
 void limit_bare(const struct guest *guest, const struct store *store,
 		uint32_t cpu, uint64_t for_ns, struct run *run);
+
+/* As bare; syscalls and latency too. */
+void limit_ring(const struct guest *guest, const struct store *store,
+		uint32_t cpu, uint64_t for_ns, struct run *run);
+/* False: there is no io_uring here. */
+bool limit_has_ring(void);
 
 /* From the calling thread, to a server on this CPU, one at a time. */
 void limit_ping_pong(const struct guest *guest, const struct store *store,

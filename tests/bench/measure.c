@@ -37,6 +37,14 @@ uint64_t thread_cpu_ns(pid_t tid)
 	return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
 }
 
+uint64_t process_cpu_ns(void)
+{
+	struct timespec used;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
+}
+
 struct cpus cpus_choose(void)
 {
 	struct cpus cpus = { 0 };

@@ -21,6 +21,9 @@ __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format,
 /* CPU time a thread of this process has used, to the nanosecond. */
 uint64_t thread_cpu_ns(pid_t tid);
 
+/* By all threads of this process, those of the kernel's that serve it too. */
+uint64_t process_cpu_ns(void);
+
 /*
  * The CPUs of a run: the same one everywhere where there is only one. Where
  * there are many workers they are spread over the others.

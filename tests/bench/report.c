@@ -50,10 +50,11 @@ void report_open(struct report *report, const char *prefix, const char *about,
 	say(report, "%s\n\n", about);
 	say(report,
 	    "Worker CPU, time for a request and median latency over those of "
-	    "the limit: the bare\nloop of the same calls, or at depth 1 an "
-	    "eventfd ping-pong with them. Medians of the\nrounds, the best in "
-	    "brackets. drv is the driver's CPU, the other counts the worker's, "
-	    "per\nrequest.\n");
+	    "the limit: the bare\nloop of the same calls, with O_DIRECT an "
+	    "io_uring with the same depth, or at depth 1 an\neventfd ping-pong "
+	    "with them. Medians of the rounds, the best in brackets. drv is "
+	    "the\ndriver's CPU, the other counts the worker's, per request. "
+	    "Then the two loops, whether\nthey are the limit or not.\n");
 	if (against)
 		say(report,
 		    "x old: the same over those of the other build, with "
@@ -61,9 +62,9 @@ void report_open(struct report *report, const char *prefix, const char *about,
 	say(report, "\n%-44s %13s %13s %13s", "case", "cpu", "time", "latency");
 	if (against)
 		say(report, " %20s %20s %6s", "x old: cpu", "time", "p50");
-	say(report, " %8s %6s %6s %6s %6s %7s %5s %5s %5s %5s\n", "kreq/s",
-	    "p50us", "p99us", "p99.9", "cpu ns", "drv ns", "sysc", "kicks",
-	    "irqs", "alloc");
+	say(report, " %8s %6s %6s %6s %6s %7s %5s %5s %5s %5s  %14s  %20s\n",
+	    "kreq/s", "p50us", "p99us", "p99.9", "cpu ns", "drv ns", "sysc",
+	    "kicks", "irqs", "alloc", "calls: k/s cpu", "ring: k/s  cpu  sysc");
 }
 
 static void say_ratio(struct report *report, bool has, struct ratio ratio)
@@ -125,15 +126,35 @@ static void json_case(FILE *json, const struct result *result)
 	json_figures(json, "device", &result->device);
 	if (result->has_against)
 		json_figures(json, "against", &result->against);
+	if (result->has_latency)
+		json_figures(json, "ping_pong", &result->limit);
+	if (result->has_bare)
+		json_figures(json, "bare", &result->bare);
+	if (result->has_ring)
+		json_figures(json, "ring", &result->ring);
 	if (result->has_limit)
-		json_figures(json, result->has_latency ? "ping_pong" : "bare",
-			     &result->limit);
+		fprintf(json, ",\n      \"limit\": \"%s\"", result->limit_name);
 	fprintf(json, " }");
 }
 
 static const char *separator(struct report *report)
 {
 	return report->n++ ? ",\n    " : "\n    ";
+}
+
+static void say_loops(struct report *report, const struct result *result)
+{
+	if (result->has_bare)
+		say(report, "  %8.1f %5.0f", result->bare.requests_per_s / 1000,
+		    result->bare.worker_cpu_ns);
+	else
+		say(report, "  %14s", "-");
+	if (result->has_ring)
+		say(report, "  %8.1f %5.0f %5.2f\n",
+		    result->ring.requests_per_s / 1000,
+		    result->ring.worker_cpu_ns, result->ring.syscalls);
+	else
+		say(report, "  %20s\n", "-");
 }
 
 void report_case(struct report *report, const struct result *result)
@@ -147,10 +168,11 @@ void report_case(struct report *report, const struct result *result)
 	if (result->has_against)
 		say_against(report, result);
 	say(report,
-	    " %8.1f %6.1f %6.1f %6.1f %6.0f %7.0f %5.2f %5.2f %5.2f %5.2f\n",
+	    " %8.1f %6.1f %6.1f %6.1f %6.0f %7.0f %5.2f %5.2f %5.2f %5.2f",
 	    f->requests_per_s / 1000, f->p50_ns / 1000, f->p99_ns / 1000,
 	    f->p999_ns / 1000, f->worker_cpu_ns, f->driver_cpu_ns, f->syscalls,
 	    f->kicks, f->irqs, f->allocations);
+	say_loops(report, result);
 	fprintf(report->json, "%s", separator(report));
 	json_case(report->json, result);
 	fprintf(report->plot, "\"%s\" %.1f %.1f\n", result->what->name,
@@ -160,6 +182,8 @@ void report_case(struct report *report, const struct result *result)
 void report_skip(struct report *report, const char *name, const char *why)
 {
 	say(report, "%-44s  skipped: %s\n", name, why);
+	if (report->cases_ended)
+		return;
 	fprintf(report->json, "%s{ \"name\": \"%s\", \"skipped\": \"%s\" }",
 		separator(report), name, why);
 }
@@ -167,10 +191,48 @@ void report_skip(struct report *report, const char *name, const char *why)
 /* Another member of the outermost object. */
 static void json_member(struct report *report, const char *name)
 {
+	if (report->beside_begun)
+		fprintf(report->json, "\n  ]");
+	report->beside_begun = false;
 	if (!report->cases_ended)
 		fprintf(report->json, "\n  ]");
 	report->cases_ended = true;
 	fprintf(report->json, ",\n  \"%s\": ", name);
+}
+
+static void beside_row(struct report *report, const char *store,
+		       const char *who, const struct beside_reads *reads)
+{
+	say(report, "%-8s %-35s %8.1f %8.1f %8.1f %8.1f %8.2f\n", store, who,
+	    reads->p50_ns / 1000, reads->p99_ns / 1000,
+	    reads->with_p50_ns / 1000, reads->with_p99_ns / 1000,
+	    reads->p99_ratio);
+	fprintf(report->json,
+		"%s\n    { \"store\": \"%s\", \"who\": \"%s\", "
+		"\"p50_ns\": %.0f, \"p99_ns\": %.0f, \"with_p50_ns\": %.0f, "
+		"\"with_p99_ns\": %.0f, \"p99_ratio\": %.4f }",
+		report->beside_begun ? "," : "[", store, who, reads->p50_ns,
+		reads->p99_ns, reads->with_p50_ns, reads->with_p99_ns,
+		reads->p99_ratio);
+	report->beside_begun = true;
+}
+
+void report_beside(struct report *report, const struct beside *beside)
+{
+	const char *store = store_name(beside->store);
+
+	if (!report->beside_begun) {
+		say(report,
+		    "\nReads, 32 in flight, alone and beside one writer that "
+		    "flushes after each write, in us.\n\n"
+		    "%-44s %8s %8s %8s %8s %8s\n",
+		    "", "p50", "p99", "with p50", "p99", "p99 over");
+		json_member(report, "beside");
+	}
+	report->n++;
+	beside_row(report, store, "device", &beside->device);
+	if (beside->has_ring)
+		beside_row(report, store, "ring", &beside->ring);
 }
 
 void report_life(struct report *report, const struct life *life)

@@ -3,7 +3,7 @@
 #
 # run.sh BENCH LIBRARY DIRECTORY [ARGUMENT...]: measure, and draw what came out.
 #
-#   BENCH=full     all cases instead of a choice, in shorter rounds: 10 minutes
+#   BENCH=full     all cases instead of a choice, in shorter rounds: 20 minutes
 #   BENCH_AGAINST  another build of the library, measured in turn with it
 #   BENCH_DIR      where to put the files; a real file system (DIRECTORY)
 

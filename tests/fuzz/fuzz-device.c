@@ -53,40 +53,55 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 				const struct timespec *until);
 
-static struct session *running;
+/* By queue; the thread's handle is the session. */
+static struct session *running[KTVBLK_QUEUES_MAX];
+
+static unsigned int queue_of(const struct session *session)
+{
+	return session->id.of_queue ? session->id.of_queue - 1 : 0;
+}
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 			  void *(*start)(void *), void *arg)
 {
 	if (start != worker_main)
 		return __real_pthread_create(thread, attr, start, arg);
-	running = (struct session *)arg;
-	*thread = pthread_self();
+	running[queue_of((struct session *)arg)] = (struct session *)arg;
+	*thread = (pthread_t)arg;
 	return 0;
 }
 
 int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 				const struct timespec *until)
 {
-	(void)thread;
+	struct session *session = (struct session *)thread;
+
 	(void)ret;
 	(void)clock;
 	(void)until;
-	ending_last_act(running);
-	running = NULL;
+	running[queue_of(session)] = NULL;
+	ending_last_act(session);
 	return 0;
 }
 
-static void kick(void)
+static void kick(uint32_t queue)
 {
+	struct session *session;
 	uint64_t wait_ns;
 
-	if (!running || !running->mem)
+	if (queue >= KTVBLK_QUEUES_MAX)
 		return;
-	if (session_enter(running)) {
-		drain(running, &wait_ns);
-		session_leave(running);
+	session = running[queue];
+	if (session && session->mem && session_enter(session)) {
+		drain(session, &wait_ns);
+		session_leave(session);
 	}
+}
+
+static void kick_all(void)
+{
+	for (uint32_t i = 0; i < KTVBLK_QUEUES_MAX; i++)
+		kick(i);
 }
 
 static struct {
@@ -226,6 +241,8 @@ static struct ktvblk_dev *make_device(uint8_t kind)
 	config.flags = kind & (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY);
 	if (kind & 4)
 		config.throttle.iops = 3;
+	if (kind & 16)
+		config.n_queues = 2 + (kind >> 5);
 	if (ktvblk_backend_new(&ops, NULL, &config.backend) < 0 ||
 	    ktvblk_new(&config, &dev) < 0 ||
 	    ktvblk_mem_new(regions, 3, NULL, NULL, &mem) < 0)
@@ -241,8 +258,8 @@ static void reg(struct ktvblk_dev *dev, uint32_t offset, uint32_t value)
 {
 	value = htole32(value);
 	ktvblk_mmio_write(dev, offset, &value, sizeof(value));
-	if (offset == VIRTIO_MMIO_QUEUE_NOTIFY && value == 0)
-		kick();
+	if (offset == VIRTIO_MMIO_QUEUE_NOTIFY)
+		kick(le32toh(value));
 }
 
 /* In this order; that of a call's arguments is the compiler's. */
@@ -274,11 +291,15 @@ static void set_up(struct ktvblk_dev *dev, struct fuzz_input *input)
 	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
 	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES, 1);
 	reg(dev, VIRTIO_MMIO_STATUS, 0xb);
-	reg(dev, VIRTIO_MMIO_QUEUE_NUM, size);
-	reg(dev, VIRTIO_MMIO_QUEUE_DESC_LOW, DESC_AT);
-	reg(dev, VIRTIO_MMIO_QUEUE_AVAIL_LOW, AVAIL_AT);
-	reg(dev, VIRTIO_MMIO_QUEUE_USED_LOW, USED_AT);
-	reg(dev, VIRTIO_MMIO_QUEUE_READY, 1);
+	/* All queues in the same memory, as only a hostile driver has them. */
+	for (uint32_t i = 0; i <= (features >> 2 & 3u); i++) {
+		reg(dev, VIRTIO_MMIO_QUEUE_SEL, (features >> 2 & 3u) - i);
+		reg(dev, VIRTIO_MMIO_QUEUE_NUM, size);
+		reg(dev, VIRTIO_MMIO_QUEUE_DESC_LOW, DESC_AT);
+		reg(dev, VIRTIO_MMIO_QUEUE_AVAIL_LOW, AVAIL_AT);
+		reg(dev, VIRTIO_MMIO_QUEUE_USED_LOW, USED_AT);
+		reg(dev, VIRTIO_MMIO_QUEUE_READY, 1);
+	}
 	reg(dev, VIRTIO_MMIO_STATUS, 0xf);
 }
 
@@ -313,9 +334,9 @@ static void put_head(uint16_t head)
 
 	memcpy(&idx, guest_at(AVAIL_AT + 2), sizeof(idx));
 	idx = le16toh(idx);
-	if (running)
+	if (running[0])
 		guest_put(AVAIL_AT + 4 +
-				  2u * (idx & (running->vq.ring.size - 1u)),
+				  2u * (idx & (running[0]->vq.ring.size - 1u)),
 			  &entry, sizeof(entry));
 	idx = htole16((uint16_t)(idx + 1));
 	guest_put(AVAIL_AT + 2, &idx, sizeof(idx));
@@ -333,7 +354,7 @@ static void make_available(struct fuzz_input *input)
 		guest_put(AVAIL_AT + 2, &jump, sizeof(jump));
 		break;
 	default:
-		kick();
+		kick_all();
 	}
 }
 
@@ -369,7 +390,7 @@ static void make_request(struct fuzz_input *input)
 	guest_put(DESC_AT + head * 16u, descs, sizeof(descs));
 	put_head(head);
 	if (!(where & 0x80))
-		kick();
+		kick_all();
 }
 
 static void put_bytes(struct fuzz_input *input)
@@ -427,7 +448,7 @@ static void one_op(struct ktvblk_dev *dev, struct fuzz_input *input)
 		make_available(input);
 		break;
 	case 9:
-		kick();
+		kick_all();
 		break;
 	case 10:
 		guest.trouble = fuzz_u8(input);

@@ -6,6 +6,8 @@
 #
 #   cloud, amd64    Debian's kernels under a stock QEMU, whose virtio-mmio slots
 #                   the overlay has taken
+#   queues          the first of them with four processors, and disks of 2, 4
+#                   and 16 queues
 #   nested,         the same kernels on ktvblk-vmm and a real KVM, that of an
 #   nested-amd64    emulated AMD processor; and the ring-3 guest
 #   ring3           the ring-3 guest on this machine's KVM, if there is one
@@ -24,7 +26,7 @@ mkdir -p "$out"
 has_kvm() { [ -c /dev/kvm ] && { : <>/dev/kvm; } 2>/dev/null; }
 
 if [ $# -ne 1 ]; then
-	[ $# -gt 0 ] || set -- nested cloud amd64 nested-amd64 ring3
+	[ $# -gt 0 ] || set -- nested cloud amd64 queues nested-amd64 ring3
 	for flavour in cloud-amd64 amd64; do
 		"$here/kernels" "$out" $flavour || exit
 	done
@@ -101,10 +103,53 @@ records() {
 		KTVBLK_DISK=victim2
 }
 
-# microvm FLAVOUR COMBINATION...
-microvm() {
+# boot FLAVOUR PROCESSORS: microvm with the disks and plans that are there.
+boot() {
 	local kernel=$out/kernel-$1 slot=23 name
 	local -a slots=()
+	for name in "${disks[@]}" control; do
+		slots+=(-device "virtio-rng-device,bus=virtio-mmio-bus.$slot")
+		slot=$((slot - 1))
+	done
+	"$here/mkinitramfs" "$kernel" "$tmp/initramfs" &&
+		{ own_archive && cat "$tmp/initramfs"; } >"$tmp/initrd"
+	guest 600 env LD_PRELOAD="$build/tests/guest/overlay.so" \
+		LD_LIBRARY_PATH="$build" KTVBLK_DISKS="${disks[*]}" \
+		KTVBLK_GATED=victim KTVBLK_JOURNAL=1 qemu-system-x86_64 \
+		-nodefaults -no-user-config -nographic -serial stdio \
+		-M microvm,accel=tcg -cpu qemu64 -m 512 -smp "$2" \
+		-kernel "$kernel"/boot/vmlinuz-* -initrd "$tmp/initrd" \
+		-append "console=ttyS0 reboot=t panic=-1 quiet iomem=relaxed \
+			$(clock_parameters)" \
+		"${slots[@]}"
+	for name in "${suites[@]}"; do
+		check "$name: image" same_image "$name"
+	done
+}
+
+# Linux takes no more queues than it has processors.
+queues() {
+	local n
+	disks=() suites=()
+	need qemu-system-x86_64 busybox cpio mkfs.ext4 e2fsck
+	for n in 2 4 16; do
+		disk "queues-$n" 8 "queues=$n"
+		suites+=("queues-$n")
+		echo "queues-$n queues queues-$n $((n < 4 ? n : 4))"
+		echo "suite-$n suite queues-$n 16384 0 256 1 1 3"
+	done >"$tmp/plan.1"
+	disk victim 8 queues=4 budget=500 stall=250
+	disk other 8 queues=2
+	cat >>"$tmp/plan.1" <<-EOF
+		unbind wedge_unbind victim other
+		stall wedge_stall victim other
+	EOF
+	boot "$1" 4
+}
+
+# microvm FLAVOUR COMBINATION...
+microvm() {
+	local flavour=$1
 	shift
 	disks=() suites=()
 	need qemu-system-x86_64 busybox cpio mkfs.ext4 e2fsck
@@ -125,29 +170,15 @@ microvm() {
 		reset wedge_reset victim other $(printf '0x%x' \
 			$((0xfeb00000 + 0x200 * (24 - (${#disks[@]} - 2)))))
 	EOF
-	for name in "${disks[@]}" control; do
-		slots+=(-device "virtio-rng-device,bus=virtio-mmio-bus.$slot")
-		slot=$((slot - 1))
-	done
-	"$here/mkinitramfs" "$kernel" "$tmp/initramfs" &&
-		{ own_archive && cat "$tmp/initramfs"; } >"$tmp/initrd"
-	guest 600 env LD_PRELOAD="$build/tests/guest/overlay.so" \
-		LD_LIBRARY_PATH="$build" KTVBLK_DISKS="${disks[*]}" \
-		KTVBLK_GATED=victim KTVBLK_JOURNAL=1 qemu-system-x86_64 \
-		-nodefaults -no-user-config -nographic -serial stdio \
-		-M microvm,accel=tcg -cpu qemu64 -m 512 \
-		-kernel "$kernel"/boot/vmlinuz-* -initrd "$tmp/initrd" \
-		-append "console=ttyS0 reboot=t panic=-1 quiet iomem=relaxed \
-			$(clock_parameters)" \
-		"${slots[@]}"
-	for name in "${suites[@]}"; do
-		check "$name: image" same_image "$name"
-	done
+	boot "$flavour" 1
 	check 'readonly: image' cmp "$tmp/pattern" "$tmp/readonly.img"
 	records
 }
 
 case $group in
+queues)
+	queues cloud-amd64
+	;;
 cloud | amd64)
 	flavour=${group/#cloud/cloud-amd64}
 	if [ "${GUEST_MATRIX-}" = full ]; then

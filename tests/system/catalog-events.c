@@ -23,7 +23,8 @@ int main(void)
 		for (int f = 0; info->fields[f].format != FMT_END; f++)
 			printf(" %s", info->fields[f].key);
 		if (info->flags & EV_STUCK)
-			fputs(" " KTVBLK_FIELD_STUCK_TID
+			fputs(" " KTVBLK_FIELD_STUCK_THREADS
+			      " " KTVBLK_FIELD_STUCK_TID
 			      " " KTVBLK_FIELD_STUCK_STATE
 			      " " KTVBLK_FIELD_STUCK_SYSCALL
 			      " " KTVBLK_FIELD_STUCK_WCHAN,

@@ -19,7 +19,7 @@ show=(out)
 entry() { awk -v id="$1" '/^-- / { on = $2 == id } on' "$catalog"; }
 
 # Fields every record of a device has, and what the journal adds.
-common=' STOP_FD INSTANCE_ID CAPACITY_SECTORS KTVBLK_DISK _COMM _PID '
+common=' STOP_FD INSTANCE_ID CAPACITY_SECTORS KTVBLK_DISK KTVBLK_QUEUE _COMM _PID '
 
 echo '- the text'
 check 'one entry for each MESSAGE_ID of the header, and no other' \

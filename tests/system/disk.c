@@ -43,7 +43,9 @@ void disk_open(struct disk *disk, const struct disk_options *options)
 	disk->ram_bytes = options->ram_bytes ? options->ram_bytes
 					     : RIG_RAM_BYTES;
 	disk->seen = (unsigned char *)map_ram(disk->ram_bytes);
-	rig->options.queue_size = 16;
+	disk->engine = (enum ktvblk_engine)config.engine;
+	rig->options.queue_size = options->queue_size ? options->queue_size
+						      : 16;
 	rig->ram = (unsigned char *)map_ram(disk->ram_bytes);
 	rig->n_regions = 1;
 	rig->regions[0] = (struct ktvblk_region){ .host_addr = rig->ram,
@@ -142,6 +144,15 @@ bool disk_is_filled(struct disk *disk, uint64_t addr, uint32_t len,
 	return true;
 }
 
+bool disk_holds(struct disk *disk, uint64_t addr, uint32_t len,
+		const unsigned char *bytes)
+{
+	for (uint64_t i = 0; i < len; i++)
+		if (*segment_byte(disk, addr, len, i) != bytes[i])
+			return false;
+	return true;
+}
+
 static void request(struct disk *disk, uint32_t type, uint64_t sector,
 		    uint64_t addr, uint32_t len)
 {
@@ -166,6 +177,14 @@ void disk_check_works(struct disk *disk, uint64_t sector)
 	request(disk, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
 	request(disk, VIRTIO_BLK_T_IN, sector, in, len);
 	ck_assert(disk_is_filled(disk, in, len, n));
+}
+
+void disk_write(struct disk *disk, uint64_t sector)
+{
+	const uint32_t len = 4096;
+
+	disk_fill(disk, 0x14000, len, 99);
+	request(disk, VIRTIO_BLK_T_OUT, sector, 0x14000, len);
 }
 
 bool in_span(struct span span, uint64_t at)

@@ -19,11 +19,13 @@ struct disk_options {
 	int open_flags; /* beside O_RDWR */
 	struct ktvblk_config config; /* size and backend are filled in */
 	uint64_t ram_bytes; /* 0: RIG_RAM_BYTES */
+	uint16_t queue_size; /* 0: 16 */
 };
 
 struct disk {
 	struct rig rig;
 	uint64_t ram_bytes;
+	enum ktvblk_engine engine;
 	unsigned int storage_released; /* calls of its release callback */
 	unsigned char *seen; /* guest memory at disk_look() */
 };
@@ -51,10 +53,15 @@ void disk_submit(struct disk *disk, uint16_t head, uint32_t type,
 void disk_fill(struct disk *disk, uint64_t addr, uint32_t len, unsigned int n);
 bool disk_is_filled(struct disk *disk, uint64_t addr, uint32_t len,
 		    unsigned int n);
+/* They are these. */
+bool disk_holds(struct disk *disk, uint64_t addr, uint32_t len,
+		const unsigned char *bytes);
 unsigned char disk_pattern(unsigned int n, uint64_t i);
 
 /* Write, flush, read back, compare, at that sector. */
 void disk_check_works(struct disk *disk, uint64_t sector);
+/* Write, so that the next flush has something to do: then it is a call. */
+void disk_write(struct disk *disk, uint64_t sector);
 
 /* Parts of guest memory to leave out. */
 struct span {

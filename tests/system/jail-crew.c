@@ -114,7 +114,7 @@ static bool is_allowed(enum caller who, int number)
 /* A filter for this thread and those it makes. */
 static void put_on_filter(enum caller who)
 {
-	struct sock_filter code[2 * CALLS_MAX + 2] = {
+	struct sock_filter code[2 * CALLS_MAX + 4] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
 			 offsetof(struct seccomp_data, nr)),
 	};
@@ -129,6 +129,12 @@ static void put_on_filter(enum caller who)
 		code[program.len++] = (struct sock_filter)BPF_STMT(
 			BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	}
+	/* As containers do. */
+	code[program.len++] = (struct sock_filter)BPF_JUMP(
+		BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1);
+	code[program.len++] = (struct sock_filter)BPF_STMT(
+		BPF_RET | BPF_K,
+		jailed ? SECCOMP_RET_ERRNO | EPERM : SECCOMP_RET_USER_NOTIF);
 	code[program.len++] = (struct sock_filter)BPF_STMT(
 		BPF_RET | BPF_K,
 		jailed ? SECCOMP_RET_KILL_PROCESS : SECCOMP_RET_USER_NOTIF);

@@ -14,7 +14,8 @@ extern const char *const caller_names[N_CALLERS];
 
 /*
  * Start them. NULL: nothing is forbidden, and each call is noted. Else a file
- * of lines "THREAD CALL": what they do not list kills the process.
+ * of lines "THREAD CALL": what they do not list kills the process, but for
+ * io_uring_setup, which is refused then.
  */
 void crew_start(const char *allowed);
 

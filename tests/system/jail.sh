@@ -58,10 +58,12 @@ done <threads
 
 echo '- behind filters'
 check 'a life with what is listed' timeout 300 ./jail all
+grep -Ev ' (io_uring_.*|preadv2|pwritev2)$' all >less
+check 'a life where io_uring is refused' timeout 300 ./jail less
 # The filters are real: what is needed and left out ends the process.
 for line in 'ktvblk-id preadv' 'ktvblk-log sendmsg' 'library set_robust_list' \
 	'new eventfd2' 'backend_new_fd fcntl' 'mmio_write epoll_create1' \
-	'destroy clone3' 'pause fcntl'; do
+	'destroy clone3' 'pause fcntl' 'ktvblk-id preadv2' 'ktvblk-id io_uring_enter'; do
 	grep -vx "$line" all >less
 	check "not without $line" bash -c 'timeout 300 ./jail less
 		[ $? -eq 159 ]' # SIGSYS

@@ -15,6 +15,7 @@
 #include "device.h"
 #include "harness.h"
 #include "journal-events.h"
+#include "watch.h"
 #include "wedge.h"
 #include "worker.h"
 
@@ -26,7 +27,7 @@ static void without_fds(struct rig *rig, void (*run)(struct rig *rig))
 {
 	struct rlimit limit, none;
 
-	log_event(&rig->dev->session->id, PAUSE_NO_WORKER);
+	log_event(&rig->dev->queues[0].session->id, PAUSE_NO_WORKER);
 	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	none = (struct rlimit){ 0, limit.rlim_max };
@@ -202,9 +203,12 @@ static void stall(struct rig *rig)
 
 static void resume(struct rig *rig)
 {
+	const struct watch *watch;
+
 	hang(rig);
-	ck_assert(
-		eventually(ktvblk_get_state(rig->dev) == KTVBLK_STATE_STALLED));
+	/* It is one before it is found: a bit of the word. */
+	watch = rig->dev->queues[0].session->watch;
+	ck_assert(eventually(atomic_load(&watch->slots[0].word) & 2u));
 	storage_let_go(rig->storage);
 }
 
@@ -215,6 +219,12 @@ static void fail_epoll(struct rig *rig)
 	faults.epoll_fails = true;
 	rig_kick(rig);
 	wait_needs_reset(rig);
+}
+
+static void refuse_ring(struct rig *rig)
+{
+	faults.no_ring = true;
+	start_and_submit(rig, IN, 0, 512);
 }
 
 static void epoll_error(struct rig *rig)
@@ -342,13 +352,13 @@ static void twelve_illegal(struct rig *rig)
 /* See the head of this file. */
 static void contended(struct rig *rig)
 {
-	log_event(&rig->dev->session->id, STATUS_CONTENDED, 1, 3, 4);
+	log_event(&rig->dev->queues[0].session->id, STATUS_CONTENDED, 1, 3, 4);
 }
 
 static void failed_contended(struct rig *rig)
 {
-	log_event(&rig->dev->session->id, STATUS_GUEST_FAILED_CONTENDED, 1,
-		  0x81, 4);
+	log_event(&rig->dev->queues[0].session->id,
+		  STATUS_GUEST_FAILED_CONTENDED, 1, 0x81, 4);
 }
 
 static void negotiate(struct rig *rig, uint64_t features)
@@ -387,9 +397,11 @@ static void queue_address(struct rig *rig)
 
 #define READ_7 "KTVBLK_REQ_TYPE=in|KTVBLK_SECTOR=7|KTVBLK_LENGTH=512"
 #define STUCK                                                                  \
-	"|KTVBLK_STUCK_TID=*|KTVBLK_STUCK_STATE=S"                             \
+	"|KTVBLK_STUCK_THREADS=1|KTVBLK_STUCK_TID=*|KTVBLK_STUCK_STATE=S"      \
 	"|KTVBLK_STUCK_SYSCALL=futex|KTVBLK_STUCK_WCHAN=*"
-#define LEFT "KTVBLK_TIMEOUT_MS=50|KTVBLK_FENCED=yes|" READ_7 "|KTVBLK_AGE_MS=*"
+#define LEFT                                                                   \
+	"KTVBLK_TIMEOUT_MS=50|KTVBLK_FENCED=yes|" READ_7                       \
+	"|KTVBLK_AGE_MS=*|KTVBLK_IN_FLIGHT=1"
 #define PANIC "KTVBLK_PANIC=<no reason given>"
 #define STATUSES(now, asked)                                                   \
 	"KTVBLK_DEVICE_STATUS=" now "|KTVBLK_REQUESTED=" asked
@@ -418,13 +430,15 @@ const struct provoked device_events[] = {
 	EV(PLACEMENT_FAILED, misplace, "KTVBLK_CPU=5000|ERRNO=22"),
 	EV(WAITING_FOR_ORPHAN, restart, ""),
 	EV(WORKER_PANICKED, panic, PANIC),
-	EV(REQUEST_STALLED, stall, READ_7 "|KTVBLK_AGE_MS=*" STUCK,
+	EV(REQUEST_STALLED, stall,
+	  READ_7 "|KTVBLK_AGE_MS=*|KTVBLK_IN_FLIGHT=1" STUCK,
 	   .options = { .config = { .stall_warn_ms = 20 } }),
 	EV(REQUEST_RESUMED, resume, READ_7 "|KTVBLK_AGE_MS=*",
 	   .options = { .config = { .stall_warn_ms = 20 } }),
 	EV(MEMORY_UNSET, rig_start, "",
 	   .options = { .no_memory = true }),
 	EV(EPOLL_WAIT_FAILED, fail_epoll, "ERRNO=5"),
+	EV(ENGINE_REFUSED, refuse_ring, "ERRNO=1"),
 	EV(EPOLL_ERROR, epoll_error, "KTVBLK_EVENT_SET=0x9|KTVBLK_TOKEN=1"),
 	EV(EPOLL_HANGUP, epoll_hangup,
 	  "KTVBLK_EVENT_SET=0x11|KTVBLK_TOKEN=1"),
@@ -436,7 +450,8 @@ const struct provoked device_events[] = {
 	EV(THROTTLE_STALLED, throttled,
 	  "KTVBLK_HEAD=4|KTVBLK_OPS_OK=0|KTVBLK_BYTES_OK=1|KTVBLK_WAIT_NS=*",
 	   .options = { .config = { .throttle = { .iops = 1 } } }),
-	EV(THROTTLE_REDRAINED, tokens_at_once, ""),
+	EV(THROTTLE_REDRAINED, tokens_at_once, "",
+	   .options = { .config = { .throttle = { .iops = 1000000 } } }),
 	EV(PAUSE_NO_WORKER, pause_idle, ""),
 	EV(PAUSE_KICK_FAILED, pause_foreign_kick, "ERRNO=9"),
 	EV(PARKED_FD_FAILED, pause_foreign_fd, "ERRNO=9"),

@@ -33,6 +33,7 @@ struct faults {
 	_Atomic uint32_t epoll_adds; /* ... and has these bits, too */
 	_Atomic bool read_fails; /* read of 8 bytes: EIO */
 	_Atomic bool timer_fails; /* timerfd_settime: EINVAL */
+	_Atomic bool no_ring; /* io_uring_setup: EPERM */
 	_Atomic bool no_tokens; /* throttle_take: none, but in no time */
 	_Atomic bool no_scan; /* watch_scan: nothing, but look again at once */
 };

@@ -3,6 +3,7 @@
 /* System calls of the library, and two functions, that fail when told to. */
 
 #include <errno.h>
+#include <liburing.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
@@ -29,14 +30,20 @@ int __real_timerfd_settime(int fd, int flags, const struct itimerspec *when,
 			   struct itimerspec *old);
 int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *when,
 			   struct itimerspec *old);
+int __real_io_uring_queue_init_params(unsigned int n, struct io_uring *ring,
+				      struct io_uring_params *params);
+int __wrap_io_uring_queue_init_params(unsigned int n, struct io_uring *ring,
+				      struct io_uring_params *params);
 struct throttle_verdict __real_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
-struct watch *__real_watch_scan(uint64_t now, uint64_t *ret_again_ns,
-				struct watch_request *ret_request);
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
-				struct watch_request *ret_request);
+struct watch *__real_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen);
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen);
 
 static int fails_with(int error)
 {
@@ -91,6 +98,14 @@ int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *when,
 		       : __real_timerfd_settime(fd, flags, when, old);
 }
 
+int __wrap_io_uring_queue_init_params(unsigned int n, struct io_uring *ring,
+				      struct io_uring_params *params)
+{
+	return faults.no_ring
+		       ? -EPERM
+		       : __real_io_uring_queue_init_params(n, ring, params);
+}
+
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now)
 {
@@ -99,11 +114,12 @@ struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 	return __real_throttle_take(throttle, bytes, now);
 }
 
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
-				struct watch_request *ret_request)
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen)
 {
 	if (!faults.no_scan)
-		return __real_watch_scan(now, ret_again_ns, ret_request);
+		return __real_watch_scan(now, position, ret_again_ns, ret_seen);
 	*ret_again_ns = now + NSEC_PER_MSEC;
 	return NULL;
 }

@@ -33,6 +33,15 @@ static void start_with(struct rig *rig, uint32_t offset, uint32_t value)
 	set_status(rig, S_OK);
 }
 
+static void avail_in_service(struct rig *rig)
+{
+	start_and_submit(rig, IN, 0, 512);
+	later_wait(rig->options.later, 1);
+	make_available(rig, 0);
+	wait_needs_reset(rig);
+	later_complete_all(rig->options.later);
+}
+
 static void avail_outside(struct rig *rig)
 {
 	start_with(rig, VIRTIO_MMIO_QUEUE_AVAIL_LOW, OUTSIDE);
@@ -192,6 +201,7 @@ static void read_sector_7(struct rig *rig)
 const struct provoked guest_events[] = {
 	EV(QUEUE_POISONED_INDEX, poison,
 	  "KTVBLK_AVAIL_IDX=100|KTVBLK_NEXT_AVAIL=0"),
+	EV(QUEUE_POISONED_HEAD, avail_in_service, "KTVBLK_HEAD=0"),
 	EV(QUEUE_POISONED_ACCESS, avail_outside, "KTVBLK_NEXT_AVAIL=0"),
 	EV(NOTIFY_DISABLE_FAILED, used_outside, ""),
 	EV(NOTIFY_ENABLE_FAILED, used_outside, ""),

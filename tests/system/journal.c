@@ -9,10 +9,12 @@
 
 /* wrap: _ck_assert_failed _mark_point */
 /* wrap: pthread_create pthread_clockjoin_np epoll_wait read timerfd_settime */
-/* wrap: throttle_take watch_scan */
+/* wrap: throttle_take watch_scan io_uring_queue_init_params */
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "harness.h"
 #include "journal-daemon.h"
@@ -113,6 +115,15 @@ static void check_found(const struct entry *entry, const char *matches)
 	ck_abort_msg("not found by %s", matches);
 }
 
+static int new_file(uint64_t bytes)
+{
+	const int fd = memfd_create("disk", MFD_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, (off_t)bytes), 0);
+	return fd;
+}
+
 static void run_event(const void *arg)
 {
 	const struct provoked *test = (const struct provoked *)arg;
@@ -120,6 +131,7 @@ static void run_event(const void *arg)
 	struct ktvblk_identity identity;
 	const struct entry *entry;
 	static struct rig rig;
+	static struct later later;
 
 	ck_assert_int_eq(ktvblk_set_log_level(LOG_DEBUG), 0);
 	options.config.name = names[test->event];
@@ -127,6 +139,12 @@ static void run_event(const void *arg)
 	options.config.destroy_timeout_ms = 50;
 	/* A capacity that no other case has. */
 	options.disk_bytes = RIG_DISK_BYTES + test->event * 512u;
+	if (test->event == EVENT_QUEUE_POISONED_HEAD) {
+		later_init(&later);
+		options.later = &later;
+	}
+	if (test->event == EVENT_ENGINE_REFUSED)
+		options.disk_fd = new_file(options.disk_bytes);
 	rig_open(&rig, &options);
 	identity = rig_identity(&rig);
 	test->provoke(&rig);

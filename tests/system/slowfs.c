@@ -106,7 +106,17 @@ static int slow_flush(const char *path, struct fuse_file_info *file)
 	return 0;
 }
 
+/* As many as a test has out, not only twelve, leave the kernel at once. */
+static void *slow_init(struct fuse_conn_info *conn, struct fuse_config *config)
+{
+	(void)config;
+	conn->max_background = SLOW_CALLS_MAX;
+	conn->congestion_threshold = SLOW_CALLS_MAX;
+	return NULL;
+}
+
 static const struct fuse_operations operations = {
+	.init = slow_init,
 	.getattr = slow_getattr,
 	.open = slow_open,
 	.read = slow_read,

@@ -17,6 +17,7 @@
 
 #define SLOW_DISKS 8u /* of either kind */
 #define SLOW_BYTES (4u << 20) /* of each */
+#define SLOW_CALLS_MAX 64u /* with the server; its threads too, by wedge.sh */
 
 enum slow_call {
 	SLOW_READ = 1,

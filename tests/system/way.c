@@ -15,6 +15,7 @@
 #include "harness.h"
 #include "runner.h"
 #include "way.h"
+#include "wedge-cases.h"
 
 #define ALL_OPS                                                                \
 	{                                                                      \
@@ -30,12 +31,14 @@ const struct way ways[] = {
 	  .env = "WEDGE_FUSE",
 	  .file = "direct0",
 	  .blocks = ALL_OPS,
+	  .serves_others = true,
 	  .states = { "S", "S", "S" } },
 	{ .name = "fuse cached",
 	  .env = "WEDGE_FUSE",
 	  .file = "cached0",
 	  .slow_disk = SLOW_DISKS,
 	  .blocks = ALL_OPS,
+	  .serves_others = true,
 	  .states = { "D", "DS", "DS" } },
 	{ .name = "fuse O_DIRECT",
 	  .env = "WEDGE_FUSE",
@@ -43,6 +46,7 @@ const struct way ways[] = {
 	  .open_flags = O_DIRECT,
 	  .slow_disk = SLOW_DISKS + 1,
 	  .blocks = ALL_OPS,
+	  .serves_others = true,
 	  .states = { "DS", "DS", "DS" } },
 	{ .name = "loop on fuse",
 	  .env = "WEDGE_LOOP_ON_FUSE",
@@ -56,6 +60,7 @@ const struct way ways[] = {
 	  .env = "WEDGE_EXT4",
 	  .file = "disk",
 	  .blocks = { [OP_WRITE] = true },
+	  .serves_others = true,
 	  .states = { [OP_WRITE] = "D" } },
 	{ .name = "loop on frozen",
 	  .kind = WAY_FROZEN_LOOP,
@@ -68,6 +73,7 @@ const struct way ways[] = {
 	  .env = "WEDGE_DIR",
 	  .file = "plain",
 	  .blocks = { [OP_READ] = true, [OP_WRITE] = true },
+	  .serves_others = true,
 	  .states = { "DS", "DS" } },
 	/* Only a page that is written has to be made writable first. */
 	{ .name = "frozen ram",
@@ -75,6 +81,7 @@ const struct way ways[] = {
 	  .env = "WEDGE_DIR",
 	  .file = "plain",
 	  .blocks = { [OP_READ] = true },
+	  .serves_others = true,
 	  .states = { "D" } },
 	{ .name = NULL },
 };
@@ -251,8 +258,7 @@ void way_hold(const struct way *way, enum storage_op op, struct disk *disk)
 	}
 }
 
-/* The worker of this device. */
-static pid_t worker(const struct disk *disk)
+pid_t way_worker(const struct disk *disk)
 {
 	struct ktvblk_identity identity;
 	char name[24];
@@ -265,9 +271,13 @@ static pid_t worker(const struct disk *disk)
 
 void way_wait_held(const struct way *way, struct disk *disk)
 {
+	const bool by_call = disk->engine == KTVBLK_ENGINE_SYNC;
 	struct pollfd fault = { .fd = userfault, .events = POLLIN };
 	struct uffd_msg msg;
+	pid_t worker;
 
+	/* It takes its name itself. */
+	ck_assert(eventually((worker = way_worker(disk)) != 0));
 	switch (way->kind) {
 	case WAY_FUSE:
 		ck_assert_msg(slowfs_wait_held(way_slowfs(), 1),
@@ -281,12 +291,14 @@ void way_wait_held(const struct way *way, struct disk *disk)
 	case WAY_FROZEN:
 	case WAY_FROZEN_LOOP:
 	case WAY_FROZEN_RAM:
-		ck_assert(eventually(thread_state(worker(disk)) == 'D'));
+		ck_assert(eventually(thread_state(worker) == 'D' ||
+				     (!by_call && worker_waits(worker))));
 		break;
 	}
 	/* However long it takes to fall asleep, a record finds it so. */
-	ck_assert(eventually(thread_state(worker(disk)) == 'S' ||
-			     thread_state(worker(disk)) == 'D'));
+	ck_assert(eventually(
+		(thread_state(worker) == 'S' || thread_state(worker) == 'D') &&
+		helpers_of(worker).all_sleep));
 }
 
 void way_let_go(const struct way *way, struct disk *disk)

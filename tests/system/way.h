@@ -29,6 +29,7 @@ struct way {
 	unsigned int slow_disk; /* WAY_FUSE: which of the server's */
 	bool blocks[OP_COUNT];
 	const char *states[OP_COUNT]; /* a worker in it may have */
+	bool serves_others; /* reads beside what hangs, writes beside a read */
 };
 
 /* All ways, to the one without a name. */
@@ -48,7 +49,8 @@ struct span way_page(const struct way *way);
 
 /* Calls of this kind hang from now on. After the disk was opened. */
 void way_hold(const struct way *way, enum storage_op op, struct disk *disk);
-/* Wait until the worker of this device does. */
+pid_t way_worker(const struct disk *disk);
+/* Wait until the worker of this device does, or what it gave to io_uring. */
 void way_wait_held(const struct way *way, struct disk *disk);
 void way_let_go(const struct way *way, struct disk *disk);
 

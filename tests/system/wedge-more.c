@@ -20,12 +20,35 @@
 #define SECTOR 4096u
 #define LENGTH 8192u
 #define LONG (2u << 20)
+#define NEXT_DATA 0x110000u
 
 static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
 				  [OP_WRITE] = VIRTIO_BLK_T_OUT,
 				  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
 
+/* What a case is about; of the last two as far as it matters. */
+struct subject {
+	enum ktvblk_engine engine;
+	enum storage_op op;
+	const char *way;
+};
+
 static struct recorder rec;
+static enum ktvblk_engine engine; /* of the case that runs */
+
+static bool by_ring(void)
+{
+	return engine == KTVBLK_ENGINE_IO_URING;
+}
+
+static const struct subject *begin_case(const void *arg)
+{
+	const struct subject *subject = (const struct subject *)arg;
+
+	engine = subject->engine;
+	recorder_start(&rec);
+	return subject;
+}
 
 static void open_for(struct disk *disk, const char *path, uint32_t budget_ms)
 {
@@ -33,7 +56,8 @@ static void open_for(struct disk *disk, const char *path, uint32_t budget_ms)
 		.path = path,
 		.config = { .reset_timeout_ms = budget_ms,
 			    .destroy_timeout_ms = budget_ms,
-			    .stall_warn_ms = STALL_MS },
+			    .stall_warn_ms = STALL_MS,
+			    .engine = engine },
 	};
 
 	disk_open(disk, &options);
@@ -85,12 +109,12 @@ static void check_close_record(const struct kept_record *record)
 	ck_assert_ptr_null(kept_field(record, KTVBLK_FIELD_REQ_TYPE));
 }
 
-static void close_hangs(const void *started)
+static void hang_in_close(const void *arg, bool started)
 {
 	char path[WAY_PATH_MAX];
 	struct disk disk;
 
-	recorder_start(&rec);
+	begin_case(arg);
 	way_path(way_named("fuse"), path);
 	open_for(&disk, path, CLOSE_MS);
 	if (started) {
@@ -107,23 +131,36 @@ static void close_hangs(const void *started)
 	disk_free(&disk);
 }
 
+static void close_hangs(const void *arg)
+{
+	hang_in_close(arg, true);
+}
+
+static void close_hangs_unstarted(const void *arg)
+{
+	hang_in_close(arg, false);
+}
+
 static void read_hangs_and_close(const void *arg)
 {
 	struct slowfs *slow = way_slowfs();
+	const struct kept_record *record;
 	struct disk disk;
 	pid_t worker;
 
-	(void)arg;
-	recorder_start(&rec);
+	begin_case(arg);
 	open_way(&disk, way_named("fuse"));
 	rig_start(&disk.rig);
 	slowfs_hold(slow, SLOW_READ | SLOW_CLOSE);
 	submit(&disk, OP_READ, LENGTH);
 	way_wait_held(way_named("fuse"), &disk);
-	check_field(destroy_timed_out(&disk, BUDGET_MS),
-		    KTVBLK_FIELD_STUCK_SYSCALL, "preadv");
-	/* The read ends, and the worker goes on into close(). */
 	worker = find_thread("ktvblk-0");
+	record = destroy_timed_out(&disk, BUDGET_MS);
+	if (by_ring())
+		check_helpers(record, worker);
+	else
+		check_field(record, KTVBLK_FIELD_STUCK_SYSCALL, "preadv");
+	/* The read ends, and the worker goes on into close(). */
 	slowfs_hold(slow, SLOW_CLOSE);
 	ck_assert(eventually(thread_in_call(worker, SYS_close)));
 	ck_assert(slowfs_wait_held(slow, 1));
@@ -139,27 +176,60 @@ static void read_hangs_and_close(const void *arg)
  * A hung disk that nobody resets
  */
 
-static void stalls(const char *name, enum storage_op op)
+static void check_stalled(const struct subject *subject, const struct way *way,
+			  const struct kept_record *record,
+			  const struct disk *disk)
 {
-	const struct way *way = way_named(name);
+	const char *state = kept_field(record, KTVBLK_FIELD_STUCK_STATE);
+
+	note_stuck("stalled", record);
+	ck_assert_uint_ge(kept_number(record, KTVBLK_FIELD_AGE_MS), STALL_MS);
+	check_field(record, KTVBLK_FIELD_IN_FLIGHT, "1");
+	/* At a page of guest memory it is the worker itself. */
+	if (by_ring() && !way_page(way).len)
+		check_helpers(record, way_worker(disk));
+	else
+		ck_assert(state && strstr(way->states[subject->op], state));
+	ck_assert_int_eq(ktvblk_get_state(disk->rig.dev), KTVBLK_STATE_STALLED);
+}
+
+/* The disk goes on with what does not hang. */
+static void serve_beside(enum storage_op op, struct disk *disk)
+{
+	const uint16_t n_used = rig_used_idx(&disk->rig);
+
+	disk_submit(disk, 8, op == OP_READ ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN,
+		    0, NEXT_DATA, LENGTH);
+	rig_kick(&disk->rig);
+	rig_wait_used(&disk->rig, (uint16_t)(n_used + 1u));
+	ck_assert_uint_eq(*rig_chain_status(&disk->rig, 8), VIRTIO_BLK_S_OK);
+	ck_assert_int_eq(ktvblk_get_state(disk->rig.dev), KTVBLK_STATE_STALLED);
+}
+
+static void stalls(const void *arg)
+{
+	const struct subject *subject = begin_case(arg);
+	const struct way *way = way_named(subject->way);
+	const enum storage_op op = subject->op;
 	const struct kept_record *record;
 	struct disk disk;
+	uint16_t n_used;
 
-	recorder_start(&rec);
 	open_way(&disk, way);
 	rig_start(&disk.rig);
+	if (op == OP_FLUSH)
+		disk_write(&disk, 0);
 	way_hold(way, op, &disk);
 	submit(&disk, op, LENGTH);
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
-	note_stuck("stalled", record);
-	ck_assert_uint_ge(kept_number(record, KTVBLK_FIELD_AGE_MS), STALL_MS);
-	ck_assert(strstr(way->states[op],
-			 kept_field(record, KTVBLK_FIELD_STUCK_STATE)));
-	ck_assert_int_eq(ktvblk_get_state(disk.rig.dev), KTVBLK_STATE_STALLED);
+	check_stalled(subject, way, record, &disk);
+	if (by_ring() && !way_page(way).len)
+		serve_beside(op, &disk);
+	n_used = rig_used_idx(&disk.rig);
 	way_let_go(way, &disk);
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_RESUMED);
 	ck_assert_uint_ge(kept_number(record, KTVBLK_FIELD_AGE_MS), STALL_MS);
-	rig_wait_used(&disk.rig, 1);
+	rig_wait_used(&disk.rig, (uint16_t)(n_used + 1u));
 	ck_assert_uint_eq(*rig_chain_status(&disk.rig, 0), VIRTIO_BLK_S_OK);
 	ck_assert_int_eq(ktvblk_get_state(disk.rig.dev), KTVBLK_STATE_RUNNING);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 2);
@@ -167,33 +237,18 @@ static void stalls(const char *name, enum storage_op op)
 	disk_free(&disk);
 }
 
-static void fuse_stalls(const void *op)
-{
-	stalls("fuse", *(const enum storage_op *)op);
-}
-
-static void ext4_stalls(const void *op)
-{
-	stalls("frozen ext4", *(const enum storage_op *)op);
-}
-
-static void ram_stalls(const void *op)
-{
-	stalls("userfault", *(const enum storage_op *)op);
-}
-
 /*
  * Eight at once
  */
 
-static void destroy_eight(const struct way *way)
+static void destroy_eight(const void *arg)
 {
+	const struct way *way = way_named(begin_case(arg)->way);
 	static struct disk disks[EIGHT];
 	const struct kept_record *record = NULL;
 	uint64_t seen = 0;
 	char path[WAY_PATH_MAX];
 
-	recorder_start(&rec);
 	way_path(way, path);
 	for (unsigned int i = 0; i < EIGHT; i++) {
 		if (way->kind == WAY_FUSE) /* direct0 to direct7 */
@@ -232,18 +287,6 @@ static void destroy_eight(const struct way *way)
 	ck_assert(eventually(count_threads("ktvblk-") == 0));
 }
 
-static void eight_on_fuse(const void *arg)
-{
-	(void)arg;
-	destroy_eight(way_named("fuse"));
-}
-
-static void eight_in_ram(const void *arg)
-{
-	(void)arg;
-	destroy_eight(way_named("userfault"));
-}
-
 /*
  * The rest
  */
@@ -254,13 +297,12 @@ static void eight_in_ram(const void *arg)
  */
 static void only_the_first_chunk(const void *arg)
 {
-	const enum storage_op op = *(const enum storage_op *)arg;
+	const enum storage_op op = begin_case(arg)->op;
 	const struct way *way = way_named("fuse");
 	static unsigned char before[SLOW_BYTES], after[SLOW_BYTES];
 	const struct span nothing = { 0 };
 	struct disk disk;
 
-	recorder_start(&rec);
 	open_way(&disk, way);
 	rig_start(&disk.rig);
 	way_read_disk(way, before);
@@ -292,8 +334,7 @@ static void frozen_serves_reads(const void *arg)
 	const struct way *way = way_named("frozen ext4");
 	struct disk disk;
 
-	(void)arg;
-	recorder_start(&rec);
+	begin_case(arg);
 	open_way(&disk, way);
 	rig_start(&disk.rig);
 	disk_check_works(&disk, 0);
@@ -307,6 +348,41 @@ static void frozen_serves_reads(const void *arg)
 	way_let_go(way, &disk);
 	disk_free(&disk);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
+}
+
+/*
+ * The default: a call of the worker's own where such were quick. It may be the
+ * one that hangs.
+ */
+static void trusted_call_hangs(const void *arg)
+{
+	const struct way *way = way_named("frozen ext4");
+	const struct kept_record *record;
+	struct disk disk;
+
+	begin_case(arg);
+	open_way(&disk, way);
+	rig_start(&disk.rig);
+	for (unsigned int i = 0; i < 256; i++)
+		disk_write(&disk, 0);
+	way_hold(way, OP_WRITE, &disk);
+	submit(&disk, OP_WRITE, LENGTH);
+	way_wait_held(way, &disk);
+	case_call_begins();
+	rig_reset(&disk.rig);
+	case_call_ended(BUDGET_MS);
+	record = recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	note_stuck("timed out", record);
+	check_field(record, KTVBLK_FIELD_FENCED, "yes");
+	check_field(record, KTVBLK_FIELD_IN_FLIGHT, "1");
+	check_field(record, KTVBLK_FIELD_STUCK_THREADS, "1");
+	check_field(record, KTVBLK_FIELD_STUCK_STATE, "D");
+	way_let_go(way, &disk);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	rig_start(&disk.rig);
+	disk_check_works(&disk, 0);
+	ck_assert_int_eq(disk_destroy(&disk), KTVBLK_JOINED);
+	disk_free(&disk);
 }
 
 /* A server of the case's own, mounted at fuse2. */
@@ -345,13 +421,13 @@ static void server_dies(const void *arg)
 	struct disk disk;
 	pid_t server;
 
-	(void)arg;
+	begin_case(arg);
 	way_slowfs(); /* or skip */
-	server = start_server(path);
 	snprintf(control, sizeof(control), "%s/control2", getenv("WEDGE_DIR"));
+	unlink(control); /* of one that was killed here before */
+	server = start_server(path);
 	slow = slowfs_map(control);
 	ck_assert_ptr_nonnull(slow);
-	recorder_start(&rec);
 	open_at(&disk, path);
 	rig_start(&disk.rig);
 	disk_check_works(&disk, 0);
@@ -377,24 +453,45 @@ static void server_dies(const void *arg)
 	umount2(path, MNT_DETACH);
 }
 
-static const enum storage_op ops[] = { OP_READ, OP_WRITE, OP_FLUSH };
+#define SUBJECT(engine_, ...)                                                  \
+	(&(const struct subject){ KTVBLK_ENGINE_##engine_, __VA_ARGS__ })
 
-const struct system_case more_cases[14] = {
-	{ "close hangs", close_hangs, "", 0 },
-	{ "close hangs, never started", close_hangs, NULL, 0 },
-	{ "read hangs, then close", read_hangs_and_close, NULL, 0 },
-	{ "stalled, fuse, read", fuse_stalls, &ops[OP_READ], 0 },
-	{ "stalled, fuse, write", fuse_stalls, &ops[OP_WRITE], 0 },
-	{ "stalled, fuse, flush", fuse_stalls, &ops[OP_FLUSH], 0 },
-	{ "stalled, frozen ext4, write", ext4_stalls, &ops[OP_WRITE], 0 },
-	{ "stalled, userfault, read", ram_stalls, &ops[OP_READ], 0 },
-	{ "eight at once, fuse", eight_on_fuse, NULL, 0 },
-	{ "eight at once, userfault", eight_in_ram, NULL, 0 },
-	{ "long write, one chunk at most", only_the_first_chunk, &ops[OP_WRITE],
-	  0 },
-	{ "long read, guest memory untouched", only_the_first_chunk,
-	  &ops[OP_READ], 0 },
-	{ "frozen ext4 serves reads and flushes", frozen_serves_reads, NULL,
-	  0 },
-	{ "the server dies", server_dies, NULL, 0 },
+#define CASES(engine, suffix)                                                  \
+	{ "close hangs" suffix, close_hangs, SUBJECT(engine, 0, NULL), 0 },    \
+		{ "close hangs, never started" suffix, close_hangs_unstarted,  \
+		  SUBJECT(engine, 0, NULL), 0 },                               \
+		{ "read hangs, then close" suffix, read_hangs_and_close,       \
+		  SUBJECT(engine, 0, NULL), 0 },                               \
+		{ "stalled, fuse, read" suffix, stalls,                        \
+		  SUBJECT(engine, OP_READ, "fuse"), 0 },                       \
+		{ "stalled, fuse, write" suffix, stalls,                       \
+		  SUBJECT(engine, OP_WRITE, "fuse"), 0 },                      \
+		{ "stalled, fuse, flush" suffix, stalls,                       \
+		  SUBJECT(engine, OP_FLUSH, "fuse"), 0 },                      \
+		{ "stalled, fuse cached, read" suffix, stalls,                 \
+		  SUBJECT(engine, OP_READ, "fuse cached"), 0 },                \
+		{ "stalled, frozen ext4, write" suffix, stalls,                \
+		  SUBJECT(engine, OP_WRITE, "frozen ext4"), 0 },               \
+		{ "stalled, userfault, read" suffix, stalls,                   \
+		  SUBJECT(engine, OP_READ, "userfault"), 0 },                  \
+		{ "eight at once, fuse" suffix, destroy_eight,                 \
+		  SUBJECT(engine, OP_READ, "fuse"), 0 },                       \
+		{ "eight at once, userfault" suffix, destroy_eight,            \
+		  SUBJECT(engine, OP_READ, "userfault"), 0 },                  \
+		{ "long write, one chunk at most" suffix,                      \
+		  only_the_first_chunk, SUBJECT(engine, OP_WRITE, NULL), 0 },  \
+		{ "long read, guest memory untouched" suffix,                  \
+		  only_the_first_chunk, SUBJECT(engine, OP_READ, NULL), 0 },   \
+		{ "frozen ext4 serves reads and flushes" suffix,               \
+		  frozen_serves_reads, SUBJECT(engine, 0, NULL), 0 },          \
+	{                                                                      \
+		"the server dies" suffix, server_dies,                         \
+			SUBJECT(engine, 0, NULL), 0                            \
+	}
+
+const struct system_case more_cases[31] = {
+	CASES(SYNC, ""),
+	CASES(IO_URING, ", io_uring"),
+	{ "a call that was quick hangs, auto", trusted_call_hangs,
+	  SUBJECT(AUTO, 0, NULL), 0 },
 };

@@ -30,6 +30,7 @@ struct wedge_case {
 	enum storage_op op;
 	enum verb verb;
 	bool zero_copy;
+	enum ktvblk_engine engine;
 	char name[64];
 };
 
@@ -48,57 +49,77 @@ static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
 static struct recorder rec;
 static unsigned char before[SLOW_BYTES], after[SLOW_BYTES];
 
-void note_stuck(const char *outcome, const struct kept_record *record)
-{
-	const char *const keys[] = { KTVBLK_FIELD_STUCK_STATE,
-				     KTVBLK_FIELD_STUCK_SYSCALL,
-				     KTVBLK_FIELD_STUCK_WCHAN,
-				     KTVBLK_FIELD_FENCED };
-	const char *values[ARRAY_SIZE(keys)];
+/* Other bytes for each case, as they all have the same disks. */
+static unsigned int first_fill(const struct wedge_case *test);
+static unsigned int next_fill(const struct wedge_case *test);
 
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		values[i] = kept_field(record, keys[i]);
-		if (!values[i])
-			values[i] = "-";
-	}
-	case_note("%-9s %s %-9s %-20s fenced=%s", outcome, values[0], values[1],
-		  values[2], values[3]);
+static bool by_ring(const struct wedge_case *test)
+{
+	return test->engine == KTVBLK_ENGINE_IO_URING;
 }
 
-void check_field(const struct kept_record *record, const char *key,
-		 const char *value)
+/* It is the worker that hangs, at a page of guest memory. */
+static bool in_copy(const struct wedge_case *test)
 {
-	const char *have = kept_field(record, key);
+	return way_page(test->way).len && !test->zero_copy;
+}
 
-	ck_assert_msg(have && strcmp(have, value) == 0, "%s is %s, not %s", key,
-		      have ? have : "missing", value);
+/* Is the request behind the one that hangs served all the same? */
+static bool is_next_served(const struct wedge_case *test)
+{
+	return by_ring(test) && test->way->serves_others && !in_copy(test);
+}
+
+/* Is it with the storage, and hangs there too? */
+static bool does_next_hang(const struct wedge_case *test)
+{
+	return by_ring(test) && !test->way->serves_others;
+}
+
+static enum storage_op next_op(const struct wedge_case *test)
+{
+	return is_next_served(test) && test->op != OP_READ ? OP_READ : OP_WRITE;
 }
 
 static bool fenced(const struct wedge_case *test)
 {
-	if (way_page(test->way).len && !test->zero_copy)
+	if (in_copy(test))
 		return false; /* it has the gate while it copies */
-	return !test->zero_copy || test->op == OP_FLUSH;
+	return !test->zero_copy ||
+	       (test->op == OP_FLUSH && !does_next_hang(test));
 }
 
-static void check_record(const struct wedge_case *test,
-			 const struct kept_record *record, int32_t stop_fd)
+static void check_worker(const struct wedge_case *test,
+			 const struct kept_record *record)
 {
-	static const char *const names[] = { "in", "out", "flush" };
 	static const char *const calls[] = { "preadv", "pwritev", "fdatasync" };
-	const bool in_copy = way_page(test->way).len && !test->zero_copy;
 	const char *state = kept_field(record, KTVBLK_FIELD_STUCK_STATE);
 	const char *wchan = kept_field(record, KTVBLK_FIELD_STUCK_WCHAN);
 
-	check_field(record, KTVBLK_FIELD_FENCED, fenced(test) ? "yes" : "no");
-	check_field(record, KTVBLK_FIELD_REQ_TYPE, names[test->op]);
+	check_field(record, KTVBLK_FIELD_STUCK_THREADS, "1");
 	check_field(record, KTVBLK_FIELD_STUCK_SYSCALL,
-		    in_copy ? "none" : calls[test->op]);
+		    in_copy(test) ? "none" : calls[test->op]);
 	ck_assert_msg(state && strstr(test->way->states[test->op], state),
 		      "state %s, not of %s", state ? state : "missing",
 		      test->way->states[test->op]);
 	ck_assert_msg(wchan && *wchan && strcmp(wchan, "0") != 0, "wchan %s",
 		      wchan ? wchan : "missing");
+}
+
+static void check_record(const struct wedge_case *test,
+			 const struct kept_record *record, int32_t stop_fd,
+			 pid_t worker)
+{
+	static const char *const names[] = { "in", "out", "flush" };
+
+	check_field(record, KTVBLK_FIELD_FENCED, fenced(test) ? "yes" : "no");
+	check_field(record, KTVBLK_FIELD_REQ_TYPE, names[test->op]);
+	check_field(record, KTVBLK_FIELD_IN_FLIGHT,
+		    does_next_hang(test) ? "2" : "1");
+	if (by_ring(test) && !in_copy(test))
+		check_helpers(record, worker);
+	else
+		check_worker(test, record);
 	if (test->op != OP_FLUSH) {
 		ck_assert_uint_eq(kept_number(record, KTVBLK_FIELD_SECTOR),
 				  SECTOR);
@@ -114,6 +135,20 @@ static void check_record(const struct wedge_case *test,
 			  BUDGET_MS - 1);
 }
 
+static void check_next(const struct wedge_case *test, struct disk *disk)
+{
+	const bool is_served = is_next_served(test);
+
+	ck_assert_uint_eq(*rig_chain_status(&disk->rig, 8),
+			  is_served ? VIRTIO_BLK_S_OK : SENTINEL);
+	if (is_served && next_op(test) == OP_READ)
+		ck_assert(disk_holds(disk, NEXT_DATA, LENGTH,
+				     before + NEXT_SECTOR * 512));
+	else
+		ck_assert(disk_is_filled(disk, NEXT_DATA, LENGTH,
+					 next_fill(test)));
+}
+
 static void open_disk(const struct wedge_case *test, struct disk *disk)
 {
 	struct disk_options options = {
@@ -121,6 +156,7 @@ static void open_disk(const struct wedge_case *test, struct disk *disk)
 		.config = { .reset_timeout_ms = BUDGET_MS,
 			    .destroy_timeout_ms = BUDGET_MS,
 			    .name = test->way->name,
+			    .engine = test->engine,
 			    .flags = test->zero_copy ? KTVBLK_ZERO_COPY : 0 },
 	};
 	char path[WAY_PATH_MAX];
@@ -130,20 +166,43 @@ static void open_disk(const struct wedge_case *test, struct disk *disk)
 	disk_open(disk, &options);
 	rig_start(&disk->rig);
 	disk_check_works(disk, 0);
+	if (test->op == OP_FLUSH)
+		disk_write(disk, 0);
 }
 
-/* Two requests; the worker hangs in the first. */
+/*
+ * The request behind the one that hangs: served beside it, or hangs too, or is
+ * never looked at.
+ */
+static void submit_next(const struct wedge_case *test, struct disk *disk)
+{
+	const uint16_t n_used = rig_used_idx(&disk->rig);
+	const bool is_read = next_op(test) == OP_READ;
+
+	disk_fill(disk, NEXT_DATA, LENGTH, next_fill(test) + is_read);
+	disk_submit(disk, 8, types[next_op(test)], NEXT_SECTOR, NEXT_DATA,
+		    LENGTH);
+	rig_kick(&disk->rig);
+	if (does_next_hang(test))
+		ck_assert(eventually(worker_waits(way_worker(disk))));
+	if (!is_next_served(test))
+		return;
+	rig_wait_used(&disk->rig, (uint16_t)(n_used + 1u));
+	ck_assert_uint_eq(rig_used(&disk->rig, n_used).id, 8);
+	check_next(test, disk);
+}
+
+/* Two requests; the first hangs. */
 static void submit(const struct wedge_case *test, struct disk *disk)
 {
 	const uint32_t len = test->op == OP_FLUSH ? 0 : LENGTH;
 
-	disk_fill(disk, RIG_DATA, LENGTH, 100);
-	disk_fill(disk, NEXT_DATA, LENGTH, 101);
+	disk_fill(disk, RIG_DATA, LENGTH, first_fill(test));
 	way_hold(test->way, test->op, disk);
 	disk_submit(disk, 0, types[test->op], len ? SECTOR : 0, RIG_DATA, len);
-	disk_submit(disk, 8, VIRTIO_BLK_T_OUT, NEXT_SECTOR, NEXT_DATA, LENGTH);
 	rig_kick(&disk->rig);
 	way_wait_held(test->way, disk);
+	submit_next(test, disk);
 }
 
 static const struct kept_record *end_session(const struct wedge_case *test,
@@ -180,7 +239,8 @@ static void reuse_memory(const struct wedge_case *test, struct disk *disk)
 
 	for (uint64_t i = 0; i < disk->ram_bytes; i++)
 		if (!in_span(page, i))
-			disk->rig.ram[i] = disk_pattern(200, i);
+			disk->rig.ram[i] =
+				disk_pattern(first_fill(test) + 2, i);
 	disk_look(disk, page);
 	if (fenced(test))
 		ck_assert_int_eq(
@@ -205,25 +265,36 @@ static void check_memory(const struct wedge_case *test, struct disk *disk)
 			 0);
 }
 
-/* At most that one write, and fenced, with the bytes it had. */
+/* What was written is all there or, unless it must be, nothing of it. */
+static void check_written(uint64_t start, unsigned int fill, bool must)
+{
+	if (!must && memcmp(before + start, after + start, LENGTH) == 0)
+		return;
+	for (uint64_t i = 0; i < LENGTH; i++)
+		ck_assert_msg(after[start + i] == disk_pattern(fill, i),
+			      "not the old bytes at %#lx",
+			      (unsigned long)(start + i));
+}
+
+/* At most the writes that were with the kernel; fenced, as they were. */
 static void check_disk(const struct wedge_case *test)
 {
-	const uint64_t start = SECTOR * 512u;
-	const struct span written = { start,
-				      test->op == OP_WRITE ? LENGTH : 0 };
+	const bool next = by_ring(test) && !in_copy(test) &&
+			  next_op(test) == OP_WRITE;
+	const struct span first_span = { SECTOR * 512u,
+					 test->op == OP_WRITE ? LENGTH : 0 };
+	const struct span next_span = { NEXT_SECTOR * 512u, next ? LENGTH : 0 };
 
 	way_read_disk(test->way, after);
 	for (uint64_t i = 0; i < SLOW_BYTES; i++)
-		ck_assert_msg(in_span(written, i) || before[i] == after[i],
+		ck_assert_msg(in_span(first_span, i) || in_span(next_span, i) ||
+				      before[i] == after[i],
 			      "the disk was touched at %#lx", (unsigned long)i);
-	if (!written.len || !fenced(test))
-		return;
-	if (memcmp(before + start, after + start, LENGTH) == 0)
-		return;
-	for (uint64_t i = 0; i < LENGTH; i++)
-		ck_assert_msg(after[start + i] == disk_pattern(100, i),
-			      "not the old bytes at %#lx",
-			      (unsigned long)(start + i));
+	if (first_span.len && fenced(test))
+		check_written(first_span.start, first_fill(test), false);
+	if (next_span.len && (fenced(test) || is_next_served(test)))
+		check_written(next_span.start, next_fill(test),
+			      is_next_served(test));
 }
 
 /* The storage comes back; the worker that was left behind goes. */
@@ -256,16 +327,18 @@ static void restart_while_stuck(const struct wedge_case *test,
 	rig_kick(rig);
 	ck_assert_int_eq(ktvblk_get_state(rig->dev), KTVBLK_STATE_WEDGED);
 	ck_assert_uint_eq(rig_used_idx(rig), 0);
+	way_read_disk(test->way, after);
+	ck_assert_mem_eq(before, after, LENGTH); /* where it is to go */
 	let_go(test, disk);
 	rig_wait_used(rig, 1);
 	ck_assert_uint_eq(rig_used(rig, 0).id, 4);
 	ck_assert_uint_eq(*rig_chain_status(rig, 4), VIRTIO_BLK_S_OK);
 	/* The old requests' places were written by nobody. */
 	ck_assert_uint_eq(*rig_chain_status(rig, 0), SENTINEL);
-	ck_assert_uint_eq(*rig_chain_status(rig, 8), SENTINEL);
-	ck_assert(disk_is_filled(disk, NEXT_DATA, LENGTH, 101));
+	check_next(test, disk);
 	if (fenced(test))
-		ck_assert(disk_is_filled(disk, RIG_DATA, LENGTH, 100));
+		ck_assert(disk_is_filled(disk, RIG_DATA, LENGTH,
+					 first_fill(test)));
 }
 
 static void close_disk(struct disk *disk)
@@ -281,6 +354,7 @@ static void run_wedge(const void *arg)
 	struct disk disk;
 	unsigned int fds;
 	int32_t stop_fd;
+	pid_t worker;
 
 	recorder_start(&rec);
 	fds = count_fds();
@@ -288,8 +362,9 @@ static void run_wedge(const void *arg)
 	stop_fd = rig_identity(&disk.rig).stop_fd;
 	way_read_disk(test->way, before);
 	submit(test, &disk);
+	worker = way_worker(&disk);
 	record = end_session(test, &disk);
-	check_record(test, record, stop_fd);
+	check_record(test, record, stop_fd, worker);
 	if (test->verb == RESTART) {
 		restart_while_stuck(test, &disk);
 	} else {
@@ -308,21 +383,31 @@ static void run_wedge(const void *arg)
 		disk_check_works(&disk, 8);
 	}
 	close_disk(&disk);
-	ck_assert(eventually(count_threads("ktvblk-") == 0));
 	/* One stays: userfaultfd. */
-	ck_assert_uint_le(count_fds(),
-			  fds + (test->way->kind == WAY_USERFAULT));
+	check_nothing_left(fds + (test->way->kind == WAY_USERFAULT));
 	ck_assert_int_eq(recorder_count(&rec, NULL),
 			 test->verb == RESTART ? 3 : 2);
 }
 
-static struct wedge_case table[200];
+static struct wedge_case table[256];
 static struct system_case cases[ARRAY_SIZE(table) + ARRAY_SIZE(race_cases) +
 				ARRAY_SIZE(more_cases) +
-				ARRAY_SIZE(durable_cases)];
+				ARRAY_SIZE(durable_cases) +
+				ARRAY_SIZE(depth_cases)];
 static size_t n_cases;
 
-static void add_row(const struct way *way, enum storage_op op)
+static unsigned int first_fill(const struct wedge_case *test)
+{
+	return 3 * (unsigned int)(test - table);
+}
+
+static unsigned int next_fill(const struct wedge_case *test)
+{
+	return first_fill(test) + 1;
+}
+
+static void add_row(enum ktvblk_engine engine, const struct way *way,
+		    enum storage_op op)
 {
 	static const char *const ops[] = { "read", "write", "flush" };
 	static const char *const verbs[] = { "reset", "destroy", "restart" };
@@ -337,24 +422,37 @@ static void add_row(const struct way *way, enum storage_op op)
 		if (way->kind == WAY_FROZEN_RAM && i / 2 == RESTART)
 			continue;
 		*test = (struct wedge_case){
-			.way = way, .op = op, .verb = i / 2, .zero_copy = i % 2
+			.way = way,
+			.op = op,
+			.verb = i / 2,
+			.zero_copy = i % 2,
+			.engine = engine,
 		};
-		snprintf(test->name, sizeof(test->name), "%s, %s, %s, %s",
+		snprintf(test->name, sizeof(test->name), "%s, %s, %s, %s%s",
 			 way->name, ops[op], verbs[test->verb],
-			 test->zero_copy ? "zero-copy" : "fenced");
+			 test->zero_copy ? "zero-copy" : "fenced",
+			 by_ring(test) ? ", io_uring" : "");
 		cases[n_cases++] = (struct system_case){ .name = test->name,
 							 .run = run_wedge,
 							 .arg = test };
 	}
 }
 
-int main(int argc, char **argv)
+static void add_rows(enum ktvblk_engine engine)
 {
 	for (const struct way *way = ways; way->name; way++)
 		for (unsigned int op = 0; op < OP_COUNT; op++)
-			add_row(way, op);
+			add_row(engine, way, op);
+}
+
+int main(int argc, char **argv)
+{
+	add_rows(KTVBLK_ENGINE_SYNC);
+	add_rows(KTVBLK_ENGINE_IO_URING);
 	memcpy(cases + n_cases, more_cases, sizeof(more_cases));
 	n_cases += ARRAY_SIZE(more_cases);
+	memcpy(cases + n_cases, depth_cases, sizeof(depth_cases));
+	n_cases += ARRAY_SIZE(depth_cases);
 	memcpy(cases + n_cases, durable_cases, sizeof(durable_cases));
 	n_cases += ARRAY_SIZE(durable_cases);
 	memcpy(cases + n_cases, race_cases, sizeof(race_cases));

@@ -37,6 +37,8 @@ check 'stalled: disk' json disk '"vda"'
 check 'stalled: process' json process '"running"'
 check 'stalled: command' json command '"vmm"'
 check 'stalled: syscall' json stuck_syscall '"futex"'
+check 'stalled: threads' json stuck_threads 1
+check 'stalled: in flight' json in_flight 1
 check 'stalled: request' json request '{"type":"in","sector":2048,"length":4096'
 check 'stalled: not a wedge' json fenced null
 ask release
@@ -174,6 +176,31 @@ check 'a zombie' eventually is_zombie
 check 'a zombie is gone' quiet 0 --since="$since" --running
 kill $parent
 exec 9>&-
+
+echo '- many requests in service'
+fresh
+start_vmm
+forge REQUEST_STALLED 7 KTVBLK_REQ_TYPE=in KTVBLK_SECTOR=8 KTVBLK_LENGTH=4096 \
+	KTVBLK_AGE_MS=5300 KTVBLK_IN_FLIGHT=32 KTVBLK_STUCK_THREADS=0
+check 'with no thread' quiet 1 --since="$since" --json
+check 'with no thread: in flight' json in_flight 32
+check 'with no thread: threads' json stuck_threads 0
+check 'with no thread: thread' json stuck_tid null
+check 'with no thread, table' quiet 1 --since="$since"
+check 'with no thread: said' \
+	grep -Eq ' no thread +read 4096 at 8, 5\.3s old, of 32$' "$out"
+forge RESET_TIMED_OUT 7 KTVBLK_REQ_TYPE=in KTVBLK_SECTOR=8 KTVBLK_LENGTH=4096 \
+	KTVBLK_AGE_MS=9000 KTVBLK_IN_FLIGHT=1 KTVBLK_STUCK_THREADS=3 \
+	KTVBLK_STUCK_TID=77 KTVBLK_STUCK_SYSCALL=none \
+	KTVBLK_STUCK_WCHAN=fuse_wait
+check 'with threads of the kernel' quiet 1 --since="$since" --json
+check 'with threads of the kernel: in flight' json in_flight 1
+check 'with threads of the kernel: threads' json stuck_threads 3
+check 'with threads of the kernel: thread' json stuck_tid 77
+check 'with threads of the kernel, table' quiet 1 --since="$since"
+check 'with threads of the kernel: said' \
+	grep -Eq ' none \(fuse_wait\) x3 +read 4096 at 8, 9\.0s old$' "$out"
+kill_vmm
 
 echo '- what strangers write'
 fresh

@@ -16,12 +16,12 @@ words() {
 
 sed '/^#/d' <<'END' | words >"$tmp/cannot"
 # Copying, formatting and counting in memory we have.
-bcmp memchr memcmp memcpy memmove memset qsort snprintf strchr strcspn strlen
-strncmp strrchr strtol tolower vsnprintf
+bcmp memchr memcmp memcpy memmove memset qsort snprintf strchr strcmp strcspn
+strlen strncmp strrchr strstr strtol strtoull tolower vsnprintf
 # The C library's own, without a system call.
 __ctype_tolower_loc __errno_location __pthread_unwind_next
 __pthread_register_cancel __pthread_unregister_cancel __sched_cpucount
-__sigsetjmp
+__sigsetjmp sysconf
 # Fail for a wrong argument only, and theirs are constants: a clock, a signal
 # mask, a state; or a lock, a condition, attributes that were initialised.
 clock_gettime pthread_attr_destroy pthread_attr_init
@@ -32,8 +32,12 @@ pthread_mutex_init pthread_mutex_lock pthread_mutex_unlock pthread_once
 pthread_setcancelstate pthread_sigmask sigdelset sigfillset
 # Fails where memory is locked; then that stays.
 madvise
+# Of a directory that was opened.
+closedir
+# Says whether a thread is there: test-locate.c has both answers.
+access
 # Always succeed.
-free getpid gettid pthread_equal pthread_self sched_yield
+free getpid gettid io_uring_queue_exit pthread_equal pthread_self sched_yield
 # For a thread's own name: only what does not fit.
 pthread_getname_np
 # Of a thread that is ours and has not been joined or detached before.

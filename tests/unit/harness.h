@@ -85,6 +85,13 @@ bool thread_in_call(pid_t tid, long nr);
 /* A number of its status file; 0 if there is none. */
 uint64_t thread_status(pid_t tid, const char *key);
 
+/*
+ * Does a wait in io_uring_enter() hold up all our threads? Under valgrind, which
+ * does not know that this call blocks, it does: what waits there for another of
+ * our threads cannot be tested, which is said.
+ */
+bool ring_holds_threads(void);
+
 /* Open descriptors of this process. */
 unsigned int count_fds(void);
 

@@ -64,6 +64,42 @@ static int file_flush(void *userdata)
 	return life->file->ops.flush(life->file->userdata);
 }
 
+static ssize_t perform(const struct life *life, const struct ktvblk_io *io)
+{
+	const struct ktvblk_backend_ops *ops = &life->file->ops;
+	void *userdata = life->file->userdata;
+
+	switch (io->op) {
+	case KTVBLK_IO_READ:
+		return ops->preadv(userdata, io->iov, io->n_iov, io->offset);
+	case KTVBLK_IO_WRITE:
+		return ops->pwritev(userdata, io->iov, io->n_iov, io->offset);
+	default:
+		return ops->flush(userdata);
+	}
+}
+
+/* Is it kept for later? */
+static bool keep(struct life *life, struct ktvblk_io *io)
+{
+	SCOPED_LOCK(&life->lock);
+	if (!life->hold)
+		return false;
+	ck_assert_ptr_null(life->kept);
+	life->kept = io;
+	life->held++;
+	return true;
+}
+
+static int submit_later(void *userdata, struct ktvblk_io *io)
+{
+	struct life *life = (struct life *)userdata;
+
+	if (!keep(life, io))
+		ck_assert_int_eq(ktvblk_io_complete(io, perform(life, io)), 0);
+	return 0;
+}
+
 static int file_capacity(void *userdata, uint64_t *ret_bytes)
 {
 	const struct life *life = (const struct life *)userdata;
@@ -79,21 +115,40 @@ static void file_release(void *userdata)
 	life->released++;
 }
 
-static int open_storage(struct life *life, struct ktvblk_backend **ret_backend)
+static void count_release(void *userdata)
 {
-	const struct ktvblk_backend_ops ops = {
-		.size = sizeof(ops),
-		.preadv = gated_preadv,
-		.pwritev = gated_pwritev,
-		.flush = file_flush,
-		.capacity = file_capacity,
-		.release = file_release,
-	};
-	int r = ktvblk_backend_new_fd(life->fd, NULL, NULL, &life->file);
+	((struct life *)userdata)->released++;
+}
+
+static int open_file(struct life *life, void (*release)(void *userdata),
+		     struct ktvblk_backend **ret_backend)
+{
+	const int r =
+		ktvblk_backend_new_fd(life->fd, release, life, ret_backend);
 
 	/* The last three: what fstat() and ioctl() may answer. */
 	expect_documented("ktvblk_backend_new_fd", r, EBADF, EMFILE, ENFILE,
 			  ENOMEM, EIO, EOVERFLOW, ENOTTY);
+	return r;
+}
+
+static int open_storage(struct life *life, struct ktvblk_backend **ret_backend)
+{
+	const bool later = life->disk == LIFE_LATER;
+	const struct ktvblk_backend_ops ops = {
+		.size = sizeof(ops),
+		.preadv = later ? NULL : gated_preadv,
+		.pwritev = later ? NULL : gated_pwritev,
+		.flush = later ? NULL : file_flush,
+		.submit = later ? submit_later : NULL,
+		.capacity = file_capacity,
+		.release = file_release,
+	};
+	int r;
+
+	if (life->disk >= LIFE_FILE)
+		return open_file(life, count_release, ret_backend);
+	r = open_file(life, NULL, &life->file);
 	if (r < 0)
 		return r;
 	r = ktvblk_backend_new(&ops, life, ret_backend);
@@ -143,6 +198,8 @@ int life_create(struct life *life)
 		.throttle = { .bytes_per_sec = life->bytes_per_sec },
 		.reset_timeout_ms = life->budget_ms,
 		.destroy_timeout_ms = life->budget_ms,
+		.engine = life->disk == LIFE_RING ? KTVBLK_ENGINE_IO_URING
+						  : KTVBLK_ENGINE_AUTO,
 	};
 	static const uint32_t cpus[] = { 0, 1, 2, 3 };
 	int r;
@@ -155,10 +212,11 @@ int life_create(struct life *life)
 			   &life->rig.mem);
 	expect_documented("ktvblk_mem_new", r, ENOMEM);
 	if (r == 0) {
-		/* EIO, ENOTTY: what capacity() may answer. */
+		/* EIO, ENOTTY: what capacity() may answer; then io_uring. */
 		r = ktvblk_new(&config, &life->rig.dev);
 		expect_documented("ktvblk_new", r, ENOMEM, EMFILE, ENFILE,
-				  EAGAIN, EIO, ENOTTY, EOVERFLOW);
+				  EAGAIN, EIO, ENOTTY, EOVERFLOW, EPERM, EINVAL,
+				  EBUSY, EINTR);
 		if (r == 0) {
 			ck_assert_int_eq(ktvblk_set_memory(life->rig.dev,
 							   life->rig.mem),
@@ -309,27 +367,38 @@ static bool is_held(struct life *life)
 	return life->held > 0;
 }
 
-static void set_hold(struct life *life, bool hold)
+static void hold(struct life *life)
 {
 	SCOPED_LOCK(&life->lock);
-	life->hold = hold;
-	pthread_cond_broadcast(&life->changed);
-}
-
-bool life_wedge(struct life *life)
-{
-	set_hold(life, true);
-	prepare(life, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
-	submit(life);
-	if (await(life, is_held))
-		return true;
-	set_hold(life, false);
-	return false;
+	life->hold = true;
 }
 
 void life_let_go(struct life *life)
 {
-	set_hold(life, false);
+	struct ktvblk_io *kept;
+
+	{
+		SCOPED_LOCK(&life->lock);
+		life->hold = false;
+		kept = life->kept;
+		life->kept = NULL;
+		life->held -= kept != NULL;
+		pthread_cond_broadcast(&life->changed);
+	}
+	if (kept)
+		ck_assert_int_eq(ktvblk_io_complete(kept, perform(life, kept)),
+				 0);
+}
+
+bool life_wedge(struct life *life)
+{
+	hold(life);
+	prepare(life, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
+	submit(life);
+	if (await(life, is_held))
+		return true;
+	life_let_go(life);
+	return false;
 }
 
 enum ktvblk_outcome life_destroy(struct life *life)

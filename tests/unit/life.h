@@ -8,6 +8,14 @@
  * the guest reads is compared with what it wrote.
  */
 
+/* What the device has for its disk, and so which engine. */
+enum life_disk {
+	LIFE_CALLS, /* callbacks, behind a gate */
+	LIFE_LATER, /* ... that answer later */
+	LIFE_FILE, /* the file itself */
+	LIFE_RING, /* ... by io_uring only */
+};
+
 #include "harness.h"
 #include "rig.h"
 
@@ -16,6 +24,7 @@
 struct life {
 	struct rig rig; /* only what it needs to move bytes through a ring */
 	uint64_t flags; /* as in the config */
+	enum life_disk disk; /* LIFE_CALLS unless set before the creation */
 	uint32_t budget_ms;
 	uint64_t bytes_per_sec; /* throttle; 0 unless set before the creation */
 	int fd; /* the disk */
@@ -27,6 +36,7 @@ struct life {
 	pthread_cond_t changed;
 	bool hold; /* reads and writes hang ... */
 	unsigned int held; /* ... this many just now */
+	struct ktvblk_io *kept; /* ... or are answered later: it is one */
 	_Atomic unsigned int released; /* storages */
 
 	uint64_t longest_ns; /* of a reset or a destroy */
@@ -58,7 +68,7 @@ int life_request(struct life *life, uint32_t type, uint64_t sector,
  */
 int life_write_and_read(struct life *life, uint64_t sector, uint32_t len);
 
-/* Hang a read; false: NEEDS_RESET came instead. Then let it go. */
+/* Not of a file: hang a read; false: NEEDS_RESET came instead. Then let it go. */
 bool life_wedge(struct life *life);
 void life_let_go(struct life *life);
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "device.h"
 #include "harness.h"
 #include "rig.h"
 
@@ -67,10 +68,14 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 		if (!config->destroy_timeout_ms)
 			config->destroy_timeout_ms = WAIT_MS;
 	}
-	config->backend = rig->options.disk_fd
-				  ? storage_file_backend(rig->storage,
-							 rig->options.disk_fd)
-				  : storage_backend(rig->storage);
+	if (rig->options.later)
+		config->backend =
+			later_backend(rig->options.later, rig->storage);
+	else if (rig->options.disk_fd)
+		config->backend = storage_file_backend(rig->storage,
+						       rig->options.disk_fd);
+	else
+		config->backend = storage_backend(rig->storage);
 	if (rig->options.block_bytes) {
 		rig->storage->block_bytes = config->backend->block_bytes =
 			rig->options.block_bytes;
@@ -96,13 +101,44 @@ static uint64_t features_to_take(struct rig *rig)
 	return features;
 }
 
+void rig_select(struct rig *rig, unsigned int queue)
+{
+	rig->others[rig->queue].avail_idx = rig->avail_idx;
+	rig->others[rig->queue].used_seen = rig->used_seen;
+	rig->queue = queue;
+	rig->avail_idx = rig->others[queue].avail_idx;
+	rig->used_seen = rig->others[queue].used_seen;
+}
+
+/* Of this queue. */
+static uint64_t here(const struct rig *rig, uint64_t addr)
+{
+	return addr + rig->queue * RIG_QUEUE_BYTES;
+}
+
+void rig_set_up_queue(struct rig *rig)
+{
+	rig->avail_idx = rig->used_seen = 0;
+	memset(rig_at(rig, here(rig, RIG_AVAIL)), 0, 0x1000);
+	memset(rig_at(rig, here(rig, RIG_USED)), 0, 0x1000);
+	rig_write(rig, VIRTIO_MMIO_QUEUE_SEL, rig->queue);
+	rig_write(rig, VIRTIO_MMIO_QUEUE_NUM, rig->options.queue_size);
+	rig_write(rig, VIRTIO_MMIO_QUEUE_DESC_LOW,
+		  (uint32_t)here(rig, RIG_DESC));
+	rig_write(rig, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
+		  (uint32_t)here(rig, RIG_AVAIL));
+	rig_write(rig, VIRTIO_MMIO_QUEUE_USED_LOW,
+		  (uint32_t)here(rig, RIG_USED));
+	rig_write(rig, VIRTIO_MMIO_QUEUE_READY, 1);
+}
+
 void rig_prepare(struct rig *rig)
 {
 	const uint64_t features = features_to_take(rig);
+	unsigned int n = rig->options.queues_used;
 
-	rig->avail_idx = rig->used_seen = 0;
-	memset(rig_at(rig, RIG_AVAIL), 0, 0x1000);
-	memset(rig_at(rig, RIG_USED), 0, 0x1000);
+	if (!n)
+		n = rig->options.config.n_queues;
 	rig_write(rig, VIRTIO_MMIO_STATUS, S_ACK);
 	rig_write(rig, VIRTIO_MMIO_STATUS, S_DRV);
 	for (uint32_t i = 0; i < 2; i++) {
@@ -112,12 +148,10 @@ void rig_prepare(struct rig *rig)
 	}
 	rig_write(rig, VIRTIO_MMIO_STATUS, S_FEAT);
 	ck_assert_uint_eq(rig_status(rig), S_FEAT);
-	rig_write(rig, VIRTIO_MMIO_QUEUE_SEL, 0);
-	rig_write(rig, VIRTIO_MMIO_QUEUE_NUM, rig->options.queue_size);
-	rig_write(rig, VIRTIO_MMIO_QUEUE_DESC_LOW, RIG_DESC);
-	rig_write(rig, VIRTIO_MMIO_QUEUE_AVAIL_LOW, RIG_AVAIL);
-	rig_write(rig, VIRTIO_MMIO_QUEUE_USED_LOW, RIG_USED);
-	rig_write(rig, VIRTIO_MMIO_QUEUE_READY, 1);
+	for (unsigned int i = n ? n : 1; i-- > 0;) {
+		rig_select(rig, i);
+		rig_set_up_queue(rig);
+	}
 }
 
 void rig_start(struct rig *rig)
@@ -222,13 +256,13 @@ static void put_desc(struct rig *rig, uint64_t table, uint16_t i, uint64_t addr,
 void rig_desc(struct rig *rig, uint16_t i, uint64_t addr, uint32_t len,
 	      uint16_t flags, uint16_t next)
 {
-	put_desc(rig, RIG_DESC, i, addr, len, flags, next);
+	put_desc(rig, here(rig, RIG_DESC), i, addr, len, flags, next);
 }
 
 void rig_indirect(struct rig *rig, uint16_t i, uint64_t addr, uint32_t len,
 		  uint16_t flags, uint16_t next)
 {
-	put_desc(rig, RIG_INDIRECT, i, addr, len, flags, next);
+	put_desc(rig, here(rig, RIG_INDIRECT), i, addr, len, flags, next);
 }
 
 void rig_header(struct rig *rig, uint64_t addr, uint32_t type, uint64_t sector)
@@ -246,7 +280,7 @@ void rig_avail(struct rig *rig, uint16_t head)
 	const unsigned int slot = rig->avail_idx &
 				  (rig->options.queue_size - 1u);
 
-	put16(rig, RIG_AVAIL + 4 + 2u * slot, head);
+	put16(rig, here(rig, RIG_AVAIL) + 4 + 2u * slot, head);
 	rig_set_avail_idx(rig, ++rig->avail_idx);
 }
 
@@ -256,34 +290,36 @@ void rig_avail_all(struct rig *rig, const uint16_t *heads, size_t n)
 		const unsigned int slot = rig->avail_idx++ &
 					  (rig->options.queue_size - 1u);
 
-		put16(rig, RIG_AVAIL + 4 + 2u * slot, heads[i]);
+		put16(rig, here(rig, RIG_AVAIL) + 4 + 2u * slot, heads[i]);
 	}
 	rig_set_avail_idx(rig, rig->avail_idx);
 }
 
 void rig_set_avail_idx(struct rig *rig, uint16_t idx)
 {
-	put16(rig, RIG_AVAIL + 2, idx);
+	put16(rig, here(rig, RIG_AVAIL) + 2, idx);
 }
 
 void rig_set_used_event(struct rig *rig, uint16_t idx)
 {
-	put16(rig, RIG_AVAIL + 4 + 2u * rig->options.queue_size, idx);
+	put16(rig, here(rig, RIG_AVAIL) + 4 + 2u * rig->options.queue_size,
+	      idx);
 }
 
 uint16_t rig_avail_event(struct rig *rig)
 {
-	return get16(rig, RIG_USED + 4 + 8u * rig->options.queue_size);
+	return get16(rig,
+		     here(rig, RIG_USED) + 4 + 8u * rig->options.queue_size);
 }
 
 uint16_t rig_used_flags(struct rig *rig)
 {
-	return get16(rig, RIG_USED);
+	return get16(rig, here(rig, RIG_USED));
 }
 
 uint16_t rig_used_idx(struct rig *rig)
 {
-	return get16(rig, RIG_USED + 2);
+	return get16(rig, here(rig, RIG_USED) + 2);
 }
 
 struct vring_used_elem rig_used(struct rig *rig, uint16_t i)
@@ -291,7 +327,8 @@ struct vring_used_elem rig_used(struct rig *rig, uint16_t i)
 	const unsigned int slot = i & (rig->options.queue_size - 1u);
 	struct vring_used_elem elem;
 
-	memcpy(&elem, rig_at(rig, RIG_USED + 4 + 8u * slot), sizeof(elem));
+	memcpy(&elem, rig_at(rig, here(rig, RIG_USED) + 4 + 8u * slot),
+	       sizeof(elem));
 	elem.id = le32toh(elem.id);
 	elem.len = le32toh(elem.len);
 	return elem;
@@ -299,18 +336,18 @@ struct vring_used_elem rig_used(struct rig *rig, uint16_t i)
 
 void rig_kick(struct rig *rig)
 {
-	rig_write(rig, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+	rig_write(rig, VIRTIO_MMIO_QUEUE_NOTIFY, rig->queue);
 }
 
 uint8_t *rig_chain_status(struct rig *rig, uint16_t head)
 {
-	return (uint8_t *)rig_at(rig, RIG_STATUS + head);
+	return (uint8_t *)rig_at(rig, here(rig, RIG_STATUS) + head);
 }
 
 void rig_chain(struct rig *rig, uint16_t head, uint32_t type, uint64_t sector,
 	       uint32_t len)
 {
-	const uint64_t header = RIG_HEADER + head * 16u;
+	const uint64_t header = here(rig, RIG_HEADER) + head * 16u;
 	const uint16_t direction =
 		type == VIRTIO_BLK_T_OUT ? 0 : VRING_DESC_F_WRITE;
 	uint16_t at = head;
@@ -320,11 +357,12 @@ void rig_chain(struct rig *rig, uint16_t head, uint32_t type, uint64_t sector,
 	rig_desc(rig, at, header, 16, VRING_DESC_F_NEXT, (uint16_t)(at + 1u));
 	if (len) {
 		at++;
-		rig_desc(rig, at, RIG_DATA, len, VRING_DESC_F_NEXT | direction,
-			 (uint16_t)(at + 1u));
+		rig_desc(rig, at, here(rig, RIG_DATA), len,
+			 VRING_DESC_F_NEXT | direction, (uint16_t)(at + 1u));
 	}
 	at++;
-	rig_desc(rig, at, RIG_STATUS + head, 1, VRING_DESC_F_WRITE, 0);
+	rig_desc(rig, at, here(rig, RIG_STATUS) + head, 1, VRING_DESC_F_WRITE,
+		 0);
 }
 
 static void put_parts(struct rig *rig, uint64_t table, uint16_t at,
@@ -340,14 +378,14 @@ static void put_parts(struct rig *rig, uint64_t table, uint16_t at,
 void rig_parts(struct rig *rig, uint16_t head, const struct rig_part *parts,
 	       size_t n)
 {
-	put_parts(rig, RIG_DESC, head, parts, n);
+	put_parts(rig, here(rig, RIG_DESC), head, parts, n);
 }
 
 void rig_parts_indirect(struct rig *rig, uint16_t head,
 			const struct rig_part *parts, size_t n)
 {
-	put_parts(rig, RIG_INDIRECT, 0, parts, n);
-	rig_desc(rig, head, RIG_INDIRECT,
+	put_parts(rig, here(rig, RIG_INDIRECT), 0, parts, n);
+	rig_desc(rig, head, here(rig, RIG_INDIRECT),
 		 (uint32_t)(n * sizeof(struct vring_desc)),
 		 VRING_DESC_F_INDIRECT, 0);
 }
@@ -355,9 +393,10 @@ void rig_parts_indirect(struct rig *rig, uint16_t head,
 void rig_data(struct rig *rig, uint16_t head, uint32_t type, uint64_t sector,
 	      const struct rig_part *data, size_t n)
 {
-	const struct rig_part header = { RIG_HEADER + head * 16u, 16,
+	const struct rig_part header = { here(rig, RIG_HEADER) + head * 16u, 16,
 					 READABLE };
-	const struct rig_part status = { RIG_STATUS + head, 1, WRITABLE };
+	const struct rig_part status = { here(rig, RIG_STATUS) + head, 1,
+					 WRITABLE };
 	struct rig_part parts[256];
 
 	ck_assert_uint_le(n + 2, ARRAY_SIZE(parts));
@@ -417,6 +456,15 @@ void rig_sync(struct rig *rig)
 	/* The used entry follows the status byte. */
 	ck_assert(eventually(rig_used_idx(rig) != rig->used_seen));
 	rig->used_seen = rig_used_idx(rig);
+}
+
+void rig_drain_throttle(struct rig *rig, uint64_t at_ns)
+{
+	struct throttle *throttle = &rig->dev->throttle->throttle;
+
+	throttle->ops.available = throttle->bytes.available = 0;
+	throttle->ops.remainder = throttle->bytes.remainder = 0;
+	throttle->ops.refilled_ns = throttle->bytes.refilled_ns = at_ns;
 }
 
 uint64_t rig_irqs(struct rig *rig)

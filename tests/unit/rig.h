@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "ktvblk.h"
+#include "later.h"
 #include "storage.h"
 
 /* Guest-physical addresses of what a test usually needs. */
@@ -34,6 +35,8 @@
 #define RIG_STATUS 0x9000u
 #define RIG_DATA 0x10000u
 #define RIG_RAM_BYTES (4u << 20)
+/* The same of another queue lies so far behind those of the one before. */
+#define RIG_QUEUE_BYTES (RIG_RAM_BYTES / KTVBLK_QUEUES_MAX)
 #define RIG_DISK_BYTES (64u << 10)
 
 /* What a status byte holds until the device writes it. */
@@ -42,6 +45,7 @@
 #define RIG_VERSION_1 (UINT64_C(1) << VIRTIO_F_VERSION_1)
 #define RIG_EVENT_IDX (UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX)
 #define RIG_INDIRECT_DESC (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC)
+#define RIG_MQ (UINT64_C(1) << VIRTIO_BLK_F_MQ)
 
 #define S_ACK VIRTIO_CONFIG_S_ACKNOWLEDGE
 #define S_DRV (S_ACK | VIRTIO_CONFIG_S_DRIVER)
@@ -54,8 +58,10 @@ struct rig_options {
 	uint64_t features;
 	bool no_flush; /* do not take it */
 	uint16_t queue_size; /* 0: 16 */
+	unsigned int queues_used; /* by the driver; 0: all of the config */
 	uint64_t disk_bytes; /* 0: RIG_DISK_BYTES */
 	uint32_t block_bytes, mem_align; /* of the storage; 0: any */
+	struct later *later; /* the disk answers there */
 	int disk_fd; /* the disk is in this file; 0: in memory */
 	bool no_memory; /* do not bind any */
 	/* Other regions than one from 0; host_addr is filled in. */
@@ -74,17 +80,25 @@ struct rig {
 	struct ktvblk_mem *mem;
 	struct ktvblk_dev *dev;
 	struct ktvblk_stats *stats;
+	unsigned int queue; /* the one that all below is about */
 	uint16_t avail_idx; /* the driver's */
 	uint16_t used_seen;
+	struct {
+		uint16_t avail_idx, used_seen;
+	} others[KTVBLK_QUEUES_MAX];
 };
+
+/* All below is about this queue from now on; first it is queue 0. */
+void rig_select(struct rig *rig, unsigned int queue);
 
 /* Make all of it; the device is at reset. */
 void rig_open(struct rig *rig, const struct rig_options *options);
 
-/* Negotiate and set up the queue, up to DRIVER_OK; again after a reset. */
+/* Negotiate and set up the queues, up to DRIVER_OK; again after a reset. */
 void rig_start(struct rig *rig);
-/* The same without DRIVER_OK. */
+/* The same without DRIVER_OK; and only one queue, of rings that are clear. */
 void rig_prepare(struct rig *rig);
+void rig_set_up_queue(struct rig *rig);
 void rig_reset(struct rig *rig);
 
 /*
@@ -167,6 +181,9 @@ int rig_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t len);
  * answered or not: a flush behind it is served. Uses descriptors 14 and 15.
  */
 void rig_sync(struct rig *rig);
+
+/* No tokens at this time. While no worker runs. */
+void rig_drain_throttle(struct rig *rig, uint64_t at_ns);
 
 /* Interrupts since the last look; takes them. */
 uint64_t rig_irqs(struct rig *rig);

@@ -132,7 +132,9 @@ static void storage_release(void *userdata)
 	pthread_cond_broadcast(&storage->changed);
 }
 
-struct ktvblk_backend *storage_backend(struct storage *storage)
+struct ktvblk_backend *
+storage_submit_backend(struct storage *storage,
+		       int (*submit)(void *userdata, struct ktvblk_io *io))
 {
 	const struct ktvblk_backend_ops ops = {
 		.size = sizeof(ops),
@@ -141,11 +143,25 @@ struct ktvblk_backend *storage_backend(struct storage *storage)
 		.flush = storage_flush,
 		.capacity = storage_capacity,
 		.release = storage_release,
+		.submit = submit,
 	};
 	struct ktvblk_backend *backend = NULL;
 
 	ck_assert_int_eq(ktvblk_backend_new(&ops, storage, &backend), 0);
 	return backend;
+}
+
+struct ktvblk_backend *storage_backend(struct storage *storage)
+{
+	return storage_submit_backend(storage, NULL);
+}
+
+ssize_t storage_perform(struct storage *storage, const struct ktvblk_io *io)
+{
+	if (io->op == KTVBLK_IO_FLUSH)
+		return storage_flush(storage);
+	return move(storage, io->op == KTVBLK_IO_READ ? OP_READ : OP_WRITE,
+		    io->iov, io->n_iov, io->offset);
 }
 
 struct ktvblk_backend *storage_file_backend(struct storage *storage, int fd)

@@ -47,6 +47,8 @@ struct storage {
 	/* In every call, before it does anything; without the lock. */
 	void (*hook)(struct storage *storage, enum storage_op op);
 	void *hook_data;
+
+	struct later *later; /* which answers in its place, or NULL */
 };
 
 /* size bytes of a pattern: byte i is storage_pattern(i). */
@@ -55,6 +57,14 @@ unsigned char storage_pattern(uint64_t i);
 
 /* A backend on it; when that is released, `released` counts. */
 struct ktvblk_backend *storage_backend(struct storage *storage);
+
+/* The same with a submit(), which has the storage for its userdata. */
+struct ktvblk_backend *
+storage_submit_backend(struct storage *storage,
+		       int (*submit)(void *userdata, struct ktvblk_io *io));
+
+/* Do what is asked, as a call would: its answer. */
+ssize_t storage_perform(struct storage *storage, const struct ktvblk_io *io);
 
 /* The same in this file, which is closed; the calls are not this one's. */
 struct ktvblk_backend *storage_file_backend(struct storage *storage, int fd);

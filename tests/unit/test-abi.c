@@ -45,13 +45,14 @@ END_TEST
 
 START_TEST(layout_of_the_backend_ops)
 {
-	PIN_STRUCT(ktvblk_backend_ops, 48, 8);
+	PIN_STRUCT(ktvblk_backend_ops, 56, 8);
 	PIN(ktvblk_backend_ops, size, 0, 8);
 	PIN(ktvblk_backend_ops, preadv, 8, 8);
 	PIN(ktvblk_backend_ops, pwritev, 16, 8);
 	PIN(ktvblk_backend_ops, flush, 24, 8);
 	PIN(ktvblk_backend_ops, capacity, 32, 8);
 	PIN(ktvblk_backend_ops, release, 40, 8);
+	PIN(ktvblk_backend_ops, submit, 48, 8);
 }
 END_TEST
 
@@ -68,7 +69,7 @@ END_TEST
 
 START_TEST(layout_of_a_config)
 {
-	PIN_STRUCT(ktvblk_config, 144, 8);
+	PIN_STRUCT(ktvblk_config, 160, 8);
 	PIN(ktvblk_config, size, 0, 8);
 	PIN(ktvblk_config, backend, 8, 8);
 	PIN(ktvblk_config, name, 16, 8);
@@ -83,6 +84,10 @@ START_TEST(layout_of_a_config)
 	PIN(ktvblk_config, poll_us, 132, 4);
 	PIN(ktvblk_config, queue_size_max, 136, 2);
 	PIN(ktvblk_config, reserved, 138, 6);
+	PIN(ktvblk_config, engine, 144, 4);
+	PIN(ktvblk_config, depth, 148, 4);
+	PIN(ktvblk_config, n_queues, 152, 4);
+	PIN(ktvblk_config, reserved_end, 156, 4);
 }
 END_TEST
 

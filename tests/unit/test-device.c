@@ -93,7 +93,7 @@ START_TEST(what_is_no_config_is_refused)
 		expect_refused(&c, made.config.backend, error);                \
 	} while (0)
 	REFUSED(-EINVAL, c.size = 0);
-	REFUSED(-EINVAL, c.size = sizeof(c) - 8);
+	REFUSED(-EINVAL, c.size = offsetof(struct ktvblk_config, engine) - 8);
 	REFUSED(-EINVAL, c.backend = NULL);
 	REFUSED(-EINVAL, c.flags = 8);
 	REFUSED(-EINVAL, c.flags = UINT64_C(1) << 63);
@@ -107,8 +107,15 @@ START_TEST(what_is_no_config_is_refused)
 	REFUSED(-EINVAL, c.destroy_timeout_ms = 3600001);
 	REFUSED(-EINVAL, c.poll_us = 1001);
 	REFUSED(-EINVAL, c.poll_us = 1; c.flags = KTVBLK_NO_POLL);
+	REFUSED(-EINVAL, c.engine = KTVBLK_ENGINE_IO_URING); /* no file */
+	REFUSED(-EINVAL, c.engine = KTVBLK_ENGINE_IO_URING + 1);
+	REFUSED(-EINVAL, c.depth = KTVBLK_QUEUE_SIZE_MAX + 1);
 	REFUSED(-EINVAL, c.reserved[0] = 1);
 	REFUSED(-EINVAL, c.reserved[2] = 1);
+	REFUSED(-EINVAL, c.reserved_end = 1);
+	REFUSED(-EINVAL, c.n_queues = KTVBLK_QUEUES_MAX + 1);
+	REFUSED(-EINVAL, c.n_queues = UINT32_MAX);
+	REFUSED(-EINVAL, c.n_queues = 2; c.features_masked = RIG_MQ);
 	REFUSED(-EINVAL, c.name = "a\nb");
 	REFUSED(-EINVAL, c.name = "\x1f");
 	REFUSED(-EINVAL, c.name = "\x7f");

@@ -29,7 +29,7 @@
 /* The buckets hold this from now on. While no worker runs, or it is parked. */
 static void set_tokens(struct rig *rig, int64_t ops, int64_t bytes)
 {
-	struct throttle *throttle = &rig->dev->session->throttle;
+	struct throttle *throttle = &rig->dev->throttle->throttle;
 
 	throttle->ops.available = ops;
 	throttle->bytes.available = bytes;
@@ -153,7 +153,7 @@ static bool timer_brought_the_retry(void)
 
 	rig_open(&rig, &(struct rig_options){ .config.throttle.iops = 4 });
 	rig_prepare(&rig);
-	throttle_drain(&rig.dev->session->throttle, start_ns);
+	rig_drain_throttle(&rig, start_ns);
 	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
 	add(&rig, 0, T_IN, 0, 512);
 	rig_wait_used(&rig, 1);
@@ -318,7 +318,7 @@ START_TEST(a_request_larger_than_the_bucket_waits_for_debt_only)
 	add(&rig, 3, T_IN, 0, 512);
 	wait_stalls(&rig, 2);
 	park(&rig);
-	ck_assert_int_eq(rig.dev->session->throttle.bytes.available, -4096);
+	ck_assert_int_eq(rig.dev->throttle->throttle.bytes.available, -4096);
 	rig_close(&rig);
 }
 END_TEST
@@ -429,8 +429,8 @@ START_TEST(an_out_of_range_request_costs_its_tokens)
 		   4, 4096);
 	ck_assert_int_eq(rig_request(&rig, T_IN, UINT64_MAX, 512), IOERR);
 	park(&rig);
-	ck_assert_int_eq(rig.dev->session->throttle.ops.available, 3);
-	ck_assert_int_eq(rig.dev->session->throttle.bytes.available,
+	ck_assert_int_eq(rig.dev->throttle->throttle.ops.available, 3);
+	ck_assert_int_eq(rig.dev->throttle->throttle.bytes.available,
 			 4096 - 512);
 	rig_close(&rig);
 }
@@ -483,8 +483,8 @@ START_TEST(changed_reset_keeps_the_balance_and_then_stalls)
 	rig_start(&rig);
 	ck_assert_int_eq(rig_request(&rig, T_FLUSH, 0, 0), OK);
 	rig_reset(&rig);
-	ck_assert_int_eq(rig.dev->session->throttle.ops.available, 0);
-	ck_assert_int_eq(rig.dev->session->throttle.bytes.available, -100);
+	ck_assert_int_eq(rig.dev->throttle->throttle.ops.available, 0);
+	ck_assert_int_eq(rig.dev->throttle->throttle.bytes.available, -100);
 	rig_start(&rig);
 	add(&rig, 0, T_FLUSH, 0, 0);
 	wait_stalls(&rig, 1);

@@ -165,10 +165,10 @@ START_TEST(a_chain_that_breeds_another_does_not_keep_the_device)
 	rig.storage->hook_data = &rig;
 	rig.storage->hook = one_more;
 	rig_start(&rig);
-	rig_chain(&rig, 0, T_FLUSH, 0, 0);
+	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(&rig, 0);
 	rig_kick(&rig);
-	ck_assert(eventually(rig_counters(&rig).flushes_completed > 100));
+	ck_assert(eventually(rig_counters(&rig).reads_completed > 100));
 	if (_i)
 		ck_assert_int_eq(ktvblk_pause(rig.dev, 1000), 0);
 	ck_assert_int_eq(rig_destroy(&rig), KTVBLK_JOINED);

@@ -107,6 +107,8 @@ static void scene_play(struct scene *scene)
 	serve_one(rig);
 	if (op == NO_OP)
 		return;
+	/* Without it there would be nothing to flush. */
+	ck_assert_int_eq(rig_request(rig, VIRTIO_BLK_T_OUT, 0, 512), 0);
 	rig->storage->hook = exit_in_op;
 	rig_chain(rig, 0, types[op], 1, op == OP_FLUSH ? 0 : 512);
 	rig_avail(rig, 0);

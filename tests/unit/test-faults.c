@@ -15,9 +15,16 @@
 /* wrap: pthread_create pthread_clockjoin_np pthread_getaffinity_np */
 /* wrap: pthread_setaffinity_np pthread_setname_np pthread_attr_setstack */
 /* wrap: pthread_cond_wait pthread_cond_timedwait sd_journal_sendv */
+/* wrap: preadv2 pwritev2 opendir readdir */
+/* wrap: io_uring_queue_init_params io_uring_ring_dontfork io_uring_register */
+/* wrap: io_uring_register_files io_uring_unregister_files io_uring_submit */
+/* wrap: io_uring_submit_and_wait_timeout __io_uring_get_cqe */
+/* wrap: io_uring_register_iowq_max_workers */
 /* wrap: _mark_point */
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <stdarg.h>
@@ -30,6 +37,7 @@
 #include <sys/timerfd.h>
 
 #include "clockjoin.h"
+#include "engine.h"
 #include "faults.h"
 #include "life.h"
 #include "wedge.h"
@@ -54,6 +62,41 @@ WRAP(int, statx,
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at), 0, -1)
 WRAP(int, fdatasync, (int fd), (fd), 0, -1)
+WRAP(ssize_t, preadv2,
+     (int fd, const struct iovec *iov, int n, off_t at, int flags),
+     (fd, iov, n, at, flags), 0, -1)
+WRAP(ssize_t, pwritev2,
+     (int fd, const struct iovec *iov, int n, off_t at, int flags),
+     (fd, iov, n, at, flags), 0, -1)
+WRAP(DIR *, opendir, (const char *path), (path), 0, NULL)
+WRAP(struct dirent *, readdir, (DIR * dir), (dir), 0, NULL)
+
+/* Those of liburing answer -errno. */
+#define WRAP_URING(name, params, args)                                         \
+	WRAP(int, name, params, args, 0, -name##_fault.when.error)
+WRAP_URING(io_uring_queue_init_params,
+	   (unsigned int n, struct io_uring *ring,
+	    struct io_uring_params *params),
+	   (n, ring, params))
+WRAP_URING(io_uring_ring_dontfork, (struct io_uring * ring), (ring))
+WRAP_URING(io_uring_register,
+	   (unsigned int fd, unsigned int op, const void *arg, unsigned int n),
+	   (fd, op, arg, n))
+WRAP_URING(io_uring_register_files,
+	   (struct io_uring * ring, const int *fds, unsigned int n),
+	   (ring, fds, n))
+WRAP_URING(io_uring_unregister_files, (struct io_uring * ring), (ring))
+WRAP_URING(io_uring_register_iowq_max_workers,
+	   (struct io_uring * ring, unsigned int *values), (ring, values))
+WRAP_URING(io_uring_submit, (struct io_uring * ring), (ring))
+WRAP_URING(io_uring_submit_and_wait_timeout,
+	   (struct io_uring * ring, struct io_uring_cqe **ret_cqe,
+	    unsigned int n, struct __kernel_timespec *ts, sigset_t *mask),
+	   (ring, ret_cqe, n, ts, mask))
+WRAP_URING(__io_uring_get_cqe,
+	   (struct io_uring * ring, struct io_uring_cqe **ret_cqe,
+	    unsigned int n_submit, unsigned int n_wait, sigset_t *mask),
+	   (ring, ret_cqe, n_submit, n_wait, mask))
 
 int __real_poll(struct pollfd *fds, nfds_t n, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout);
@@ -468,7 +511,7 @@ static const struct call {
 	const char *name;
 	struct fault *fault;
 	bool each;
-	int errors[3];
+	int errors[4];
 } calls[] = {
 #define CALL(name, each, ...)                                                  \
 	{                                                                      \
@@ -509,7 +552,35 @@ static const struct call {
 	CALL(pthread_cond_wait, false, 0),
 	CALL(pthread_cond_timedwait, false, 0),
 	CALL(sd_journal_sendv, false, EAGAIN, ECONNREFUSED, EMFILE),
+	CALL(opendir, false, EMFILE, ENOMEM),
+	CALL(readdir, false, 0),
+	/* From here on, only where there is io_uring. */
+	CALL(preadv2, true, EAGAIN, EOPNOTSUPP, EINTR, EIO),
+	CALL(pwritev2, true, EAGAIN, ENOSYS, EINTR, ENOSPC),
+	CALL(io_uring_queue_init_params, true, EPERM, ENOMEM, EINVAL),
+	CALL(io_uring_ring_dontfork, false, ENOMEM, EINVAL),
+	CALL(io_uring_register, false, EPERM, EINVAL),
+	CALL(io_uring_register_files, false, ENOMEM, EMFILE, EPERM),
+	CALL(io_uring_register_iowq_max_workers, false, EINVAL, EPERM),
+	CALL(io_uring_unregister_files, true, EINTR, ENXIO),
+	CALL(io_uring_submit, true, EAGAIN, EBUSY, EINTR, ENOMEM),
+	CALL(io_uring_submit_and_wait_timeout, true, EAGAIN, EBUSY, EINTR,
+	     ENOMEM),
+	CALL(__io_uring_get_cqe, false, EAGAIN, EINTR, EBUSY),
 };
+
+static const struct way {
+	const char *name;
+	enum life_disk disk;
+	bool badly; /* it wedges */
+} ways[] = {
+	{ "calls", LIFE_CALLS, false }, { "calls, wedging", LIFE_CALLS, true },
+	{ "later", LIFE_LATER, false }, { "later, wedging", LIFE_LATER, true },
+	{ "a file", LIFE_FILE, false }, { "io_uring", LIFE_RING, false },
+};
+
+/* Where there is no io_uring, the last is not gone. */
+static size_t n_ways;
 
 struct left {
 	unsigned int fds;
@@ -523,20 +594,21 @@ static struct left left_now(void)
 
 /* With this fault, once; false: there was no such call any more. */
 static bool live_once(const struct left *before, const struct call *call,
-		      int error, unsigned int n, bool badly)
+		      int error, unsigned int n, const struct way *way)
 {
 	const uint64_t flags = n % 2 ? KTVBLK_ZERO_COPY : 0;
 	struct life life;
 	bool over;
 
 	failed = 0;
-	life_open(&life, flags, badly ? 5 : WAIT_MS);
+	life_open(&life, flags, way->badly ? 5 : WAIT_MS);
+	life.disk = way->disk;
 	life.bytes_per_sec = runs_slowly() ? BYTES_PER_SEC_SLOWLY
 					   : BYTES_PER_SEC;
 	if (call)
 		fault_set(call->fault,
 			  &(struct fault_when){ .error = error, .skip = n });
-	(badly ? live_badly : live)(&life);
+	(way->badly ? live_badly : live)(&life);
 	over = !call || fault_over(call->fault);
 	if (call)
 		fault_clear(call->fault);
@@ -567,7 +639,7 @@ static size_t count_errors(const struct call *call)
 
 /* The first call fails, the second, ...; `from`: with which error. */
 static unsigned int walk(const struct left *before, const struct call *call,
-			 size_t from, bool badly)
+			 size_t from, const struct way *way)
 {
 	const unsigned int step = runs_slowly() ? 3 : 1;
 	const size_t n_errors = count_errors(call);
@@ -577,10 +649,9 @@ static unsigned int walk(const struct left *before, const struct call *call,
 		const size_t e = call->each ? from : n / step % n_errors;
 		const int error = call->errors[e];
 
-		fprintf(stderr, "%s %s %u%s\n", call->name,
-			error ? strerrorname_np(error) : "0", n,
-			badly ? ", wedging" : "");
-		if (!live_once(before, call, error, n, badly))
+		fprintf(stderr, "%s %s %u, %s\n", call->name,
+			error ? strerrorname_np(error) : "0", n, way->name);
+		if (!live_once(before, call, error, n, way))
 			return points;
 	}
 }
@@ -588,26 +659,39 @@ static unsigned int walk(const struct left *before, const struct call *call,
 START_TEST(a_device_whose_calls_fail_lives_and_leaves_nothing)
 {
 	const struct call *call = &calls[_i];
+	const size_t n_errors = call->each ? count_errors(call) : 1;
 	struct left before;
 	unsigned int points = 0;
 
 	parked_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ck_assert_int_ge(parked_fd, 0);
 	/* The C library's own caches; and without a fault nothing fails. */
-	live_once(NULL, NULL, 0, 0, false);
-	live_once(NULL, NULL, 0, 1, true);
+	for (size_t w = 0; w < n_ways; w++)
+		live_once(NULL, NULL, 0, (unsigned int)w, &ways[w]);
 	before = left_now();
 	for (int tries = 0; !points && tries < 20; tries++)
-		for (size_t e = 0; e < (call->each ? count_errors(call) : 1);
-		     e++) {
-			points += walk(&before, call, e, false);
-			points += walk(&before, call, e, true);
-		}
+		for (size_t e = 0; e < n_errors; e++)
+			for (size_t w = 0; w < n_ways; w++)
+				points += walk(&before, call, e, &ways[w]);
 	fprintf(stderr, "%s: failed at %u points\n", call->name, points);
 	ck_assert_msg(points > 0, "%s was not called", call->name);
 	close(parked_fd);
 }
 END_TEST
 
-LOOP_PROGRAM("faults", ARRAY_SIZE(calls),
-	     a_device_whose_calls_fail_lives_and_leaves_nothing)
+int main(void)
+{
+	const TTest *const tests[] = {
+		a_device_whose_calls_fail_lives_and_leaves_nothing,
+	};
+	int n_calls = ARRAY_SIZE(calls);
+
+	n_ways = ARRAY_SIZE(ways);
+	if (engine_uring_probe() < 0) {
+		fprintf(stderr, "no io_uring here\n");
+		n_ways--;
+		while (strcmp(calls[--n_calls].name, "preadv2") != 0)
+			;
+	}
+	return run_loops("faults", n_calls, tests, ARRAY_SIZE(tests));
+}

@@ -53,9 +53,17 @@ static uint64_t stalls(struct rig *rig)
 	return rig_counters(rig).throttled_count;
 }
 
+/* With a limit, so that there are verdicts. */
+static void open_limited(struct rig *rig, uint32_t budget_ms)
+{
+	wedge_open_idle(rig, budget_ms, 0);
+	rig->dev->throttle->limits = true;
+	rig_start(rig);
+}
+
 static void open_with_chain(struct rig *rig)
 {
-	wedge_open(rig, 1000, 0);
+	open_limited(rig, 1000);
 	rig_chain(rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(rig, 0);
 	rig_kick(rig);
@@ -91,7 +99,7 @@ START_TEST(currently_throttled_gauge_increments_on_first_stall)
 	open_with_chain(&rig);
 	ck_assert(eventually(stalls(&rig) == 1));
 	ck_assert(eventually(gauge(&rig) == 1));
-	ck_assert(rig.dev->session->throttled);
+	ck_assert(rig.dev->queues[0].session->throttled);
 	ck_assert_uint_eq(*rig_chain_status(&rig, 0), SENTINEL);
 	ck_assert_uint_eq(rig_used_idx(&rig), 0);
 	close_gauge(&rig);
@@ -109,7 +117,7 @@ START_TEST(currently_throttled_gauge_decrements_on_retry_success)
 	ck_assert_uint_eq(gauge(&rig), 0);
 	ck_assert_uint_eq(stalls(&rig), 1);
 	ck_assert_uint_eq(rig_counters(&rig).reads_completed, 1);
-	ck_assert(!rig.dev->session->throttled);
+	ck_assert(!rig.dev->queues[0].session->throttled);
 	close_gauge(&rig);
 }
 END_TEST
@@ -248,8 +256,8 @@ START_TEST(a_throttled_worker_stuck_with_its_gate_leaves_no_gauge)
 
 	stall(1000000);
 	stall(50000000);
-	wedge_open(&rig, 20, 0);
-	session = rig.dev->session;
+	open_limited(&rig, 20);
+	session = rig.dev->queues[0].session;
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(&rig, 0);
 	rig_kick(&rig);
@@ -372,7 +380,7 @@ START_TEST(poisoned_queue_clears_on_reset)
 
 	poison(&rig, 16, 1000);
 	rig_reset(&rig);
-	ck_assert(!rig.dev->session->poisoned);
+	ck_assert(!rig.dev->queues[0].session->poisoned);
 	rig_start(&rig);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	ck_assert_uint_eq(rig_counters(&rig).invalid_avail_idx_count, 1);

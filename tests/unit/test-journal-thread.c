@@ -53,7 +53,7 @@ static bool log_thread_gone(void)
 /* Without a reference to the log. */
 static void set_up(void)
 {
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	recorder_start(&rec);
 	ck_assert(log_thread_gone());
 }
@@ -378,7 +378,7 @@ END_TEST
 
 static struct watch *enter_new(uint64_t limit_ms)
 {
-	struct watch *watch = watch_new(&id, limit_ms * NSEC_PER_MSEC, NULL);
+	struct watch *watch = watch_new(&id, limit_ms * NSEC_PER_MSEC, NULL, 1);
 
 	watch_enter(watch);
 	return watch;
@@ -397,7 +397,17 @@ static bool begin_quietly(struct watch *watch)
 		.type = 1, .sector = 34, .length = 4096, .since_ns = now_ns()
 	};
 
-	return watch_begin(watch, &request);
+	return watch_begin(watch, 0, &request);
+}
+
+/* It ends, and that was told; true: it had been found. */
+static bool end(struct watch *watch)
+{
+	const bool found = watch_end(watch, 0) == WATCH_MARKED;
+
+	if (found)
+		watch_close(watch, 0);
+	return found;
 }
 
 static void begin(struct watch *watch)
@@ -438,6 +448,8 @@ START_TEST(a_stalled_request_is_told_once_and_so_is_its_end)
 	ck_assert_uint_eq(kept_number(r, "KTVBLK_SECTOR"), 34);
 	ck_assert_uint_eq(kept_number(r, "KTVBLK_LENGTH"), 4096);
 	ck_assert_uint_ge(kept_number(r, "KTVBLK_AGE_MS"), 5);
+	ck_assert_uint_eq(kept_number(r, "KTVBLK_IN_FLIGHT"), 1);
+	ck_assert_uint_eq(kept_number(r, "KTVBLK_STUCK_THREADS"), 1);
 	ck_assert_uint_eq(kept_number(r, "KTVBLK_STUCK_TID"),
 			  (uint64_t)gettid());
 
@@ -446,12 +458,72 @@ START_TEST(a_stalled_request_is_told_once_and_so_is_its_end)
 	begin(other);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 2);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 2);
-	ck_assert(watch_end(other));
+	ck_assert(end(other));
 	leave(other);
 
-	ck_assert(watch_end(watch));
+	ck_assert(end(watch));
 	log_event(&id, REQUEST_RESUMED, 1, 34, 4096, 10);
 	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_RESUMED);
+	leave(watch);
+	log_unref(far_away());
+	tear_down();
+}
+END_TEST
+
+static void begin_in(struct watch *watch, uint32_t slot)
+{
+	const struct watch_request request = { .sector = slot,
+					       .since_ns = now_ns() };
+
+	if (watch_begin(watch, slot, &request))
+		log_watch_requests();
+}
+
+/* As session_request_ended() does it. */
+static void end_told(struct watch *watch, uint32_t slot)
+{
+	ck_assert_int_eq(watch_end(watch, slot), WATCH_MARKED);
+	log_event(&id, REQUEST_RESUMED, 1, slot, 0, 10);
+	watch_close(watch, log_position());
+	log_watch_requests();
+}
+
+/* Who reads the journal pairs them. */
+START_TEST(stalls_of_a_session_and_their_ends_alternate)
+{
+	const struct kept_record *r;
+	struct watch *watch;
+
+	set_up();
+	ck_assert_int_eq(log_ref(), 0);
+	watch = watch_new(&id, NSEC_PER_MSEC, NULL, 3);
+	watch_enter(watch);
+	for (uint32_t i = 0; i < 3; i++)
+		begin_in(watch, i);
+	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
+	/* While others are in the queue, and the sink hangs. */
+	recorder_hold(&rec);
+	log_event(&id, RECLAIMED, 1);
+	recorder_wait_held(&rec);
+	log_event(&id, RECLAIMED, 1);
+	end_told(watch, 0);
+	recorder_go_on(&rec);
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 2);
+	end_told(watch, 1);
+	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 3);
+	end_told(watch, 2);
+	r = recorder_find(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
+	for (uint32_t i = 0; i < 6; i++, r = r->next) {
+		while (!strcmp(r->message_id, KTVBLK_MESSAGE_RECLAIMED))
+			r = r->next;
+		ck_assert_str_eq(r->message_id,
+				 i % 2 ? KTVBLK_MESSAGE_REQUEST_RESUMED
+				       : KTVBLK_MESSAGE_REQUEST_STALLED);
+		ck_assert_uint_eq(kept_number(r, "KTVBLK_SECTOR"), i / 2);
+		if (i % 2 == 0)
+			ck_assert_uint_eq(kept_number(r, "KTVBLK_IN_FLIGHT"),
+					  3 - i / 2);
+	}
 	leave(watch);
 	log_unref(far_away());
 	tear_down();
@@ -467,8 +539,8 @@ START_TEST(a_quick_request_is_not_told)
 	quick = enter_new(10 * WAIT_MS);
 	stalled = enter_new(1);
 	begin_both(stalled, quick);
-	ck_assert(!watch_end(quick));
-	ck_assert(watch_end(stalled));
+	ck_assert(!end(quick));
+	ck_assert(end(stalled));
 	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_REQUEST_STALLED),
 			 1);
 	leave(quick);
@@ -496,13 +568,13 @@ START_TEST(a_short_limit_is_not_held_up_by_a_long_one)
 	begin(later);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 3);
 	/* And one that had been stalled. */
-	ck_assert(watch_end(idle));
+	ck_assert(end(idle));
 	begin(idle);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 4);
-	ck_assert(!watch_end(slow));
-	ck_assert(watch_end(idle));
-	ck_assert(watch_end(stalled));
-	ck_assert(watch_end(later));
+	ck_assert(!end(slow));
+	ck_assert(end(idle));
+	ck_assert(end(stalled));
+	ck_assert(end(later));
 	leave(slow);
 	leave(idle);
 	leave(stalled);
@@ -522,8 +594,8 @@ START_TEST(the_next_thread_finds_stalled_requests_too)
 	slow = enter_new(10 * WAIT_MS);
 	stalled = enter_new(1);
 	begin_both(stalled, slow);
-	watch_end(slow);
-	watch_end(stalled);
+	end(slow);
+	end(stalled);
 	leave(slow);
 	leave(stalled);
 	log_unref(far_away());
@@ -533,7 +605,7 @@ START_TEST(the_next_thread_finds_stalled_requests_too)
 	stalled = enter_new(1);
 	begin(stalled);
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_REQUEST_STALLED, 2);
-	watch_end(stalled);
+	end(stalled);
 	leave(stalled);
 	log_unref(far_away());
 	tear_down();
@@ -551,7 +623,7 @@ START_TEST(looking_does_not_delay_the_end)
 	begin(watch);
 	log_unref(deadline);
 	ck_assert_uint_lt(now_ns(), deadline);
-	watch_end(watch);
+	end(watch);
 	leave(watch);
 	tear_down();
 }
@@ -582,9 +654,9 @@ START_TEST(the_thread_sleeps_when_nothing_is_busy)
 	watch = enter_new(1);
 	begin(watch);
 	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
-	watch_end(watch);
+	end(watch);
 	begin(watch);
-	watch_end(watch);
+	end(watch);
 	ck_assert(eventually(sleeps(tid)));
 	leave(watch);
 	log_unref(far_away());
@@ -772,6 +844,7 @@ int main(int argc, char **argv)
 		the_thread_takes_no_signals,
 		a_job_may_drop_the_last_reference,
 		a_stalled_request_is_told_once_and_so_is_its_end,
+		stalls_of_a_session_and_their_ends_alternate,
 		a_quick_request_is_not_told,
 		a_short_limit_is_not_held_up_by_a_long_one,
 		the_next_thread_finds_stalled_requests_too,

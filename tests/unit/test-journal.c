@@ -62,7 +62,7 @@ static void set_up(void)
 {
 	recorder_init(&journal);
 	journal_answer = 0;
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	recorder_start(&rec);
 	ck_assert_int_eq(log_ref(), 0);
 }
@@ -92,7 +92,7 @@ static void hang(void)
 static void log_wedge(uint64_t timeout_ms)
 {
 	log_event(&id, RESET_TIMED_OUT, timeout_ms, "yes", NOTHING, NOTHING,
-		  NOTHING, NOTHING);
+		  NOTHING, NOTHING, 0);
 }
 
 static const char *id_at(const struct recorder *recorder, int n)
@@ -217,7 +217,7 @@ END_TEST
 
 START_TEST(a_record_in_the_queue_keeps_its_disk)
 {
-	struct identity gone = { disk_id_new("gone", 8), 5 };
+	struct identity gone = { disk_id_new("gone", 8), 5, 0 };
 	const struct kept_record *r;
 
 	set_up();
@@ -233,8 +233,8 @@ END_TEST
 
 static void *make_records(void *arg)
 {
-	const struct identity mine = { disk_id_new(NULL, 8),
-				       *(const int *)arg };
+	const struct identity mine = { disk_id_new(NULL, 8), *(const int *)arg,
+				       0 };
 
 	for (uint64_t i = 0; i < 100; i++)
 		log_event(&mine, RECLAIMED, i);
@@ -330,7 +330,7 @@ START_TEST(no_crowd_of_guests_crowds_out_a_wedge)
 	set_up();
 	hang();
 	for (size_t i = 0; i < ARRAY_SIZE(crowd); i++) {
-		crowd[i] = (struct identity){ disk_id_new(NULL, 1), 7 };
+		crowd[i] = (struct identity){ disk_id_new(NULL, 1), 7, 0 };
 		for (unsigned int n = 0; n < 100; n++) {
 			log_event(&crowd[i], PLACEMENT_FAILED, NOTHING, EINVAL);
 			log_event(&crowd[i], START_FAILED, "step", EMFILE);

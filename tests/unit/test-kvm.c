@@ -23,12 +23,14 @@
 #define GSI 17u
 
 /* What is bound, and how often KVM was asked. */
-static struct kvm_ioeventfd kick;
+static struct kvm_ioeventfd kicks[4];
+static unsigned int n_kicks;
 static struct kvm_irqfd irq;
-static bool has_kick, has_irq;
+static bool has_irq;
 static unsigned int calls;
 static unsigned long refused; /* this request... */
 static int refusal; /* ...fails so */
+static unsigned int room = 4; /* for kicks */
 
 int __real_ioctl(int fd, unsigned long request, ...);
 int __wrap_ioctl(int fd, unsigned long request, ...);
@@ -44,22 +46,28 @@ static int set_kick(const struct kvm_ioeventfd *asked)
 	const struct kvm_ioeventfd same = {
 		.addr = asked->addr,
 		.len = asked->len,
+		.datamatch = asked->datamatch,
 		.fd = asked->fd,
 		.flags = asked->flags & ~(uint32_t)KVM_IOEVENTFD_FLAG_DEASSIGN,
 	};
 
 	ck_assert_mem_eq(asked->pad, same.pad, sizeof(same.pad));
 	if (!(asked->flags & KVM_IOEVENTFD_FLAG_DEASSIGN)) {
-		if (has_kick)
-			return refuse(EEXIST);
-		kick = same;
-		has_kick = true;
+		for (unsigned int i = 0; i < n_kicks; i++)
+			if (kicks[i].addr == same.addr &&
+			    kicks[i].datamatch == same.datamatch)
+				return refuse(EEXIST);
+		if (n_kicks == room)
+			return refuse(ENOSPC);
+		kicks[n_kicks++] = same;
 		return 0;
 	}
-	if (!has_kick || memcmp(&kick, &same, sizeof(same)) != 0)
-		return refuse(ENOENT);
-	has_kick = false;
-	return 0;
+	for (unsigned int i = 0; i < n_kicks; i++)
+		if (memcmp(&kicks[i], &same, sizeof(same)) == 0) {
+			kicks[i] = kicks[--n_kicks];
+			return 0;
+		}
+	return refuse(ENOENT);
 }
 
 static int set_irq(const struct kvm_irqfd *asked)
@@ -101,28 +109,29 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 
 static struct rig rig;
 
-static void setup(void)
+static void setup(uint32_t n_queues)
 {
-	has_kick = has_irq = false;
-	calls = 0;
+	has_irq = false;
+	n_kicks = calls = 0;
+	room = 4;
 	refused = 0;
-	rig_open(&rig, &(struct rig_options){ .no_memory = false });
+	rig_open(&rig, &(struct rig_options){ .config.n_queues = n_queues });
 }
 
 START_TEST(a_bind_binds_kick_and_irq_and_an_unbind_takes_both_off)
 {
-	setup();
+	setup(1);
 	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), 0);
-	ck_assert(has_kick && has_irq);
-	ck_assert_uint_eq(kick.addr, BASE + KTVBLK_MMIO_QUEUE_NOTIFY);
-	ck_assert_uint_eq(kick.len, 4);
-	ck_assert_uint_eq(kick.flags, KVM_IOEVENTFD_FLAG_DATAMATCH);
-	ck_assert_uint_eq(kick.datamatch, 0);
-	ck_assert_int_eq(kick.fd, ktvblk_kick_fd(rig.dev));
+	ck_assert(n_kicks && has_irq);
+	ck_assert_uint_eq(kicks[0].addr, BASE + KTVBLK_MMIO_QUEUE_NOTIFY);
+	ck_assert_uint_eq(kicks[0].len, 4);
+	ck_assert_uint_eq(kicks[0].flags, KVM_IOEVENTFD_FLAG_DATAMATCH);
+	ck_assert_uint_eq(kicks[0].datamatch, 0);
+	ck_assert_int_eq(kicks[0].fd, ktvblk_kick_fd(rig.dev));
 	ck_assert_uint_eq(irq.gsi, GSI);
 	ck_assert_int_eq((int)irq.fd, ktvblk_irq_fd(rig.dev));
 	ck_assert_int_eq(ktvblk_kvm_unbind(rig.dev, VM_FD, BASE, GSI), 0);
-	ck_assert(!has_kick && !has_irq);
+	ck_assert(!n_kicks && !has_irq);
 	/* So it can be bound again. */
 	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), 0);
 	rig_close(&rig);
@@ -131,50 +140,75 @@ END_TEST
 
 START_TEST(a_bind_that_fails_halfway_binds_nothing)
 {
-	setup();
+	setup(1);
 	refused = KVM_IRQFD;
 	refusal = ENOSPC;
 	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), -ENOSPC);
-	ck_assert(!has_kick && !has_irq);
+	ck_assert(!n_kicks && !has_irq);
 	refused = KVM_IOEVENTFD;
 	refusal = ENOSPC;
 	calls = 0;
 	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), -ENOSPC);
-	ck_assert(!has_kick && !has_irq);
+	ck_assert(!n_kicks && !has_irq);
 	ck_assert_uint_eq(calls, 1);
+	rig_close(&rig);
+}
+END_TEST
+
+START_TEST(each_queue_has_an_ioeventfd_or_none_has)
+{
+	setup(4);
+	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), 0);
+	ck_assert_uint_eq(n_kicks, 4);
+	for (uint32_t i = 0; i < 4; i++) {
+		ck_assert_uint_eq(kicks[i].datamatch, i);
+		ck_assert_uint_eq(kicks[i].addr,
+				  BASE + KTVBLK_MMIO_QUEUE_NOTIFY);
+		ck_assert_int_eq(kicks[i].fd, ktvblk_queue_kick_fd(rig.dev, i));
+	}
+	ck_assert_int_eq(ktvblk_kvm_unbind(rig.dev, VM_FD, BASE, GSI), 0);
+	ck_assert(!n_kicks && !has_irq);
+	room = 3;
+	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), -ENOSPC);
+	ck_assert(!n_kicks && !has_irq);
+	room = 4;
+	refused = KVM_IRQFD;
+	refusal = EBUSY;
+	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), -EBUSY);
+	ck_assert(!n_kicks && !has_irq);
 	rig_close(&rig);
 }
 END_TEST
 
 START_TEST(a_second_bind_is_refused_and_the_first_stays)
 {
-	setup();
+	setup(1);
 	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), 0);
 	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), -EEXIST);
-	ck_assert(has_kick && has_irq);
+	ck_assert(n_kicks && has_irq);
 	rig_close(&rig);
 }
 END_TEST
 
 START_TEST(an_unbind_takes_off_what_it_can)
 {
-	setup();
+	setup(1);
 	ck_assert_int_eq(ktvblk_kvm_unbind(rig.dev, VM_FD, BASE, GSI), -ENOENT);
 	ck_assert_int_eq(ktvblk_kvm_bind(rig.dev, VM_FD, BASE, GSI), 0);
 	refused = KVM_IOEVENTFD;
 	refusal = EFAULT;
 	ck_assert_int_eq(ktvblk_kvm_unbind(rig.dev, VM_FD, BASE, GSI), -EFAULT);
-	ck_assert(has_kick && !has_irq);
+	ck_assert(n_kicks && !has_irq);
 	refused = KVM_IRQFD;
 	ck_assert_int_eq(ktvblk_kvm_unbind(rig.dev, VM_FD, BASE, GSI), -EFAULT);
-	ck_assert(!has_kick);
+	ck_assert(!n_kicks);
 	rig_close(&rig);
 }
 END_TEST
 
 START_TEST(bad_arguments_bind_nothing)
 {
-	setup();
+	setup(1);
 	ck_assert_int_eq(ktvblk_kvm_bind(NULL, VM_FD, BASE, GSI), -EINVAL);
 	ck_assert_int_eq(ktvblk_kvm_unbind(NULL, VM_FD, BASE, GSI), -EINVAL);
 	ck_assert_uint_eq(calls, 0);
@@ -190,6 +224,7 @@ END_TEST
 
 TEST_PROGRAM("kvm", a_bind_binds_kick_and_irq_and_an_unbind_takes_both_off,
 	     a_bind_that_fails_halfway_binds_nothing,
+	     each_queue_has_an_ioeventfd_or_none_has,
 	     a_second_bind_is_refused_and_the_first_stays,
 	     an_unbind_takes_off_what_it_can, bad_arguments_bind_nothing)
 

@@ -48,7 +48,7 @@ static bool log_threads_gone(void)
 static void set_up(void (*handler)(const struct ktvblk_record *record,
 				   void *userdata))
 {
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	recorder_init(&rec);
 	ck_assert_int_eq(
 		ktvblk_set_log_handler(handler, recorder_release, &rec), 0);
@@ -314,7 +314,7 @@ START_TEST(a_release_that_ends_its_thread_runs_once)
 {
 	latch_init(&let_go);
 	latch_init(&in_call);
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	ck_assert_int_eq(ktvblk_set_log_handler(wait_in_handler,
 						release_and_end_thread, NULL),
 			 0);
@@ -350,7 +350,7 @@ START_TEST(a_handler_and_its_release_that_both_end_it_are_followed_by_one)
 	latch_init(&let_go);
 	latch_init(&in_call);
 	releases = 0;
-	id = (struct identity){ disk_id_new("vda", 2048), 23 };
+	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
 	ck_assert_int_eq(ktvblk_set_log_handler(wait_and_end_thread,
 						release_and_end_thread, NULL),
 			 0);
@@ -434,12 +434,12 @@ START_TEST(stalled_requests_are_found_among_records_without_end)
 	struct watch *watch;
 
 	start_endless();
-	watch = watch_new(&id, NSEC_PER_MSEC, NULL);
+	watch = watch_new(&id, NSEC_PER_MSEC, NULL, 1);
 	watch_enter(watch);
-	if (watch_begin(watch, &request))
+	if (watch_begin(watch, 0, &request))
 		log_watch_requests();
 	recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
-	ck_assert(watch_end(watch));
+	ck_assert(watch_end(watch, 0) == WATCH_MARKED);
 	watch_leave(watch);
 	watch_unref(watch);
 	stop_endless();
@@ -455,14 +455,14 @@ START_TEST(a_stall_is_a_change_of_state)
 
 	set_up(recorder_handle);
 	ck_assert_int_eq(log_ref(), 0);
-	ck_assert_int_eq(ports_new(&ports), 0);
+	ck_assert_int_eq(ports_new(1, &ports), 0);
 	ports_state_changed(ports); /* nobody asked */
 	ports->state_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	watch = watch_new(&id, NSEC_PER_MSEC, ports);
+	watch = watch_new(&id, NSEC_PER_MSEC, ports, 1);
 	ports_unref(ports); /* the watch has its own */
 	watch_enter(watch);
 	recorder_hold(&rec);
-	if (watch_begin(watch, &request))
+	if (watch_begin(watch, 0, &request))
 		log_watch_requests();
 	recorder_wait_held(&rec);
 	ck_assert_int_eq(poll(&(struct pollfd){ .fd = ports->state_fd,
@@ -470,7 +470,7 @@ START_TEST(a_stall_is_a_change_of_state)
 			      1, 0),
 			 1);
 	recorder_go_on(&rec);
-	ck_assert(watch_end(watch));
+	ck_assert(watch_end(watch, 0) == WATCH_MARKED);
 	watch_leave(watch);
 	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	watch_unref(watch);
@@ -504,17 +504,20 @@ END_TEST
 
 static _Atomic bool scan_again;
 
-struct watch *__real_watch_scan(uint64_t now, uint64_t *ret_again_ns,
-				struct watch_request *ret_request);
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
-				struct watch_request *ret_request);
+struct watch *__real_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen);
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen);
 
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t *ret_again_ns,
-				struct watch_request *ret_request)
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen)
 {
 	if (scan_again)
 		log_watch_requests();
-	return __real_watch_scan(now, ret_again_ns, ret_request);
+	return __real_watch_scan(now, position, ret_again_ns, ret_seen);
 }
 
 START_TEST(records_and_jobs_come_through_looks_without_end)

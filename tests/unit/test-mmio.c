@@ -450,7 +450,7 @@ START_TEST(interrupt_status_and_ack)
 
 	rig_open(&rig, NULL);
 	for (uint32_t bits = 0; bits < 4; bits++) {
-		atomic_store(&rig.dev->session->interrupt_status, bits);
+		atomic_store(&rig.dev->era->interrupt_status, bits);
 		ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS),
 				  bits);
 		ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS),
@@ -466,7 +466,7 @@ START_TEST(interrupt_ack_clears_bits)
 	struct rig rig;
 
 	rig_open(&rig, NULL);
-	session_raise(rig.dev->session,
+	session_raise(rig.dev->queues[0].session,
 		      VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
 	rig_write(&rig, VIRTIO_MMIO_INTERRUPT_ACK, 0);
 	rig_write(&rig, VIRTIO_MMIO_INTERRUPT_ACK, 0xfffffffc);

@@ -74,7 +74,7 @@ static struct polling polling_of(struct rig *rig)
 	struct polling polling;
 
 	park(rig);
-	polling = rig->dev->session->polling;
+	polling = rig->dev->queues[0].session->polling;
 	ck_assert_int_eq(ktvblk_resume(rig->dev), 1);
 	return polling;
 }
@@ -84,7 +84,7 @@ static void start_with_window(struct rig *rig, uint64_t window_ns)
 {
 	rig_start(rig);
 	park(rig);
-	rig->dev->session->polling.window_ns = window_ns;
+	rig->dev->queues[0].session->polling.window_ns = window_ns;
 	ck_assert_int_eq(ktvblk_resume(rig->dev), 1);
 }
 

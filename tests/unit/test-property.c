@@ -226,8 +226,7 @@ START_TEST(without_tokens_random_shapes_are_refused_or_wait_untouched)
 
 	rig_open(&rig, &(struct rig_options){ .config.throttle.iops = 1 });
 	/* Drained, and the clock stopped; a reset changes neither. */
-	throttle_drain(&rig.dev->session->throttle,
-		       now_ns() + 3600 * NSEC_PER_SEC);
+	rig_drain_throttle(&rig, now_ns() + 3600 * NSEC_PER_SEC);
 	for_each_case(i)
 	{
 		const struct ktvblk_counters before = rig_counters(&rig);

@@ -75,12 +75,12 @@ START_TEST(a_stopped_queue_may_be_set_up_and_started_again)
 		ck_assert_int_eq(read_sector(&rig), 0);
 		/* Not while it is used. */
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 4);
-		ck_assert_uint_eq(rig.dev->queue.size, 16);
+		ck_assert_uint_eq(rig.dev->queues[0].config.size, 16);
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_READY, 1);
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_READY, 7);
 		stop_queue(&rig);
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 8);
-		ck_assert_uint_eq(rig.dev->queue.size, 8);
+		ck_assert_uint_eq(rig.dev->queues[0].config.size, 8);
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 16);
 		start_queue(&rig);
 	}

@@ -25,9 +25,10 @@ static const struct {
 
 static uint64_t address(struct rig *rig, size_t i)
 {
-	return *(
-		const uint64_t *)(const void *)((const char *)&rig->dev->queue +
-						addresses[i].offset);
+	return *(const uint64_t *)(const void *)((const char *)&rig->dev
+							 ->queues[0]
+							 .config +
+						 addresses[i].offset);
 }
 
 /* At FEATURES_OK, with nothing set up. */
@@ -35,7 +36,7 @@ static void open_at_features_ok(struct rig *rig)
 {
 	rig_open(rig, NULL);
 	rig_prepare(rig);
-	queue_reset(rig->dev);
+	queues_reset(rig->dev);
 }
 
 /* 12.1.23 */
@@ -60,10 +61,10 @@ START_TEST(queue_num_max_is_what_the_vmm_says)
 
 	rig_open(&rig, &options);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_QUEUE_NUM_MAX), 64);
-	ck_assert_uint_eq(rig.dev->queue.size, 64);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 64);
 	rig_prepare(&rig);
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 128);
-	ck_assert_uint_eq(rig.dev->queue.size, 16);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 16);
 	rig_close(&rig);
 }
 END_TEST
@@ -86,8 +87,8 @@ START_TEST(invalid_queue_select_returns_zero)
 	}
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_SEL, 0);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_QUEUE_READY), 1);
-	ck_assert_uint_eq(rig.dev->queue.size, 256);
-	ck_assert_uint_eq(rig.dev->queue.desc_addr, 0);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 256);
+	ck_assert_uint_eq(rig.dev->queues[0].config.desc_addr, 0);
 	rig_close(&rig);
 }
 END_TEST
@@ -103,14 +104,14 @@ START_TEST(a_size_that_is_none_is_refused_and_the_old_one_kept)
 
 	wedge_record(&rec);
 	open_at_features_ok(&rig);
-	ck_assert_uint_eq(rig.dev->queue.size, 256);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 256);
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 32);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		const struct kept_record *record;
 
 		recorder_clear(&rec);
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, bad[i]);
-		ck_assert_uint_eq(rig.dev->queue.size, 32);
+		ck_assert_uint_eq(rig.dev->queues[0].config.size, 32);
 		record = recorder_find(&rec, KTVBLK_MESSAGE_QUEUE_SIZE_INVALID);
 		ck_assert_ptr_nonnull(record);
 		expect_number(record, "KTVBLK_VALUE", bad[i]);
@@ -130,11 +131,11 @@ START_TEST(every_power_of_two_up_to_the_most_is_a_size)
 	open_at_features_ok(&rig);
 	for (uint32_t size = 1; size <= 256; size *= 2) {
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, size);
-		ck_assert_uint_eq(rig.dev->queue.size, size);
+		ck_assert_uint_eq(rig.dev->queues[0].config.size, size);
 	}
 	/* The register is taken as 16 bits wide. */
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 0x10010);
-	ck_assert_uint_eq(rig.dev->queue.size, 16);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 16);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 	rig_close(&rig);
 	recorder_stop(&rec);
@@ -229,14 +230,15 @@ START_TEST(changed_the_queue_may_be_set_up_before_features_ok)
 	rig_open(&rig, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
 		rig_reset(&rig);
-		ck_assert_uint_eq(rig.dev->queue.size, 256);
-		ck_assert_uint_eq(rig.dev->queue.desc_addr, 0);
+		ck_assert_uint_eq(rig.dev->queues[0].config.size, 256);
+		ck_assert_uint_eq(rig.dev->queues[0].config.desc_addr, 0);
 		ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_QUEUE_READY), 0);
 		if (states[i])
 			rig_write(&rig, VIRTIO_MMIO_STATUS, states[i]);
 		write_all(&rig);
-		ck_assert_uint_eq(rig.dev->queue.size, 64);
-		ck_assert_uint_eq(rig.dev->queue.desc_addr, 0x700007000);
+		ck_assert_uint_eq(rig.dev->queues[0].config.size, 64);
+		ck_assert_uint_eq(rig.dev->queues[0].config.desc_addr,
+				  0x700007000);
 		ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_QUEUE_READY), 1);
 	}
 	rig_close(&rig);
@@ -256,10 +258,10 @@ START_TEST(queue_config_rejected_after_driver_ok_changed_by_queue_ready_0)
 	rig_open(&rig, NULL);
 	rig_start(&rig);
 	write_all(&rig);
-	ck_assert_uint_eq(rig.dev->queue.size, 16);
-	ck_assert_uint_eq(rig.dev->queue.desc_addr, RIG_DESC);
-	ck_assert_uint_eq(rig.dev->queue.avail_addr, RIG_AVAIL);
-	ck_assert_uint_eq(rig.dev->queue.used_addr, RIG_USED);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 16);
+	ck_assert_uint_eq(rig.dev->queues[0].config.desc_addr, RIG_DESC);
+	ck_assert_uint_eq(rig.dev->queues[0].config.avail_addr, RIG_AVAIL);
+	ck_assert_uint_eq(rig.dev->queues[0].config.used_addr, RIG_USED);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_QUEUE_READY), 1);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
@@ -282,10 +284,10 @@ START_TEST(a_reset_forgets_the_queue)
 	ck_assert_uint_eq(rig.dev->device_features_sel, 0);
 	ck_assert_uint_eq(rig.dev->driver_features_sel, 0);
 	ck_assert_uint_eq(rig.dev->driver_features, 0);
-	ck_assert_uint_eq(rig.dev->queue.size, 256);
-	ck_assert_uint_eq(rig.dev->queue.desc_addr, 0);
-	ck_assert_uint_eq(rig.dev->queue.avail_addr, 0);
-	ck_assert_uint_eq(rig.dev->queue.used_addr, 0);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 256);
+	ck_assert_uint_eq(rig.dev->queues[0].config.desc_addr, 0);
+	ck_assert_uint_eq(rig.dev->queues[0].config.avail_addr, 0);
+	ck_assert_uint_eq(rig.dev->queues[0].config.used_addr, 0);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_QUEUE_READY), 0);
 	rig_close(&rig);
 }

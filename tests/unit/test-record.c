@@ -27,7 +27,7 @@ static struct record record; /* large */
 
 static struct identity new_identity(const char *name)
 {
-	return (struct identity){ disk_id_new(name, 4096), 23 };
+	return (struct identity){ disk_id_new(name, 4096), 23, 0 };
 }
 
 /* The value of a field; NULL: not there. It must not be there twice. */
@@ -354,7 +354,7 @@ END_TEST
 
 START_TEST(records_of_no_device_carry_none)
 {
-	const struct identity nobody = { NULL, 23 };
+	const struct identity nobody = { NULL, 23, 0 };
 
 	for (int i = 0; i < EVENT_COUNT; i++) {
 		format(i, &nobody);
@@ -403,16 +403,17 @@ START_TEST(what_has_no_value_is_left_out)
 	struct log_entry entry = entry_of(EVENT_RESET_TIMED_OUT, &id);
 
 	fill_RESET_TIMED_OUT(&entry.args, 1000, "yes", NOTHING, NOTHING,
-			     NOTHING, NOTHING);
+			     NOTHING, NOTHING, 0);
 	record_format(&record, &entry);
 	ck_assert_field(KTVBLK_FIELD_TIMEOUT_MS, "1000");
 	ck_assert_field(KTVBLK_FIELD_FENCED, "yes");
-	ck_assert_uint_eq(record.n_fields, 12);
-	ck_assert_ptr_nonnull(
-		strstr(record.message, " timeout_ms=1000 fenced=yes]"));
+	ck_assert_field(KTVBLK_FIELD_IN_FLIGHT, "0");
+	ck_assert_uint_eq(record.n_fields, 13);
+	ck_assert_ptr_nonnull(strstr(
+		record.message, " timeout_ms=1000 fenced=yes in_flight=0]"));
 
 	fill_RESET_TIMED_OUT(&entry.args, 1000, "yes", only_if(false, 1),
-			     only_if(true, 0), NOTHING, NOTHING);
+			     only_if(true, 0), NOTHING, NOTHING, 1);
 	record_format(&record, &entry);
 	ck_assert_ptr_null(field(KTVBLK_FIELD_REQ_TYPE));
 	ck_assert_field(KTVBLK_FIELD_SECTOR, "0");
@@ -533,11 +534,12 @@ START_TEST(who_is_stuck_is_told_where)
 	struct log_entry entry = entry_of(EVENT_REQUEST_STALLED, &id);
 	char number[32];
 
-	entry.watch = watch_new(&id, 1, NULL);
+	entry.watch = watch_new(&id, 1, NULL, 1);
 	watch_enter(entry.watch);
 	record_format(&record, &entry);
 	snprintf(number, sizeof(number), "%d", (int)gettid());
 	ck_assert_field(KTVBLK_FIELD_STUCK_TID, number);
+	ck_assert_field(KTVBLK_FIELD_STUCK_THREADS, "1");
 	/* It runs: it reads its own state. */
 	ck_assert_field(KTVBLK_FIELD_STUCK_STATE, "R");
 	for (size_t i = 0; i < record.n_fields; i++)
@@ -548,6 +550,7 @@ START_TEST(who_is_stuck_is_told_where)
 	watch_leave(entry.watch);
 	watch_gone(entry.watch);
 	record_format(&record, &entry);
+	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_THREADS));
 	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_TID));
 	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_STATE));
 	ck_assert_ptr_null(field(KTVBLK_FIELD_STUCK_SYSCALL));
@@ -579,7 +582,7 @@ static void check_tells_no_address(const void *address)
 START_TEST(no_record_tells_an_address)
 {
 	const struct identity id = new_identity("root");
-	struct watch *watch = watch_new(&id, 1, NULL);
+	struct watch *watch = watch_new(&id, 1, NULL, 1);
 
 	watch_enter(watch);
 	for (int i = 0; i < EVENT_COUNT; i++) {

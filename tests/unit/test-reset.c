@@ -54,7 +54,7 @@ START_TEST(reset_rebuilds_throttle_buckets_changed_balance_survives)
 	for (int i = 0; i < 4; i++)
 		ck_assert_int_eq(read_sector(&rig), 0);
 	rig_reset(&rig);
-	throttle = &rig.dev->session->throttle;
+	throttle = &rig.dev->throttle->throttle;
 	ops = throttle->ops.available;
 	bytes = throttle->bytes.available;
 	/* But time has given some, where all that took long. */
@@ -63,7 +63,7 @@ START_TEST(reset_rebuilds_throttle_buckets_changed_balance_survives)
 	ck_assert_int_le(bytes, 8192 - 4 * 512 + took_ms * 8192 / 1000);
 	for (int i = 0; i < 10; i++)
 		rig_reset(&rig);
-	throttle = &rig.dev->session->throttle;
+	throttle = &rig.dev->throttle->throttle;
 	ck_assert_int_eq(throttle->ops.available, ops);
 	ck_assert_int_eq(throttle->bytes.available, bytes);
 	ck_assert_uint_eq(throttle->ops.rate, 4);
@@ -102,7 +102,7 @@ START_TEST(reset_clears_queue_next_avail)
 	for (int i = 0; i < 7; i++)
 		ck_assert_int_eq(read_sector(&rig), 0);
 	rig_reset(&rig);
-	ck_assert_uint_eq(rig.dev->session->vq.next_avail, 0);
+	ck_assert_uint_eq(rig.dev->queues[0].session->vq.next_avail, 0);
 	rig_start(&rig);
 	ck_assert_int_eq(read_sector(&rig), 0);
 	ck_assert_uint_eq(rig_used_idx(&rig), 1);
@@ -195,12 +195,12 @@ START_TEST(changed_a_reset_forgets_the_queue_and_takes_another)
 	rig_open(&rig, NULL);
 	rig_start(&rig);
 	rig_reset(&rig);
-	ck_assert_uint_eq(rig.dev->queue.avail_addr, 0);
-	ck_assert_uint_eq(rig.dev->queue.size, 256);
+	ck_assert_uint_eq(rig.dev->queues[0].config.avail_addr, 0);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 256);
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_DESC_LOW, 0x4000);
 	rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 8);
-	ck_assert_uint_eq(rig.dev->queue.desc_addr, 0x4000);
-	ck_assert_uint_eq(rig.dev->queue.size, 8);
+	ck_assert_uint_eq(rig.dev->queues[0].config.desc_addr, 0x4000);
+	ck_assert_uint_eq(rig.dev->queues[0].config.size, 8);
 	ck_assert_uint_eq(rig_status(&rig), 0);
 	rig_close(&rig);
 }
@@ -443,7 +443,7 @@ START_TEST(a_start_that_lacks_the_next_session_asks_for_a_reset)
 	expect_text(record, "KTVBLK_STEP", "session");
 	expect_number(record, "ERRNO", EMFILE);
 	ck_assert_uint_eq(rig_status(&rig), S_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
-	ck_assert(!rig.dev->session->has_thread);
+	ck_assert(!rig.dev->queues[0].session->has_thread);
 	expect_needless_reset(&rig);
 	storage_let_go(rig.storage);
 	rig_start(&rig);

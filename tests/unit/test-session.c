@@ -35,6 +35,8 @@ struct parts {
 	struct disk_config disk;
 	struct ports *ports;
 	struct ktvblk_stats *stats;
+	struct disk_throttle *throttle;
+	struct era *era;
 	struct session *session;
 };
 
@@ -43,19 +45,34 @@ static void parts_open(struct parts *parts)
 	*parts = (struct parts){ .disk_id = disk_id_new("vda", 128) };
 	parts->disk.capacity_bytes = RIG_DISK_BYTES;
 	parts->disk.stall_warn_ms = 5000;
-	ck_assert_int_eq(ports_new(&parts->ports), 0);
+	ck_assert_int_eq(ports_new(1, &parts->ports), 0);
 	parts->stats = stats_new();
+	parts->throttle =
+		disk_throttle_new(&(struct ktvblk_throttle){ 0 }, now_ns());
+	parts->era = era_new();
 }
 
 static int make(struct parts *parts)
 {
-	return session_new(parts->disk_id, &parts->disk, parts->ports,
-			   parts->stats, &parts->session);
+	const struct session_disk disk = {
+		.id = parts->disk_id,
+		.config = &parts->disk,
+		.ports = parts->ports,
+		.stats = parts->stats,
+		.throttle = parts->throttle,
+	};
+	int r = session_new(&disk, 0, &parts->session);
+
+	if (r == 0)
+		session_set_era(parts->session, parts->era);
+	return r;
 }
 
 static void parts_close(struct parts *parts)
 {
 	session_unref(parts->session);
+	era_unref(parts->era);
+	disk_throttle_unref(parts->throttle);
 	ports_unref(parts->ports);
 	ktvblk_stats_unref(parts->stats);
 	disk_id_unref(parts->disk_id);
@@ -70,8 +87,8 @@ START_TEST(a_new_session_is_at_reset_and_has_a_stop_eventfd)
 	parts_open(&parts);
 	ck_assert_int_eq(make(&parts), 0);
 	session = parts.session;
-	ck_assert_uint_eq(session->status, 0);
-	ck_assert_uint_eq(session->interrupt_status, 0);
+	ck_assert_uint_eq(session->era->status, 0);
+	ck_assert_uint_eq(session->era->interrupt_status, 0);
 	ck_assert(!session->stop && !session->revoked && !session->throttled);
 	ck_assert_int_eq(session->id.stop_fd, session->stop_fd);
 	ck_assert_ptr_eq(session->id.disk, parts.disk_id);
@@ -145,14 +162,14 @@ START_TEST(an_interrupt_sets_its_bits_and_writes_the_irq_eventfd)
 	ck_assert_int_eq(make(&parts), 0);
 	session_raise(parts.session, VIRTIO_MMIO_INT_VRING);
 	session_raise(parts.session, VIRTIO_MMIO_INT_CONFIG);
-	ck_assert_uint_eq(parts.session->interrupt_status, 3);
+	ck_assert_uint_eq(parts.session->era->interrupt_status, 3);
 	ck_assert_int_eq(read(parts.ports->irq_fd, &n, sizeof(n)), sizeof(n));
 	ck_assert_uint_eq(n, 2);
 
 	/* NEEDS_RESET is added to what is there. */
-	parts.session->status = S_OK;
+	parts.session->era->status = S_OK;
 	session_needs_reset(parts.session);
-	ck_assert_uint_eq(parts.session->status,
+	ck_assert_uint_eq(parts.session->era->status,
 			  S_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
 	ck_assert_int_eq(read(parts.ports->irq_fd, &n, sizeof(n)), sizeof(n));
 	ck_assert_uint_eq(n, 1);
@@ -192,7 +209,7 @@ START_TEST(interrupt_status_concurrent_fetch_or_load)
 	}
 	for (int i = 0; i < 16; i++)
 		pthread_join(threads[i], NULL);
-	ck_assert_uint_eq(parts.session->interrupt_status, 0xffff);
+	ck_assert_uint_eq(parts.session->era->interrupt_status, 0xffff);
 	parts_close(&parts);
 }
 END_TEST
@@ -211,9 +228,9 @@ START_TEST(interrupt_status_concurrent_set_and_ack)
 	struct rig rig;
 
 	rig_open(&rig, NULL);
-	session_raise(rig.dev->session, VIRTIO_MMIO_INT_VRING);
+	session_raise(rig.dev->queues[0].session, VIRTIO_MMIO_INT_VRING);
 	ck_assert_int_eq(pthread_create(&thread, NULL, raise_config_often,
-					rig.dev->session),
+					rig.dev->queues[0].session),
 			 0);
 	for (int i = 0; i < 2000; i++)
 		rig_write(&rig, VIRTIO_MMIO_INTERRUPT_ACK,
@@ -362,10 +379,10 @@ static void expect_start_failure(struct rig *rig, struct recorder *rec,
 
 	/* Nothing was kept, and nobody works. */
 	ck_assert_uint_eq(count_fds(), fds);
-	ck_assert_ptr_null(rig->dev->session->holdings);
-	ck_assert_ptr_null(rig->dev->session->backend);
-	ck_assert_ptr_null(rig->dev->session->mem);
-	ck_assert_uint_eq(rig->dev->ports->workers, 0);
+	ck_assert_ptr_null(rig->dev->queues[0].session->holdings);
+	ck_assert_ptr_null(rig->dev->queues[0].session->backend);
+	ck_assert_ptr_null(rig->dev->queues[0].session->mem);
+	ck_assert_uint_eq(rig->dev->ports->account, 0);
 }
 
 static void check_start_failure(const struct start_row *row, uint64_t flags)
@@ -409,7 +426,7 @@ START_TEST(a_zero_copy_session_has_no_buffer)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, KTVBLK_ZERO_COPY);
-	ck_assert_ptr_null(rig.dev->session->pages.bounce);
+	ck_assert_ptr_null(rig.dev->queues[0].session->pages.bounce);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	rig_close(&rig);
 }
@@ -421,11 +438,11 @@ START_TEST(a_start_latches_the_ring)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, 0);
-	rig.dev->queue.size = 4;
-	rig.dev->queue.avail_addr = 0x7000;
-	rig.dev->queue.ready = false;
+	rig.dev->queues[0].config.size = 4;
+	rig.dev->queues[0].config.avail_addr = 0x7000;
+	rig.dev->queues[0].config.ready = false;
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
-	ck_assert_uint_eq(rig.dev->session->vq.ring.size, 16);
+	ck_assert_uint_eq(rig.dev->queues[0].session->vq.ring.size, 16);
 	rig_close(&rig);
 }
 END_TEST

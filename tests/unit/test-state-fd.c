@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "journal.h"
 #include "wedge.h"
 
 #define BUDGET 20
@@ -109,6 +110,38 @@ START_TEST(a_stall_and_its_end_are_told)
 		expect_told(&rig, KTVBLK_STATE_RUNNING);
 		rig_wait_used(&rig, (uint16_t)(i + 2));
 	}
+	close_all(&rig, &rec);
+}
+END_TEST
+
+/*
+ * The log thread hangs, and finds nothing; but who asked was told of the stall,
+ * so he is told of its end.
+ */
+START_TEST(the_end_of_a_stall_is_told_though_the_log_hangs)
+{
+	struct recorder rec;
+	struct rig rig;
+
+	open_all(&rig, &rec);
+	start(&rig);
+	recorder_hold(&rec);
+	log_event(NULL, STOP_GAVE_UP, 1);
+	recorder_wait_held(&rec);
+	for (int i = 0; i < 3; i++) {
+		wedge(&rig, VIRTIO_BLK_T_IN, 0);
+		ck_assert(eventually(ktvblk_get_state(rig.dev) ==
+				     KTVBLK_STATE_STALLED));
+		let_go(&rig);
+		expect_told(&rig, KTVBLK_STATE_RUNNING);
+		rig_wait_used(&rig, (uint16_t)(i + 2));
+	}
+	recorder_go_on(&rec);
+	/* That nobody recorded, and its end neither. */
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_REQUEST_STALLED),
+			 0);
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_REQUEST_RESUMED),
+			 0);
 	close_all(&rig, &rec);
 }
 END_TEST
@@ -295,6 +328,7 @@ START_TEST(state_and_identity_may_be_asked_for_by_anybody_at_any_time)
 END_TEST
 
 TEST_PROGRAM("state-fd", start_and_reset_are_told, a_stall_and_its_end_are_told,
+	     the_end_of_a_stall_is_told_though_the_log_hangs,
 	     pause_and_resume_are_told, a_wedge_and_its_end_are_told,
 	     what_only_a_reset_helps_is_told, a_stop_that_is_asked_for_is_told,
 	     the_state_eventfd_is_one_for_life,

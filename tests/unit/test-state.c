@@ -231,10 +231,13 @@ START_TEST(handle_flush_ok_and_err_map_to_their_status)
 	ck_assert_uint_eq(rig_used(&rig, 0).len, 1);
 	ck_assert_uint_eq(rig_counters(&rig).flushes_completed, 1);
 	ck_assert_uint_eq(rig_counters(&rig).io_errors, 0);
+	/* Without it there would be nothing to flush. */
+	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_OUT, 0, 512),
+			 VIRTIO_BLK_S_OK);
 	storage_script(rig.storage, &error, 1);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_FLUSH, 0, 0),
 			 VIRTIO_BLK_S_IOERR);
-	ck_assert_uint_eq(rig_used(&rig, 1).len, 1);
+	ck_assert_uint_eq(rig_used(&rig, 2).len, 1);
 	ck_assert_uint_eq(rig_counters(&rig).flushes_completed, 1);
 	ck_assert_uint_eq(rig_counters(&rig).io_errors, 1);
 	rig_close(&rig);

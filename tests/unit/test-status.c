@@ -65,7 +65,7 @@ static void go_to(struct fsm *fsm, uint32_t status)
 
 static void set_status(struct fsm *fsm, uint32_t status)
 {
-	atomic_store(&fsm->rig.dev->session->status, status);
+	atomic_store(&fsm->rig.dev->era->status, status);
 }
 
 /* The one record since the last clear. */
@@ -504,7 +504,7 @@ START_TEST(set_status_failed_accepted_on_top_of_needs_reset)
 
 	fsm_open(&fsm);
 	go_to(&fsm, S_OK);
-	session_needs_reset(fsm.rig.dev->session);
+	session_needs_reset(fsm.rig.dev->queues[0].session);
 	ck_assert_uint_eq(write_status(&fsm, S_OK | S_NEEDS | S_FAILED),
 			  S_OK | S_NEEDS | S_FAILED);
 	only_record(&fsm, KTVBLK_MESSAGE_STATUS_GUEST_FAILED);
@@ -587,7 +587,8 @@ START_TEST(set_status_cas_preserves_concurrent_needs_reset)
 	fsm_open(&fsm);
 	pthread_barrier_init(&both, NULL, 2);
 	for (unsigned int i = 0; i < n; i++) {
-		struct poisoner poisoner = { fsm.rig.dev->session, &both };
+		struct poisoner poisoner = { fsm.rig.dev->queues[0].session,
+					     &both };
 		const uint32_t step = steps[i % ARRAY_SIZE(steps)];
 		pthread_t thread;
 		uint32_t status;
@@ -605,7 +606,7 @@ START_TEST(set_status_cas_preserves_concurrent_needs_reset)
 	}
 	/* And once without chance. */
 	set_status(&fsm, S_ACK);
-	session_needs_reset(fsm.rig.dev->session);
+	session_needs_reset(fsm.rig.dev->queues[0].session);
 	ck_assert_uint_eq(write_status(&fsm, S_DRV), S_ACK | S_NEEDS);
 	pthread_barrier_destroy(&both);
 	fsm_close(&fsm);

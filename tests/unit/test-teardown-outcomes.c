@@ -49,8 +49,8 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 	return pthread_timedjoin_np(thread, ret, &real);
 }
 
-struct watch_request __real_watch_snapshot(const struct watch *watch);
-struct watch_request __wrap_watch_snapshot(const struct watch *watch);
+struct watch_snapshot __real_watch_snapshot(const struct watch *watch);
+struct watch_snapshot __wrap_watch_snapshot(const struct watch *watch);
 int __real_pthread_detach(pthread_t thread);
 int __wrap_pthread_detach(pthread_t thread);
 
@@ -69,12 +69,12 @@ static void make_it(struct rig *_Atomic *whose)
 	ck_assert(eventually(thread_state(tid) == '?'));
 }
 
-struct watch_request __wrap_watch_snapshot(const struct watch *watch)
+struct watch_snapshot __wrap_watch_snapshot(const struct watch *watch)
 {
-	const struct watch_request request = __real_watch_snapshot(watch);
+	const struct watch_snapshot seen = __real_watch_snapshot(watch);
 
 	make_it(&makes_it);
-	return request;
+	return seen;
 }
 
 int __wrap_pthread_detach(pthread_t thread)

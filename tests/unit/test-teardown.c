@@ -315,7 +315,7 @@ START_TEST(a_gate_that_is_not_given_up_costs_20_ms_and_the_fence)
 		wedge_record(&rec);
 		wedge_open(&rig, BUDGET, 0);
 		ck_assert_int_eq(read_sector(&rig), 0);
-		session = rig.dev->session;
+		session = rig.dev->queues[0].session;
 		refs_get(&session->refs);
 		gate_enter(&session->gate);
 		start = clock_start();
@@ -331,7 +331,7 @@ START_TEST(a_gate_that_is_not_given_up_costs_20_ms_and_the_fence)
 		expect_text(record, "KTVBLK_FENCED", "no");
 		/* It was between two requests. */
 		ck_assert_ptr_null(kept_field(record, "KTVBLK_REQ_TYPE"));
-		ck_assert(session->revoked && session->throttle_lost);
+		ck_assert(session->revoked);
 		gate_leave(&session->gate);
 		recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
 		session_unref(session);
@@ -394,7 +394,8 @@ START_TEST(the_level_holds_for_wedges_and_stalls)
 	rig_start(&rig);
 	wedge(&rig, VIRTIO_BLK_T_IN, 0);
 	/* The bit with which the log thread says that it has told. */
-	ck_assert(eventually(rig.dev->session->watch->word & 2u));
+	ck_assert(eventually(rig.dev->queues[0].session->watch->slots[0].word &
+			     2u));
 	rig_reset(&rig);
 	ck_assert_int_eq(destroy(&rig), KTVBLK_TIMED_OUT);
 	wedge_close(&rig);

@@ -549,31 +549,6 @@ START_TEST(a_request_of_no_bytes_does_not_wait_for_bytes)
 }
 END_TEST
 
-START_TEST(drained_is_empty_and_owes_nothing)
-{
-	struct throttle throttle = throttle_of(
-		(struct ktvblk_throttle){ .iops = 10, .bytes_per_sec = 1000 });
-
-	ck_assert(throttle_take(&throttle, 5000, T0).bytes_ok);
-	throttle_drain(&throttle, T0 + SEC);
-	ck_assert_uint_eq(throttle_take(&throttle, 100, T0 + SEC).wait_ns,
-			  SEC / 10);
-	ck_assert(throttle_take(&throttle, 100, T0 + SEC * 11 / 10).ops_ok);
-	ck_assert_int_eq(throttle.ops.available, 0);
-	ck_assert_int_eq(throttle.bytes.available, 0);
-}
-END_TEST
-
-START_TEST(drained_leaves_the_unlimited_unlimited)
-{
-	struct throttle throttle = throttle_of((struct ktvblk_throttle){ 0 });
-
-	throttle_drain(&throttle, T0);
-	ck_assert(throttle_take(&throttle, UINT64_MAX, T0).bytes_ok);
-	ck_assert(throttle_take(&throttle, UINT64_MAX, T0).ops_ok);
-}
-END_TEST
-
 /*
  * The check of a config
  */
@@ -676,7 +651,5 @@ TEST_PROGRAM("throttle", unlimited_always_grants, consumes_capacity,
 	     a_verdict_waits_for_the_slower_bucket,
 	     both_buckets_refill_where_one_refuses,
 	     a_request_of_no_bytes_does_not_wait_for_bytes,
-	     drained_is_empty_and_owes_nothing,
-	     drained_leaves_the_unlimited_unlimited,
 	     a_good_throttle_passes_the_check, a_bad_throttle_is_told_why,
 	     no_throttle_is_told_why)

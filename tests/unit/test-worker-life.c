@@ -364,8 +364,9 @@ START_TEST(a_timer_that_cannot_be_read_is_recorded_and_served)
 	wedge_record(&rec);
 	open_throttled(&rig, 5);
 	fault_set(&read_fault,
-		  &(struct fault_when){ .error = EIO,
-					.fd = rig.dev->session->timer_fd });
+		  &(struct fault_when){
+			  .error = EIO,
+			  .fd = rig.dev->queues[0].session->timer_fd });
 	rig_wait_used(&rig, 6);
 	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_TIMER_READ_FAILED),
 		      "ERRNO", EIO);

@@ -241,7 +241,7 @@ struct batch {
 
 static void batch_open(struct batch *batch)
 {
-	*batch = (struct batch){ .id = { disk_id_new("vda", 8), 7 } };
+	*batch = (struct batch){ .id = { disk_id_new("vda", 8), 7, 0 } };
 	wedge_record(&batch->rec);
 	ck_assert_int_eq(log_ref(), 0);
 }
@@ -334,7 +334,7 @@ END_TEST
 /* 12.11.19 */
 START_TEST(dispatch_unknown_tokens_skip)
 {
-	static const uint32_t tokens[] = { 0, 4, 5, 99, UINT32_MAX };
+	static const uint32_t tokens[] = { 0, TOKEN_COUNT + 1, 99, UINT32_MAX };
 
 	for (size_t i = 0; i < ARRAY_SIZE(tokens); i++)
 		expect_wake(dispatch_one(tokens[i], EPOLLIN, 1,

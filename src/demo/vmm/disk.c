@@ -38,6 +38,8 @@ static bool set_number(struct ktvblk_config *config, const char *key,
 		config->throttle.bytes_per_sec = value;
 	else if (!strcmp(key, "queue") && value <= UINT16_MAX)
 		config->queue_size_max = (uint16_t)value;
+	else if (!strcmp(key, "queues") && value <= UINT32_MAX)
+		config->n_queues = (uint32_t)value;
 	else if (!strcmp(key, "budget") && value <= UINT32_MAX)
 		config->reset_timeout_ms = config->destroy_timeout_ms =
 			(uint32_t)value;

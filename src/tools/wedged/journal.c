@@ -186,6 +186,8 @@ static const struct {
 	{ KTVBLK_FIELD_SECTOR, offsetof(struct record, sector) },
 	{ KTVBLK_FIELD_LENGTH, offsetof(struct record, length) },
 	{ KTVBLK_FIELD_AGE_MS, offsetof(struct record, age_ms) },
+	{ KTVBLK_FIELD_IN_FLIGHT, offsetof(struct record, in_flight) },
+	{ KTVBLK_FIELD_STUCK_THREADS, offsetof(struct record, stuck_threads) },
 	{ KTVBLK_FIELD_STUCK_TID, offsetof(struct record, stuck_tid) },
 	{ KTVBLK_FIELD_STUCK_MS, offsetof(struct record, stuck_ms) },
 };

@@ -127,11 +127,13 @@ static void row(const struct record *record, const char *what,
 	member_text("command", record->command);
 	member_number("timeout_ms", record->timeout_ms);
 	member_yes_no("fenced", record->fenced);
+	member_number("stuck_threads", record->stuck_threads);
 	member_number("stuck_tid", record->stuck_tid);
 	member_text("stuck_state", record->stuck_state);
 	member_text("stuck_syscall", record->stuck_syscall);
 	member_text("stuck_wchan", record->stuck_wchan);
 	member_number("stuck_ms", record->stuck_ms);
+	member_number("in_flight", record->in_flight);
 	member_request(record);
 	member_id("machine_id", record->key.machine);
 	member_id("boot_id", record->key.boot);

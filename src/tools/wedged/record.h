@@ -60,6 +60,8 @@ struct record {
 	uint64_t sector;
 	uint64_t length;
 	uint64_t age_ms;
+	uint64_t in_flight;
+	uint64_t stuck_threads;
 	uint64_t stuck_tid;
 	uint64_t stuck_ms;
 	char disk[256];

@@ -93,15 +93,22 @@ static void column_stuck(const struct record *record)
 {
 	char syscall[sizeof(record->stuck_syscall)];
 	char wchan[sizeof(record->stuck_wchan)];
-	char text[sizeof(syscall) + sizeof(wchan) + 4];
+	char text[sizeof(syscall) + sizeof(wchan) + 32];
+	int n;
 
 	text_clean(syscall, sizeof(syscall), record->stuck_syscall);
 	text_clean(wchan, sizeof(wchan), record->stuck_wchan);
 	/* The kernel says 0 where it does not say. */
-	if (*wchan && strcmp(wchan, "0"))
-		snprintf(text, sizeof(text), "%s (%s)", syscall, wchan);
+	if (record->stuck_threads == 0)
+		n = snprintf(text, sizeof(text), "no thread");
+	else if (*wchan && strcmp(wchan, "0"))
+		n = snprintf(text, sizeof(text), "%s (%s)", syscall, wchan);
 	else
-		snprintf(text, sizeof(text), "%s", *syscall ? syscall : "-");
+		n = snprintf(text, sizeof(text), "%s",
+			     *syscall ? syscall : "-");
+	if (record->stuck_threads != UNKNOWN && record->stuck_threads > 1)
+		snprintf(text + n, sizeof(text) - (size_t)n, " x%" PRIu64,
+			 record->stuck_threads);
 	column(24, text);
 }
 
@@ -127,6 +134,8 @@ static void print_request(const struct record *record)
 	if (record->age_ms != UNKNOWN)
 		printf(", %" PRIu64 ".%" PRIu64 "s old", record->age_ms / 1000,
 		       record->age_ms % 1000 / 100);
+	if (record->in_flight != UNKNOWN && record->in_flight > 1)
+		printf(", of %" PRIu64, record->in_flight);
 }
 
 static void head(void)

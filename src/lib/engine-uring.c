@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * A file, by whatever costs least and does not wait:
+ *
+ *	                   O_DIRECT    calls that do not   neither
+ *	                               wait (RWF_NOWAIT)
+ *	read, write        io_uring    such a call, and    plain calls while they
+ *	                               io_uring for what   are quick, io_uring
+ *	                               would wait          else: pace.h
+ *	flush              io_uring    io_uring            io_uring
+ *
+ * What would wait does so in the kernel, be it in a thread of io_uring's or in
+ * none, and the worker goes on with the rest. Nothing cancels it, so the ring,
+ * the buffers and the worker stay until it has ended.
+ *
+ * A short answer is handed on as it is: the rest is the caller's next transfer,
+ * which finds out for itself whether it would wait.
+ */
+
+#include <fcntl.h>
+#include <sys/uio.h>
+
+#include "engine.h"
+#include "pace.h"
+#include "ring.h"
+#include "util.h"
+
+/* Reads or writes. */
+struct kind {
+	bool may_nowait; /* not yet refused */
+	struct pace pace; /* where it was */
+};
+
+/* How a transfer is done that the ring had no means for. */
+enum resort {
+	RESORT_NONE,
+	RESORT_THREAD, /* by a thread of the kernel's */
+	RESORT_CALL,
+};
+
+struct uring {
+	struct engine engine;
+	struct ring ring;
+	struct transfer *unsent; /* put into the ring since the last push */
+	enum resort next; /* for the one that begins next: the same again */
+	unsigned int n; /* at most so many out */
+	bool all, direct;
+	struct kind kinds[2];
+};
+
+static struct uring *uring_of(struct engine *engine)
+{
+	return container_of(engine, struct uring, engine);
+}
+
+/*
+ * Calls
+ */
+
+static ssize_t call_nowait(int fd, const struct ktvblk_io *io)
+{
+	const off_t offset = (off_t)io->offset;
+	ssize_t n =
+		io->op == KTVBLK_IO_READ
+			? preadv2(fd, io->iov, io->n_iov, offset, RWF_NOWAIT)
+			: pwritev2(fd, io->iov, io->n_iov, offset, RWF_NOWAIT);
+
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t call_plainly(const struct ktvblk_backend *backend,
+			    const struct ktvblk_io *io)
+{
+	const struct ktvblk_backend_ops *ops = &backend->ops;
+
+	switch (io->op) {
+	case KTVBLK_IO_READ:
+		return ops->preadv(backend->userdata, io->iov, io->n_iov,
+				   io->offset);
+	case KTVBLK_IO_WRITE:
+		return ops->pwritev(backend->userdata, io->iov, io->n_iov,
+				    io->offset);
+	default:
+		return ops->flush(backend->userdata);
+	}
+}
+
+/* Of the call, not of the file: the next would be answered the same. */
+static bool has_no_nowait(ssize_t error)
+{
+	/* EPERM: seccomp, by its list of calls. */
+	return error == -EOPNOTSUPP || error == -ENOSYS || error == -EPERM;
+}
+
+/* By a call, where that is known not to wait, or trusted: true: ended. */
+static bool try_call(struct uring *uring, struct transfer *transfer)
+{
+	const struct ktvblk_io *io = &transfer->io;
+	const struct ktvblk_backend *backend = uring->engine.backend;
+	struct kind *kind;
+	uint64_t start_ns;
+
+	if (uring->all || uring->direct || io->op == KTVBLK_IO_FLUSH)
+		return false;
+	kind = &uring->kinds[io->op == KTVBLK_IO_WRITE];
+	if (kind->may_nowait) {
+		transfer->result = call_nowait(backend->fd, io);
+		kind->may_nowait = !has_no_nowait(transfer->result);
+		if (kind->may_nowait)
+			return transfer->result != -EAGAIN;
+	}
+	start_ns = now_ns();
+	if (!pace_is_plain(&kind->pace, start_ns)) {
+		pace_begun(&kind->pace, start_ns, &transfer->begun_ns);
+		return false;
+	}
+	transfer->result = call_plainly(backend, io);
+	pace_called(&kind->pace, now_ns() - start_ns, io->length);
+	return true;
+}
+
+static bool uring_begin(struct engine *engine, struct transfer *transfer)
+{
+	struct uring *uring = uring_of(engine);
+	const enum resort resort = uring->next;
+
+	uring->next = RESORT_NONE;
+	transfer->begun_ns = 0;
+	transfer->dropped = false;
+	transfer->resort = resort;
+	if (transfer->io.op > KTVBLK_IO_FLUSH) {
+		transfer->result = -EOPNOTSUPP;
+		return true;
+	}
+	/* Without a ring, or a place in it, as the sync engine does. */
+	if (resort == RESORT_CALL || engine->n_out >= uring->n ||
+	    ring_enable(&uring->ring) < 0) {
+		transfer->result = call_plainly(engine->backend, &transfer->io);
+		return true;
+	}
+	if (resort == RESORT_NONE && try_call(uring, transfer))
+		return true;
+	transfer->note = ring_put(&uring->ring, &transfer->io,
+				  resort == RESORT_THREAD, transfer);
+	transfer->next = uring->unsent;
+	uring->unsent = transfer;
+	engine->n_out++;
+	return false;
+}
+
+/* All are out, but for those that the kernel had no room for. */
+static void sent(struct uring *uring)
+{
+	if (ring_is_empty(&uring->ring))
+		uring->unsent = NULL;
+}
+
+static void uring_push(struct engine *engine)
+{
+	struct uring *uring = uring_of(engine);
+
+	ring_push(&uring->ring);
+	sent(uring);
+}
+
+/*
+ * Some of them may be out all the same, if the kernel took but a part; then it
+ * is only not told how they ended.
+ */
+static void uring_drop(struct engine *engine)
+{
+	struct uring *uring = uring_of(engine);
+
+	for (struct transfer *transfer = uring->unsent; transfer;
+	     transfer = transfer->next) {
+		transfer->dropped = true;
+		ring_void(transfer->note, transfer);
+	}
+	uring->unsent = NULL;
+}
+
+/*
+ * The kernel may have had no memory, or no thread, for what a call would do; and
+ * with O_NONBLOCK io_uring does not wait for a file. As nothing may begin here
+ * the caller is to come again: once for a thread, and then for a call. What is
+ * canceled is so by a signal to a thread of the kernel's; nobody here does.
+ */
+static void end_transfer(struct uring *uring, struct transfer *transfer,
+			 ssize_t result)
+{
+	transfer->result = result;
+	transfer->again = result == -EAGAIN || result == -ENOMEM ||
+			  result == -ECANCELED;
+	if (transfer->again)
+		uring->next = transfer->resort == RESORT_NONE ? RESORT_THREAD
+							      : RESORT_CALL;
+	if (transfer->dropped)
+		transfer->result = -ECANCELED;
+	if (transfer->begun_ns)
+		pace_ended(
+			&uring->kinds[transfer->io.op == KTVBLK_IO_WRITE].pace,
+			transfer->begun_ns, now_ns(), transfer->io.length);
+	uring->engine.n_out--;
+}
+
+static struct transfer *uring_reap(struct engine *engine)
+{
+	struct uring *uring = uring_of(engine);
+	void *data;
+	int result;
+
+	if (!ring_reap(&uring->ring, &data, &result))
+		return NULL;
+	end_transfer(uring, (struct transfer *)data, result);
+	return (struct transfer *)data;
+}
+
+static int uring_wait(struct engine *engine, int wake_fd, int timeout_ms)
+{
+	struct uring *uring = uring_of(engine);
+	int r = ring_enable(&uring->ring);
+
+	if (r < 0)
+		return r;
+	r = ring_wait(&uring->ring, wake_fd, timeout_ms);
+	sent(uring);
+	return r;
+}
+
+static void uring_close(struct engine *engine)
+{
+	struct uring *uring = uring_of(engine);
+
+	ring_close(&uring->ring);
+	free(uring);
+}
+
+static const struct engine_ops uring_ops = {
+	.begin = uring_begin,
+	.push = uring_push,
+	.drop = uring_drop,
+	.reap = uring_reap,
+	.wait = uring_wait,
+	.close = uring_close,
+};
+
+int engine_uring_open(const struct ktvblk_backend *backend, unsigned int n,
+		      bool all, struct engine **ret_engine)
+{
+	struct uring *uring = calloc(1, sizeof(*uring));
+	int r;
+
+	if (!uring)
+		return -ENOMEM;
+	uring->engine = (struct engine){
+		.ops = &uring_ops,
+		.backend = backend,
+		.fd = -1,
+	};
+	uring->n = n;
+	uring->all = all;
+	uring->direct = fcntl(backend->fd, F_GETFL) & O_DIRECT;
+	for (size_t i = 0; i < ARRAY_SIZE(uring->kinds); i++) {
+		uring->kinds[i].may_nowait = true;
+		pace_init(&uring->kinds[i].pace);
+	}
+	r = ring_open(&uring->ring, n, backend->fd);
+	if (r < 0) {
+		free(uring);
+		return r;
+	}
+	*ret_engine = &uring->engine;
+	return 0;
+}
+
+int engine_uring_probe(void)
+{
+	return ring_probe();
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_ENGINE_H
+#define KTVBLK_ENGINE_H
+
+/*
+ * How a transfer reaches the storage. An engine knows transfers and not
+ * requests: it moves the bytes of one, says when that has ended, and how. It
+ * belongs to one session and, but for ktvblk_io_complete(), to its worker.
+ *
+ *   sync     the backend's own calls, on the worker: ended when begun
+ *   uring    a file: calls that do not wait, and io_uring for what would
+ *   submit   the VMM's storage, which completes from wherever it likes
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend.h"
+
+struct engine;
+
+struct transfer {
+	struct ktvblk_io io; /* what is asked */
+	/*
+	 * Once it has ended: bytes, 0 or more, or -errno. Fewer than asked for
+	 * is no end of the storage's: the rest is the next transfer.
+	 */
+	ssize_t result;
+	bool again; /* it has not: it is to begin once more */
+	struct engine *engine;
+	struct transfer *next; /* of those that have ended */
+	_Atomic bool out; /* begun and not ended: for who completes it */
+	/* These: an engine's own notes. */
+	uint64_t begun_ns;
+	void *note;
+	unsigned int resort;
+	bool dropped;
+};
+
+/*
+ * None of these looks at a stop or at who owns the session: that is for the
+ * caller. Those that may block are called with the gate open.
+ */
+struct engine_ops {
+	/* True: it has ended; else reap() brings it, once. May block. */
+	bool (*begin)(struct engine *engine, struct transfer *transfer);
+	/*
+	 * Those below are NULL where they have nothing to do: all of them where
+	 * all has ended when begun, wait() where there is a descriptor.
+	 */
+	/* What was begun and held back for company goes out. May block. */
+	void (*push)(struct engine *engine);
+	/* What was held back will not go out: it has ended, with -ECANCELED. */
+	void (*drop)(struct engine *engine);
+	/* One that has ended, or NULL. */
+	struct transfer *(*reap)(struct engine *engine);
+	/*
+	 * Push, and sleep until there may be one to reap, or, unless wake_fd is
+	 * -1, wake_fd has become readable since the last call or was at the
+	 * first, or the time is up (-1: never). 0, also for nothing, or
+	 * -errno; -EINTR too, unless something went out in the same sleep.
+	 * wake_fd is always the same, or -1.
+	 */
+	int (*wait)(struct engine *engine, int wake_fd, int timeout_ms);
+	/* Nothing is out any more; gives all back that open took. */
+	void (*close)(struct engine *engine);
+};
+
+struct engine {
+	const struct engine_ops *ops;
+	const struct ktvblk_backend *backend;
+	unsigned int n_out; /* begun and not reaped */
+	/*
+	 * Readable when there is one to reap: what the worker sleeps on. -1:
+	 * then it sleeps in wait() while anything is out.
+	 */
+	int fd;
+};
+
+/*
+ * On the thread that starts the session; n is the most that will be out. 0 or
+ * -errno; *ret_engine is to be freed by its close().
+ */
+int engine_sync_open(const struct ktvblk_backend *backend,
+		     struct engine **ret_engine);
+int engine_submit_open(const struct ktvblk_backend *backend,
+		       struct engine **ret_engine);
+/* all: no calls of its own beside io_uring. */
+int engine_uring_open(const struct ktvblk_backend *backend, unsigned int n,
+		      bool all, struct engine **ret_engine);
+
+/* Would it work here? 0 or -errno. */
+int engine_uring_probe(void);
+
+/*
+ * The one that the configuration asks for; -errno as above. *ret_refused: the
+ * error with which io_uring was refused where another serves in its place; 0.
+ */
+int engine_open(enum ktvblk_engine which, const struct ktvblk_backend *backend,
+		unsigned int n, struct engine **ret_engine, int *ret_refused);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef KTVBLK_RING_H
+#define KTVBLK_RING_H
+
+/*
+ * An io_uring for one file, beside which a descriptor can be waited for. It has
+ * a place for each of n transfers and one for the look at that descriptor, so
+ * there is always one to be had. Its completion queue may overflow by wake-ups,
+ * of which a guest can make any number: the kernel keeps what has no room, and
+ * the next look fetches it.
+ *
+ * Made by one thread; from ring_enable() on it is that one's who called it.
+ */
+
+#include <liburing.h>
+#include <stdbool.h>
+
+#include "ktvblk.h"
+
+struct ring {
+	struct io_uring uring;
+	unsigned int n;
+	bool enabled;
+	int fd; /* the file: a number, or, if registered, an index */
+	bool registered;
+	/* The descriptor: looked at, was readable, or why it is not. */
+	bool watching, woken;
+	int watch_error;
+};
+
+/*
+ * 0 or -errno: -ENOSYS, -EPERM and the like where it is refused. fd stays the
+ * caller's, and is not held behind ring_close().
+ */
+int ring_open(struct ring *ring, unsigned int n, int fd);
+void ring_close(struct ring *ring);
+
+/* Before all that follows; again does nothing. */
+int ring_enable(struct ring *ring);
+
+/*
+ * What stands there is taken in: *io and its memory stay as they are. By what it
+ * returns it can be made void until it goes out: then it ends without an effect.
+ */
+void *ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
+	       void *data);
+void ring_void(void *entry, void *data);
+
+/* What is put there goes out; what the kernel has no room for, next time. */
+void ring_push(struct ring *ring);
+bool ring_is_empty(const struct ring *ring);
+
+/* One that has ended, once: false: none. */
+bool ring_reap(struct ring *ring, void **ret_data, int *ret_result);
+
+/* As an engine's. */
+int ring_wait(struct ring *ring, int wake_fd, int timeout_ms);
+
+/* Would all of it work here? 0 or -errno. */
+int ring_probe(void);
+
+#endif
