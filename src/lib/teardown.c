@@ -240,8 +240,8 @@ static void join_or_leave(struct stopping *each, size_t n,
 
 	join_workers(each, n, how->deadline_ns);
 	/* Where that was overslept a worker may be in its gate just now. */
-	gate_ns = MAX(how->deadline_ns + GATE_GRACE_NS,
-		      now_ns() + LATE_LOOK_NS);
+	gate_ns =
+		MAX(how->deadline_ns + GATE_GRACE_NS, now_ns() + LATE_LOOK_NS);
 	for (size_t i = 0; i < n; i++) {
 		if (!each[i].error)
 			continue;
