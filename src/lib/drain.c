@@ -218,6 +218,7 @@ static bool serve(struct session *session, struct pending *pending,
 	    now - pending->since_ns >= IRQ_HOLD_NS)
 		settle(session, pending);
 	virtqueue_prefetch(&session->vq);
+	session->engine->more = session->vq.n_avail > 0;
 	end = io_start(session, io);
 	if (end == IO_OUT)
 		flight_keep(&session->flight, io);
@@ -339,6 +340,7 @@ static bool reap(struct session *session, struct pending *pending,
 	struct transfer *transfer;
 
 	*ret_n = 0;
+	engine->more = false;
 	while (engine->n_out && (transfer = engine->ops->reap(engine))) {
 		struct io *io = io_of(transfer);
 

@@ -7,7 +7,8 @@
  *	                               wait (RWF_NOWAIT)
  *	read, write        io_uring    such a call, and    plain calls while they
  *	                               io_uring for what   are quick, io_uring
- *	                               would wait          else: pace.h
+ *	                               would wait, and     else: pace.h
+ *	                               for many at once
  *	flush              io_uring    io_uring            io_uring
  *
  * What would wait does so in the kernel, be it in a thread of io_uring's or in
@@ -28,7 +29,8 @@
 
 /* Reads or writes. */
 struct kind {
-	bool may_nowait; /* not yet refused */
+	bool may_nowait; /* not yet refused ... */
+	bool has_nowait; /* ... and once not */
 	struct pace pace; /* where it was */
 };
 
@@ -104,9 +106,13 @@ static bool try_call(struct uring *uring, struct transfer *transfer)
 	if (uring->all || uring->direct || io->op == KTVBLK_IO_FLUSH)
 		return false;
 	kind = &uring->kinds[io->op == KTVBLK_IO_WRITE];
+	/* The ring does just that, with one system call for all of them. */
+	if (kind->has_nowait && (uring->engine.more || uring->unsent))
+		return false;
 	if (kind->may_nowait) {
 		transfer->result = call_nowait(backend->fd, io);
 		kind->may_nowait = !has_no_nowait(transfer->result);
+		kind->has_nowait |= transfer->result >= 0;
 		if (kind->may_nowait)
 			return transfer->result != -EAGAIN;
 	}

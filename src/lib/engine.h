@@ -70,6 +70,8 @@ struct engine {
 	const struct engine_ops *ops;
 	const struct ktvblk_backend *backend;
 	unsigned int n_out; /* begun and not reaped */
+	/* The caller's: it is likely to begin more before it pushes. */
+	bool more;
 	/*
 	 * Readable when there is one to reap: what the worker sleeps on. -1:
 	 * then it sleeps in wait() while anything is out.

@@ -250,6 +250,28 @@ START_TEST(what_does_not_wait_is_called_and_what_would_goes_to_the_ring)
 }
 END_TEST
 
+/* One system call for all, once it is known that the file has what it takes. */
+START_TEST(many_at_once_that_do_not_wait_go_to_the_ring)
+{
+	struct rigged rigged = fresh(4, false);
+	struct job *jobs[4];
+
+	answer_bytes = BLOCK;
+	for (unsigned int i = 0; i < ARRAY_SIZE(jobs); i++) {
+		jobs[i] = job_new(KTVBLK_IO_READ, i * BLOCK, BLOCK, 1);
+		rigged.engine->more = i + 1 < ARRAY_SIZE(jobs);
+		ck_assert(job_begin(&rigged, jobs[i]) == (i == 0));
+	}
+	jobs_wait(&rigged);
+	for (unsigned int i = 0; i < ARRAY_SIZE(jobs); i++) {
+		job_check(&rigged, jobs[i]);
+		job_free(jobs[i]);
+	}
+	ck_assert(run_by_call(&rigged, KTVBLK_IO_READ));
+	rigged_end(&rigged);
+}
+END_TEST
+
 START_TEST(a_short_answer_is_handed_on_and_the_rest_finds_its_own_way)
 {
 	struct rigged rigged = fresh(4, false);
@@ -497,6 +519,7 @@ RING_PROGRAM("engine-uring", bytes_are_moved_any_way_and_in_any_pieces,
 	     errors_are_those_of_the_call,
 	     what_has_no_place_in_the_ring_is_called,
 	     what_does_not_wait_is_called_and_what_would_goes_to_the_ring,
+	     many_at_once_that_do_not_wait_go_to_the_ring,
 	     a_short_answer_is_handed_on_and_the_rest_finds_its_own_way,
 	     other_errors_of_a_call_that_does_not_wait_are_the_answer,
 	     a_call_that_is_refused_is_tried_once_for_reads_and_once_for_writes,
