@@ -347,6 +347,9 @@ static bool reap(struct session *session, struct pending *pending,
 		++*ret_n;
 		if (!settle_io(session, pending, io, io_step(session, io)))
 			return false;
+		/* A driver that sleeps wakes up while we do the rest. */
+		if (*ret_n == 1)
+			check(session, pending);
 	}
 	return true;
 }
