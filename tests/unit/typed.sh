@@ -50,7 +50,7 @@ done <<'END'
 + log_event(id, WRITE_FAILED, n, e);
 + log_event(id, CHAIN_MALFORMED, n, text);
 + log_event(id, PLACEMENT_FAILED, maybe, e);
-+ log_event_by(e ? log_RESET_TIMED_OUT : log_DESTROY_TIMED_OUT, id, NULL, n, text, maybe, maybe, maybe, n);
++ log_event_by(e ? log_RESET_TIMED_OUT : log_DESTROY_TIMED_OUT, id, NULL, n, text, maybe, maybe, maybe, maybe, n);
 + log_event_by(e ? log_RESET_PANICKED : log_DESTROY_PANICKED, id, NULL, text);
 - log_event(id, MEMORY_UNSET, n);
 - log_event(id, WRITE_FAILED, n);
