@@ -140,8 +140,7 @@ static bool uring_begin(struct engine *engine, struct transfer *transfer)
 		return true;
 	}
 	/* Without a ring, or a place in it, as the sync engine does. */
-	if (resort == RESORT_CALL || engine->n_out >= uring->n ||
-	    ring_enable(&uring->ring) < 0) {
+	if (resort == RESORT_CALL || engine->n_out >= uring->n) {
 		transfer->result = call_plainly(engine->backend, &transfer->io);
 		return true;
 	}
@@ -225,11 +224,8 @@ static struct transfer *uring_reap(struct engine *engine)
 static int uring_wait(struct engine *engine, int wake_fd, int timeout_ms)
 {
 	struct uring *uring = uring_of(engine);
-	int r = ring_enable(&uring->ring);
+	const int r = ring_wait(&uring->ring, wake_fd, timeout_ms);
 
-	if (r < 0)
-		return r;
-	r = ring_wait(&uring->ring, wake_fd, timeout_ms);
 	sent(uring);
 	return r;
 }

@@ -80,7 +80,7 @@ struct engine {
 };
 
 /*
- * On the thread that starts the session; n is the most that will be out. 0 or
+ * On the worker; n is the most that will be out. 0 or
  * -errno; *ret_engine is to be freed by its close().
  */
 int engine_sync_open(const struct ktvblk_backend *backend,

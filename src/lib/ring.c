@@ -6,6 +6,7 @@
 
 #include "bounds.h"
 #include "ring.h"
+#include "thread.h"
 #include "util.h"
 
 /* 5.13: the first to have all of these, and a poll that stays. */
@@ -27,7 +28,7 @@ static int make_ring(struct io_uring *uring, unsigned int n_entries)
 
 	for (size_t i = 0; i < ARRAY_SIZE(flags) && r == -EINVAL; i++) {
 		struct io_uring_params params = {
-			.flags = flags[i] | IORING_SETUP_R_DISABLED,
+			.flags = flags[i],
 		};
 
 		r = io_uring_queue_init_params(n_entries, uring, &params);
@@ -42,6 +43,34 @@ static int make_ring(struct io_uring *uring, unsigned int n_entries)
 	return r;
 }
 
+/*
+ * What blocks in a thread of the kernel's keeps that, and for files there are
+ * four for each processor: so many that hang would hold up all that needs one.
+ * Kernels before 5.15 have none to set.
+ */
+static void allow_threads(struct ring *ring)
+{
+	unsigned int most[2] = { ring->n }; /* the second stays as it is */
+
+	io_uring_register_iowq_max_workers(&ring->uring, most);
+}
+
+/* The other call may be refused by itself. */
+static int try_call(struct ring *ring)
+{
+	struct io_uring_cqe *cqe;
+	int r;
+
+	io_uring_prep_nop(io_uring_get_sqe(&ring->uring));
+	r = io_uring_submit(&ring->uring);
+	if (r < 0)
+		return r;
+	/* It has ended by now. */
+	if (io_uring_peek_cqe(&ring->uring, &cqe) == 0)
+		io_uring_cqe_seen(&ring->uring, cqe);
+	return 0;
+}
+
 int ring_open(struct ring *ring, unsigned int n, int fd)
 {
 	int r;
@@ -50,11 +79,17 @@ int ring_open(struct ring *ring, unsigned int n, int fd)
 	r = make_ring(&ring->uring, n + 1);
 	if (r < 0)
 		return r;
+	r = try_call(ring);
+	if (r < 0) {
+		io_uring_queue_exit(&ring->uring);
+		return r;
+	}
 	/* It saves a reference for each transfer; else it does without. */
 	if (io_uring_register_files(&ring->uring, &fd, 1) == 0) {
 		ring->registered = true;
 		ring->fd = 0;
 	}
+	allow_threads(ring);
 	return 0;
 }
 
@@ -70,35 +105,6 @@ void ring_close(struct ring *ring)
 	       io_uring_unregister_files(&ring->uring) == -EINTR && n_tries--)
 		;
 	io_uring_queue_exit(&ring->uring);
-}
-
-/*
- * What blocks in a thread of the kernel's keeps that, and for files there are
- * four for each processor: so many that hang would hold up all that needs one.
- * Here and not at the opening, where they would be the limits of a thread of the
- * VMM's too. Kernels before 5.15 have none to set.
- */
-static void allow_threads(struct ring *ring)
-{
-	unsigned int most[2] = { ring->n }; /* the second stays as it is */
-
-	io_uring_register_iowq_max_workers(&ring->uring, most);
-}
-
-int ring_enable(struct ring *ring)
-{
-	int r;
-
-	if (ring->enabled)
-		return 0;
-	/* liburing 2.3 declares a function for it, and does not export it. */
-	r = io_uring_register((unsigned int)ring->uring.ring_fd,
-			      IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-	if (r < 0)
-		return r;
-	ring->enabled = true;
-	allow_threads(ring);
-	return 0;
 }
 
 static void prepare(struct io_uring_sqe *sqe, int fd,
@@ -257,19 +263,24 @@ int ring_wait(struct ring *ring, int wake_fd, int timeout_ms)
 	return r == -ETIME ? 0 : r;
 }
 
+static void *probe(void *arg)
+{
+	struct ring ring;
+	int *ret_r = (int *)arg;
+
+	*ret_r = ring_open(&ring, 1, -1);
+	if (*ret_r == 0)
+		ring_close(&ring);
+	return NULL;
+}
+
 int ring_probe(void)
 {
-	struct ring ring = { .fd = -1 };
-	int r = make_ring(&ring.uring, 1);
+	pthread_t thread;
+	int r, found;
 
-	if (r < 0)
-		return r;
-	/* Each of the calls may be refused by itself. */
-	r = ring_enable(&ring);
-	if (r == 0) {
-		io_uring_prep_nop(io_uring_get_sqe(&ring.uring));
-		r = io_uring_submit(&ring.uring);
-	}
-	ring_close(&ring);
-	return MIN(r, 0);
+	r = thread_start(&thread, probe, &found);
+	if (r == 0)
+		r = -pthread_join(thread, NULL);
+	return r < 0 ? r : found;
 }

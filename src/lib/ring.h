@@ -9,7 +9,7 @@
  * of which a guest can make any number: the kernel keeps what has no room, and
  * the next look fetches it.
  *
- * Made by one thread; from ring_enable() on it is that one's who called it.
+ * It is the thread's that made it.
  */
 
 #include <liburing.h>
@@ -20,7 +20,6 @@
 struct ring {
 	struct io_uring uring;
 	unsigned int n;
-	bool enabled;
 	int fd; /* the file: a number, or, if registered, an index */
 	bool registered;
 	/* The descriptor: looked at, was readable, or why it is not. */
@@ -34,9 +33,6 @@ struct ring {
  */
 int ring_open(struct ring *ring, unsigned int n, int fd);
 void ring_close(struct ring *ring);
-
-/* Before all that follows; again does nothing. */
-int ring_enable(struct ring *ring);
 
 /*
  * What stands there is taken in: *io and its memory stay as they are. By what it
@@ -56,7 +52,10 @@ bool ring_reap(struct ring *ring, void **ret_data, int *ret_result);
 /* As an engine's. */
 int ring_wait(struct ring *ring, int wake_fd, int timeout_ms);
 
-/* Would all of it work here? 0 or -errno. */
+/*
+ * Would all of it work here? 0 or -errno. On a thread of its own, see
+ * session.h.
+ */
 int ring_probe(void);
 
 #endif

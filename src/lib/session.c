@@ -59,28 +59,17 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 	return epoll_ctl(session->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
-/* 0, or -1 and errno. */
-static int open_engine(struct session *session,
-		       const struct session_start *start)
+int session_open_engine(struct session *session, int *ret_refused)
 {
-	const unsigned int n =
-		MIN(session->disk.shape.n_ios, (unsigned int)start->ring.size);
-	int refused, r;
+	const unsigned int n = session->flight.n;
+	int r = engine_open(session->disk.engine, session->backend, n,
+			    &session->engine, ret_refused);
 
-	r = engine_open(session->disk.engine, start->holdings->backend, n,
-			&session->engine, &refused);
 	if (r == 0 && session->engine->fd >= 0)
 		r = watch_fd(session, session->engine->fd, TOKEN_ENDED) < 0
 			    ? -errno
 			    : 0;
-	if (r < 0) {
-		errno = -r;
-		return -1;
-	}
-	if (refused)
-		log_event(&session->id, ENGINE_REFUSED, -refused);
-	flight_init(&session->flight, &session->pages, n);
-	return 0;
+	return r;
 }
 
 static void close_engine(struct session *session)
@@ -91,8 +80,7 @@ static void close_engine(struct session *session)
 }
 
 /* What the start can fail at, in order; the name of the step, or NULL. */
-static const char *take_resources(struct session *session,
-				  const struct session_start *start)
+static const char *take_resources(struct session *session)
 {
 	session->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (session->epoll_fd < 0)
@@ -115,14 +103,11 @@ static const char *take_resources(struct session *session,
 	session->watch->epoll_fd = session->epoll_fd;
 	if (!pages_map(&session->pages, &session->disk.shape))
 		return "memory";
-	if (open_engine(session, start) < 0)
-		return "engine";
 	return NULL;
 }
 
 static void give_back_resources(struct session *session)
 {
-	close_engine(session);
 	closep(&session->epoll_fd);
 	closep(&session->timer_fd);
 	session->epoll_fd = session->timer_fd = -1;
@@ -190,6 +175,9 @@ static void latch(struct session *session, const struct session_start *start)
 	};
 	if (session->mem)
 		virtqueue_map(&session->vq);
+	flight_init(&session->flight, &session->pages,
+		    MIN(session->disk.shape.n_ios,
+			(unsigned int)start->ring.size));
 	session->init = start->init;
 	session->init_data = start->init_data;
 	session->write_through = !(start->features >> VIRTIO_BLK_F_FLUSH & 1);
@@ -216,7 +204,7 @@ void session_renew(struct session *session)
 
 int session_start(struct session *session, const struct session_start *start)
 {
-	const char *step = take_resources(session, start);
+	const char *step = take_resources(session);
 	int r;
 
 	if (step) {

@@ -154,6 +154,13 @@ struct session_start {
 int session_start(struct session *session, const struct session_start *start);
 
 /*
+ * On the worker, as an io_uring belongs to the thread that made it, and its end
+ * interrupts that thread in whatever it sleeps in. 0 or -errno; *ret_refused as
+ * in engine.h.
+ */
+int session_open_engine(struct session *session, int *ret_refused);
+
+/*
  * On the worker: take the gate back. False: the session was revoked meanwhile,
  * the gate is not held, and nothing but what the session owns may be touched.
  */

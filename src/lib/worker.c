@@ -417,13 +417,29 @@ static void ended_abnormally(void *arg)
 	ending_last_act(session);
 }
 
+/* What came of it; false: there is nothing to serve with. */
+static bool has_engine(struct session *session, int r, int refused)
+{
+	if (r < 0) {
+		log_event(&session->id, START_FAILED, "engine", -r);
+		session_needs_reset(session);
+	} else if (refused) {
+		log_event(&session->id, ENGINE_REFUSED, -refused);
+	}
+	return r == 0;
+}
+
 static void serve_life(struct session *session)
 {
+	int r = 0, refused = 0;
+
 	place(session);
 	if (session->init && !session_stopping(session))
 		session->init(session->init_data);
+	if (!session_stopping(session))
+		r = session_open_engine(session, &refused);
 	await_predecessor(session);
-	if (session_enter(session))
+	if (session_enter(session) && has_engine(session, r, refused))
 		run(session);
 	drain_out(session);
 }

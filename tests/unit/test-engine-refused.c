@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* A device for a file whose kernel refuses io_uring. */
+/*
+ * A device for a file whose kernel refuses io_uring; and that its rings are its
+ * own affair.
+ */
 
 /* wrap: io_uring_queue_init_params */
 
 #include <liburing.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -129,17 +133,46 @@ START_TEST(a_ring_that_is_refused_at_the_start_is_asked_for_by_the_next)
 	refuse(refusals[_i]);
 	rig_prepare(&rig);
 	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
-	ck_assert_uint_ne(rig_status(&rig) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
 	ck_assert_uint_eq(
 		kept_number(recorder_wait(&rec, KTVBLK_MESSAGE_START_FAILED),
 			    "ERRNO"),
 		(uint64_t)refusals[_i]);
+	ck_assert(eventually(rig_status(&rig) & VIRTIO_CONFIG_S_NEEDS_RESET));
 	allow();
 	rig_reset(&rig);
 	rig_start(&rig);
 	check_served(&rig);
 	rig_close(&rig);
 	recorder_stop(&rec);
+}
+END_TEST
+
+/* A call that is not begun again by itself; the kernel ends a ring later. */
+static void check_undisturbed(int epoll_fd)
+{
+	struct epoll_event event;
+
+	ck_assert_int_eq(epoll_wait(epoll_fd, &event, 1, 50), 0);
+}
+
+/* Nor that of the ring by which it is found out whether there can be one. */
+START_TEST(the_end_of_a_ring_does_not_wake_the_vmms_thread)
+{
+	const int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	struct rig rig;
+
+	ck_assert_int_ge(epoll_fd, 0);
+	for (int i = 0; i < 4; i++) {
+		open_device(&rig, KTVBLK_ENGINE_IO_URING);
+		check_undisturbed(epoll_fd);
+		rig_start(&rig);
+		check_served(&rig);
+		rig_reset(&rig);
+		check_undisturbed(epoll_fd);
+		rig_close(&rig);
+		check_undisturbed(epoll_fd);
+	}
+	close(epoll_fd);
 }
 END_TEST
 
@@ -153,6 +186,7 @@ int main(void)
 	/* Where there is one. */
 	const TTest *const others[] = {
 		a_ring_that_is_refused_at_the_start_is_asked_for_by_the_next,
+		the_end_of_a_ring_does_not_wake_the_vmms_thread,
 	};
 	const int n = ARRAY_SIZE(refusals);
 	int r = run_loops("engine-refused", n, tests, ARRAY_SIZE(tests));

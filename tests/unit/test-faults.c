@@ -16,7 +16,7 @@
 /* wrap: pthread_setaffinity_np pthread_setname_np pthread_attr_setstack */
 /* wrap: pthread_cond_wait pthread_cond_timedwait sd_journal_sendv */
 /* wrap: preadv2 pwritev2 opendir readdir */
-/* wrap: io_uring_queue_init_params io_uring_ring_dontfork io_uring_register */
+/* wrap: io_uring_queue_init_params io_uring_ring_dontfork */
 /* wrap: io_uring_register_files io_uring_unregister_files io_uring_submit */
 /* wrap: io_uring_submit_and_wait_timeout __io_uring_get_cqe */
 /* wrap: io_uring_register_iowq_max_workers */
@@ -79,9 +79,6 @@ WRAP_URING(io_uring_queue_init_params,
 	    struct io_uring_params *params),
 	   (n, ring, params))
 WRAP_URING(io_uring_ring_dontfork, (struct io_uring * ring), (ring))
-WRAP_URING(io_uring_register,
-	   (unsigned int fd, unsigned int op, const void *arg, unsigned int n),
-	   (fd, op, arg, n))
 WRAP_URING(io_uring_register_files,
 	   (struct io_uring * ring, const int *fds, unsigned int n),
 	   (ring, fds, n))
@@ -559,7 +556,6 @@ static const struct call {
 	CALL(pwritev2, true, EAGAIN, ENOSYS, EINTR, ENOSPC),
 	CALL(io_uring_queue_init_params, true, EPERM, ENOMEM, EINVAL),
 	CALL(io_uring_ring_dontfork, false, ENOMEM, EINVAL),
-	CALL(io_uring_register, false, EPERM, EINVAL),
 	CALL(io_uring_register_files, false, ENOMEM, EMFILE, EPERM),
 	CALL(io_uring_register_iowq_max_workers, false, EINVAL, EPERM),
 	CALL(io_uring_unregister_files, true, EINTR, ENXIO),

@@ -5,7 +5,7 @@
  * old for all we would like: an error, with nothing left, or less is asked for.
  */
 
-/* wrap: io_uring_queue_init_params io_uring_register io_uring_submit */
+/* wrap: io_uring_queue_init_params io_uring_submit */
 /* wrap: io_uring_ring_dontfork calloc */
 
 #include <liburing.h>
@@ -42,9 +42,6 @@ int __wrap_io_uring_queue_init_params(unsigned int n, struct io_uring *ring,
 }
 
 WRAP_CALLOC
-WRAP(int, io_uring_register,
-     (unsigned int fd, unsigned int op, const void *arg, unsigned int n),
-     (fd, op, arg, n), 0, FAILED(io_uring_register))
 WRAP(int, io_uring_ring_dontfork, (struct io_uring * ring), (ring), 0,
      FAILED(io_uring_ring_dontfork))
 WRAP(int, io_uring_submit, (struct io_uring * ring), (ring), 0,
@@ -106,9 +103,6 @@ START_TEST(a_refusal_of_any_call_is_found_before)
 {
 	const unsigned int n_fds = count_fds();
 
-	fault_set(&io_uring_register_fault,
-		  &(struct fault_when){ .error = EPERM });
-	ck_assert_int_eq(engine_uring_probe(), -EPERM);
 	fault_set(&io_uring_submit_fault,
 		  &(struct fault_when){ .error = EPERM });
 	ck_assert_int_eq(engine_uring_probe(), -EPERM);
