@@ -35,6 +35,9 @@
 #define IO_SEGS (SEG_MAX + 2u) /* that a request in flight has of its own */
 #define IDLE_KEEP_BYTES (32u << 10) /* of its buffer */
 #define IDLE_MS 100 /* then the rest is given back */
+/* Buffers registered with io_uring: behind so many uses, and so much of each. */
+#define PIN_USES 8u
+#define PIN_BYTES (16u << 10)
 #define MEM_ALIGN_MAX 4096u /* of the buffer, and of guest memory */
 
 /*

@@ -230,6 +230,23 @@ static int uring_wait(struct engine *engine, int wake_fd, int timeout_ms)
 	return r;
 }
 
+/* It is O_DIRECT that has to find the pages of a buffer. */
+static void uring_buffers(struct engine *engine, unsigned char *base,
+			  size_t stride, unsigned int n)
+{
+	struct uring *uring = uring_of(engine);
+
+	if (uring->direct)
+		pins_init(&uring->ring.pins, base, stride, n);
+}
+
+static bool uring_idle(struct engine *engine)
+{
+	struct ring *ring = &uring_of(engine)->ring;
+
+	return pins_drop(&ring->pins, &ring->uring);
+}
+
 static void uring_close(struct engine *engine)
 {
 	struct uring *uring = uring_of(engine);
@@ -244,6 +261,8 @@ static const struct engine_ops uring_ops = {
 	.drop = uring_drop,
 	.reap = uring_reap,
 	.wait = uring_wait,
+	.buffers = uring_buffers,
+	.idle = uring_idle,
 	.close = uring_close,
 };
 

@@ -62,6 +62,17 @@ struct engine_ops {
 	 * wake_fd is always the same, or -1.
 	 */
 	int (*wait)(struct engine *engine, int wake_fd, int timeout_ms);
+	/*
+	 * n buffers, each stride bytes behind the last, will be used for
+	 * transfers over and over.
+	 */
+	void (*buffers)(struct engine *engine, unsigned char *base,
+			size_t stride, unsigned int n);
+	/*
+	 * Nothing is out, nor will be for a while: what the buffers have is going
+	 * to be given back. False: not now.
+	 */
+	bool (*idle)(struct engine *engine);
 	/* Nothing is out any more; gives all back that open took. */
 	void (*close)(struct engine *engine);
 };

@@ -105,16 +105,26 @@ void ring_close(struct ring *ring)
 	       io_uring_unregister_files(&ring->uring) == -EINTR && n_tries--)
 		;
 	io_uring_queue_exit(&ring->uring);
+	pins_free(&ring->pins);
 }
 
+/* pin: as of pins_use(). */
 static void prepare(struct io_uring_sqe *sqe, int fd,
-		    const struct ktvblk_io *io)
+		    const struct ktvblk_io *io, int pin)
 {
 	const struct iovec *iov = io->iov;
 	const unsigned int n_iov = (unsigned int)io->n_iov;
 
 	if (io->op == KTVBLK_IO_FLUSH)
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+	else if (pin >= 0 && io->op == KTVBLK_IO_READ)
+		io_uring_prep_read_fixed(sqe, fd, iov->iov_base,
+					 (unsigned int)iov->iov_len, io->offset,
+					 pin);
+	else if (pin >= 0)
+		io_uring_prep_write_fixed(sqe, fd, iov->iov_base,
+					  (unsigned int)iov->iov_len,
+					  io->offset, pin);
 	else if (io->op == KTVBLK_IO_READ && n_iov == 1)
 		io_uring_prep_read(sqe, fd, iov->iov_base,
 				   (unsigned int)iov->iov_len, io->offset);
@@ -130,9 +140,10 @@ static void prepare(struct io_uring_sqe *sqe, int fd,
 void *ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
 	       void *data)
 {
+	const int pin = pins_use(&ring->pins, &ring->uring, io);
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
-	prepare(sqe, ring->fd, io);
+	prepare(sqe, ring->fd, io, pin);
 	io_uring_sqe_set_flags(sqe, (ring->registered ? IOSQE_FIXED_FILE : 0u) |
 					    (by_thread ? IOSQE_ASYNC : 0u));
 	io_uring_sqe_set_data(sqe, data);

@@ -15,13 +15,14 @@
 #include <liburing.h>
 #include <stdbool.h>
 
-#include "ktvblk.h"
+#include "pins.h"
 
 struct ring {
 	struct io_uring uring;
 	unsigned int n;
 	int fd; /* the file: a number, or, if registered, an index */
 	bool registered;
+	struct pins pins; /* with O_DIRECT */
 	/* The descriptor: looked at, was readable, or why it is not. */
 	bool watching, woken;
 	int watch_error;

@@ -69,6 +69,10 @@ int session_open_engine(struct session *session, int *ret_refused)
 		r = watch_fd(session, session->engine->fd, TOKEN_ENDED) < 0
 			    ? -errno
 			    : 0;
+	if (r == 0 && session->engine->ops->buffers && session->pages.bounce)
+		session->engine->ops->buffers(session->engine,
+					      session->pages.bounce,
+					      session->pages.bounce_bytes, n);
 	return r;
 }
 

@@ -203,6 +203,15 @@ static bool gives_back(const struct worker *worker)
 	return flight->grown && !flight->n_busy;
 }
 
+static void give_back(const struct worker *worker)
+{
+	struct session *session = worker->session;
+	struct engine *engine = session->engine;
+
+	if (!engine->ops->idle || engine->ops->idle(engine))
+		flight_idle(&session->flight);
+}
+
 static int timeout_ms(const struct worker *worker)
 {
 	uint64_t now;
@@ -315,7 +324,7 @@ static bool await_epoll(struct worker *worker, bool *ret_drain)
 		       timeout_ms(worker));
 	saved = errno;
 	if (n == 0 && gives_back(worker))
-		flight_idle(&session->flight);
+		give_back(worker);
 	if (!session_enter(session))
 		return false;
 	if (n < 0 && saved != EINTR) {
