@@ -279,6 +279,7 @@ static void *probe(void *arg)
 	struct ring ring;
 	int *ret_r = (int *)arg;
 
+	pthread_setname_np(pthread_self(), "ktvblk-probe");
 	*ret_r = ring_open(&ring, 1, -1);
 	if (*ret_r == 0)
 		ring_close(&ring);

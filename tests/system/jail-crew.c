@@ -46,7 +46,7 @@ const char *const caller_names[N_CALLERS] = {
 
 /* The threads they make, which inherit the filter. */
 static const char *const made[N_CALLERS][3] = {
-	[NEW] = { "ktvblk-log" },
+	[NEW] = { "ktvblk-log", "ktvblk-probe" },
 	[MMIO] = { "ktvblk-id", "ktvblk-drop" },
 	[END] = { "ktvblk-drop" },
 };
