@@ -481,17 +481,20 @@ void drain_out(struct session *session)
 		engine->ops->drop(engine);
 	if (engine->n_out)
 		ignore_others(session);
-	while (engine->n_out) {
+	for (;;) {
 		struct pending pending = { 0 };
 
-		if (session->gate_held)
-			session_leave(session);
-		await_ended(session);
-		session_enter(session);
+		/* Before a wait: an abandoned drain has taken these, not used. */
 		while (engine->n_out && (transfer = engine->ops->reap(engine)))
 			end_out(session, &pending, io_of(transfer));
 		if (session->gate_held)
 			settle(session, &pending);
+		if (!engine->n_out)
+			return;
+		if (session->gate_held)
+			session_leave(session);
+		await_ended(session);
+		session_enter(session);
 	}
 }
 
