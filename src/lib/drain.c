@@ -332,6 +332,16 @@ static bool push(struct session *session)
 	return session_enter(session);
 }
 
+static void tell_refused(struct session *session)
+{
+	struct engine *engine = session->engine;
+
+	if (!engine->refused || engine->refused_told)
+		return;
+	engine->refused_told = true;
+	log_event(&session->id, ENGINE_REFUSED, engine->refused);
+}
+
 /* Complete what has ended, in that order; how many. False: abandoned. */
 static bool reap(struct session *session, struct pending *pending,
 		 unsigned int *ret_n)
@@ -340,6 +350,7 @@ static bool reap(struct session *session, struct pending *pending,
 	struct transfer *transfer;
 
 	*ret_n = 0;
+	tell_refused(session);
 	engine->more = false;
 	while (engine->n_out && (transfer = engine->ops->reap(engine))) {
 		struct io *io = io_of(transfer);

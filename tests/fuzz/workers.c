@@ -42,13 +42,19 @@ static bool is_running(const void *arg)
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 			  void *(*start)(void *), void *arg)
 {
+	struct session *session;
+	int refused;
+
 	/* A ktvblk-drop: who was left behind cleans up by itself then. */
 	if (is_running(arg))
 		return EAGAIN;
 	if (start != worker_main)
 		return __real_pthread_create(thread, attr, start, arg);
-	running[queue_of((struct session *)arg)] = (struct session *)arg;
-	*thread = (pthread_t)arg;
+	session = (struct session *)arg;
+	if (session_open_engine(session, &refused) < 0)
+		abort();
+	running[queue_of(session)] = session;
+	*thread = (pthread_t)session;
 	return 0;
 }
 

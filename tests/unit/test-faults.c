@@ -508,7 +508,7 @@ static const struct call {
 	const char *name;
 	struct fault *fault;
 	bool each;
-	int errors[4];
+	int errors[5];
 } calls[] = {
 #define CALL(name, each, ...)                                                  \
 	{                                                                      \
@@ -559,9 +559,9 @@ static const struct call {
 	CALL(io_uring_register_files, false, ENOMEM, EMFILE, EPERM),
 	CALL(io_uring_register_iowq_max_workers, false, EINVAL, EPERM),
 	CALL(io_uring_unregister_files, true, EINTR, ENXIO),
-	CALL(io_uring_submit, true, EAGAIN, EBUSY, EINTR, ENOMEM),
+	CALL(io_uring_submit, true, EAGAIN, EBUSY, EINTR, ENOMEM, EPERM),
 	CALL(io_uring_submit_and_wait_timeout, true, EAGAIN, EBUSY, EINTR,
-	     ENOMEM),
+	     ENOMEM, EPERM),
 	CALL(__io_uring_get_cqe, false, EAGAIN, EINTR, EBUSY),
 };
 
