@@ -45,6 +45,7 @@ struct answers {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct ktvblk_io *ios[QUEUES_MOST * DEPTH_DEFAULT];
+	uint64_t dice;
 	unsigned int n;
 	_Atomic unsigned int n_held;
 	bool ends;

@@ -144,23 +144,23 @@ static void *answer_main(void *arg)
 {
 	struct guest *guest = (struct guest *)arg;
 	struct answers *later = &guest->later;
-	uint64_t dice = guest->random;
 
 	pthread_mutex_lock(&later->lock);
 	while (!later->ends || later->n) {
 		const struct timespec nap =
-			ns_to_timespec(roll(&dice) % 200000);
-		struct ktvblk_io *io = pick(guest, roll(&dice));
+			ns_to_timespec(roll(&later->dice) % 200000);
+		struct ktvblk_io *io = pick(guest, roll(&later->dice));
 
 		if (!io) {
 			pthread_cond_wait(&later->changed, &later->lock);
 			continue;
 		}
 		pthread_mutex_unlock(&later->lock);
-		if (roll(&dice) % 16 == 0)
+		if (roll(&later->dice) % 16 == 0)
 			nanosleep(&nap, NULL);
-		must(guest, ktvblk_io_complete(io, perform(guest, io,
-							   roll(&dice))) == 0);
+		must(guest,
+		     ktvblk_io_complete(io, perform(guest, io,
+						    roll(&later->dice))) == 0);
 		pthread_mutex_lock(&later->lock);
 	}
 	pthread_mutex_unlock(&later->lock);
@@ -255,6 +255,7 @@ void store_open(struct guest *guest)
 	must(guest, guest->gate_fd >= 0);
 	pthread_mutex_init(&guest->later.lock, NULL);
 	cond_init(&guest->later.changed);
+	guest->later.dice = guest->random;
 	must(guest, pthread_create(&guest->later.thread, NULL, answer_main,
 				   guest) == 0);
 }
