@@ -25,13 +25,49 @@
 #define ALWAYS 1000000u
 #define BUDGET_MS 60u
 
-WRAP(int, io_uring_submit, (struct io_uring * ring), (ring), 0,
-     -io_uring_submit_fault.when.error)
-WRAP(int, io_uring_submit_and_wait_timeout,
-     (struct io_uring * ring, struct io_uring_cqe **cqe, unsigned int n,
-      struct __kernel_timespec *ts, sigset_t *signals),
-     (ring, cqe, n, ts, signals), 0,
-     -io_uring_submit_and_wait_timeout_fault.when.error)
+static struct fault io_uring_submit_fault,
+	io_uring_submit_and_wait_timeout_fault;
+
+int __real_io_uring_submit(struct io_uring *ring);
+int __wrap_io_uring_submit(struct io_uring *ring);
+int __real_io_uring_submit_and_wait_timeout(struct io_uring *ring,
+					    struct io_uring_cqe **ret_cqe,
+					    unsigned int n,
+					    struct __kernel_timespec *ts,
+					    sigset_t *signals);
+int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring,
+					    struct io_uring_cqe **ret_cqe,
+					    unsigned int n,
+					    struct __kernel_timespec *ts,
+					    sigset_t *signals);
+
+/* As liburing does before its system call: what there is lies open. */
+static void show_all(struct io_uring *ring)
+{
+	ring->sq.sqe_head = ring->sq.sqe_tail;
+	io_uring_smp_store_release(ring->sq.ktail, ring->sq.sqe_tail);
+}
+
+int __wrap_io_uring_submit(struct io_uring *ring)
+{
+	if (!fault_hits(&io_uring_submit_fault, 0))
+		return __real_io_uring_submit(ring);
+	show_all(ring);
+	return -io_uring_submit_fault.when.error;
+}
+
+int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring,
+					    struct io_uring_cqe **ret_cqe,
+					    unsigned int n,
+					    struct __kernel_timespec *ts,
+					    sigset_t *signals)
+{
+	if (!fault_hits(&io_uring_submit_and_wait_timeout_fault, 0))
+		return __real_io_uring_submit_and_wait_timeout(ring, ret_cqe, n,
+							       ts, signals);
+	show_all(ring);
+	return -io_uring_submit_and_wait_timeout_fault.when.error;
+}
 
 /* What the last one that was given descriptors is to wait for. */
 static _Atomic pid_t poll_tid;
