@@ -178,6 +178,8 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
+FUZZ_HELP_OBJ := $(call objects,$(addprefix tests/fuzz/,reach.c store.c workers.c))
+$(BUILD)/tests/fuzz/fuzz-device: $(BUILD)/tests/fuzz/store.o $(BUILD)/tests/fuzz/workers.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(LIB_LIBS)
@@ -483,4 +485,4 @@ FORCE:
 
 -include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) $(NBD_OBJ) \
 	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
-	$(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(HELP_OBJ) $(TEST_OBJ))
+	$(FUZZ_MAIN) $(FUZZ_HELP_OBJ) $(HELP_OBJ) $(TEST_OBJ))

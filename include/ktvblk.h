@@ -326,7 +326,10 @@ enum ktvblk_engine {
 	KTVBLK_ENGINE_AUTO = 0,
 	/* One call at a time, on the worker: preadv(), pwritev(), flush(). */
 	KTVBLK_ENGINE_SYNC = 1,
-	/* All by io_uring; a file only. */
+	/*
+	 * All by io_uring; a file only. Where the kernel refuses it later, by a
+	 * filter of system calls, say, which is recorded, the rest by calls.
+	 */
 	KTVBLK_ENGINE_IO_URING = 2
 };
 

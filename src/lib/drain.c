@@ -332,6 +332,16 @@ static bool push(struct session *session)
 	return session_enter(session);
 }
 
+static void tell_refused(struct session *session)
+{
+	struct engine *engine = session->engine;
+
+	if (!engine->refused || engine->refused_told)
+		return;
+	engine->refused_told = true;
+	log_event(&session->id, ENGINE_REFUSED, engine->refused);
+}
+
 /* Complete what has ended, in that order; how many. False: abandoned. */
 static bool reap(struct session *session, struct pending *pending,
 		 unsigned int *ret_n)
@@ -340,6 +350,7 @@ static bool reap(struct session *session, struct pending *pending,
 	struct transfer *transfer;
 
 	*ret_n = 0;
+	tell_refused(session);
 	engine->more = false;
 	while (engine->n_out && (transfer = engine->ops->reap(engine))) {
 		struct io *io = io_of(transfer);
@@ -481,17 +492,20 @@ void drain_out(struct session *session)
 		engine->ops->drop(engine);
 	if (engine->n_out)
 		ignore_others(session);
-	while (engine->n_out) {
+	for (;;) {
 		struct pending pending = { 0 };
 
-		if (session->gate_held)
-			session_leave(session);
-		await_ended(session);
-		session_enter(session);
+		/* Before a wait: an abandoned drain has taken these, not used. */
 		while (engine->n_out && (transfer = engine->ops->reap(engine)))
 			end_out(session, &pending, io_of(transfer));
 		if (session->gate_held)
 			settle(session, &pending);
+		if (!engine->n_out)
+			return;
+		if (session->gate_held)
+			session_leave(session);
+		await_ended(session);
+		session_enter(session);
 	}
 }
 

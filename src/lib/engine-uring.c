@@ -44,10 +44,11 @@ enum resort {
 struct uring {
 	struct engine engine;
 	struct ring ring;
-	struct transfer *unsent; /* put into the ring since the last push */
+	struct transfer *back; /* taken back from it: they have ended */
 	enum resort next; /* for the one that begins next: the same again */
 	unsigned int n; /* at most so many out */
 	bool all, direct;
+	bool refused; /* the ring has been, and what was in it is back */
 	struct kind kinds[2];
 };
 
@@ -107,7 +108,8 @@ static bool try_call(struct uring *uring, struct transfer *transfer)
 		return false;
 	kind = &uring->kinds[io->op == KTVBLK_IO_WRITE];
 	/* The ring does just that, with one system call for all of them. */
-	if (kind->has_nowait && (uring->engine.more || uring->unsent))
+	if (kind->has_nowait &&
+	    (uring->engine.more || !ring_is_empty(&uring->ring)))
 		return false;
 	if (kind->may_nowait) {
 		transfer->result = call_nowait(backend->fd, io);
@@ -133,32 +135,48 @@ static bool uring_begin(struct engine *engine, struct transfer *transfer)
 
 	uring->next = RESORT_NONE;
 	transfer->begun_ns = 0;
-	transfer->dropped = false;
 	transfer->resort = resort;
 	if (transfer->io.op > KTVBLK_IO_FLUSH) {
 		transfer->result = -EOPNOTSUPP;
 		return true;
 	}
 	/* Without a ring, or a place in it, as the sync engine does. */
-	if (resort == RESORT_CALL || engine->n_out >= uring->n) {
+	if (resort == RESORT_CALL || engine->n_out >= uring->n ||
+	    uring->ring.refused) {
 		transfer->result = call_plainly(engine->backend, &transfer->io);
 		return true;
 	}
 	if (resort == RESORT_NONE && try_call(uring, transfer))
 		return true;
-	transfer->note = ring_put(&uring->ring, &transfer->io,
-				  resort == RESORT_THREAD, transfer);
-	transfer->next = uring->unsent;
-	uring->unsent = transfer;
+	ring_put(&uring->ring, &transfer->io, resort == RESORT_THREAD,
+		 transfer);
 	engine->n_out++;
 	return false;
 }
 
-/* All are out, but for those that the kernel had no room for. */
-static void sent(struct uring *uring)
+/* What has not gone out has ended; again: it is to begin once more. */
+static void take_back(struct uring *uring, bool again)
 {
-	if (ring_is_empty(&uring->ring))
-		uring->unsent = NULL;
+	struct transfer *transfer;
+	void *data;
+
+	while (ring_take_back(&uring->ring, &data)) {
+		transfer = (struct transfer *)data;
+		transfer->result = -ECANCELED;
+		transfer->again = again;
+		transfer->next = uring->back;
+		uring->back = transfer;
+	}
+}
+
+/* Where the kernel does not take any more, calls do what it has not taken. */
+static void look_at_refusal(struct uring *uring)
+{
+	if (!uring->ring.refused || uring->refused)
+		return;
+	uring->refused = true;
+	uring->engine.refused = -uring->ring.refused;
+	take_back(uring, true);
 }
 
 static void uring_push(struct engine *engine)
@@ -166,23 +184,12 @@ static void uring_push(struct engine *engine)
 	struct uring *uring = uring_of(engine);
 
 	ring_push(&uring->ring);
-	sent(uring);
+	look_at_refusal(uring);
 }
 
-/*
- * Some of them may be out all the same, if the kernel took but a part; then it
- * is only not told how they ended.
- */
 static void uring_drop(struct engine *engine)
 {
-	struct uring *uring = uring_of(engine);
-
-	for (struct transfer *transfer = uring->unsent; transfer;
-	     transfer = transfer->next) {
-		transfer->dropped = true;
-		ring_void(transfer->note, transfer);
-	}
-	uring->unsent = NULL;
+	take_back(uring_of(engine), false);
 }
 
 /*
@@ -200,8 +207,6 @@ static void end_transfer(struct uring *uring, struct transfer *transfer,
 	if (transfer->again)
 		uring->next = transfer->resort == RESORT_NONE ? RESORT_THREAD
 							      : RESORT_CALL;
-	if (transfer->dropped)
-		transfer->result = -ECANCELED;
 	if (transfer->begun_ns)
 		pace_ended(
 			&uring->kinds[transfer->io.op == KTVBLK_IO_WRITE].pace,
@@ -212,9 +217,15 @@ static void end_transfer(struct uring *uring, struct transfer *transfer,
 static struct transfer *uring_reap(struct engine *engine)
 {
 	struct uring *uring = uring_of(engine);
+	struct transfer *transfer = uring->back;
 	void *data;
 	int result;
 
+	if (transfer) {
+		uring->back = transfer->next;
+		engine->n_out--;
+		return transfer;
+	}
 	if (!ring_reap(&uring->ring, &data, &result))
 		return NULL;
 	end_transfer(uring, (struct transfer *)data, result);
@@ -224,9 +235,12 @@ static struct transfer *uring_reap(struct engine *engine)
 static int uring_wait(struct engine *engine, int wake_fd, int timeout_ms)
 {
 	struct uring *uring = uring_of(engine);
-	const int r = ring_wait(&uring->ring, wake_fd, timeout_ms);
+	int r;
 
-	sent(uring);
+	if (uring->back)
+		return 0;
+	r = ring_wait(&uring->ring, wake_fd, timeout_ms);
+	look_at_refusal(uring);
 	return r;
 }
 

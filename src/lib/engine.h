@@ -32,9 +32,7 @@ struct transfer {
 	_Atomic bool out; /* begun and not ended: for who completes it */
 	/* These: an engine's own notes. */
 	uint64_t begun_ns;
-	void *note;
 	unsigned int resort;
-	bool dropped;
 };
 
 /*
@@ -81,6 +79,13 @@ struct engine {
 	const struct engine_ops *ops;
 	const struct ktvblk_backend *backend;
 	unsigned int n_out; /* begun and not reaped */
+	/*
+	 * The errno with which the kernel has refused to go on; 0: it does. Then
+	 * wait() has no edges: it comes back as long as wake_fd is readable,
+	 * after a while each time.
+	 */
+	int refused;
+	bool refused_told; /* the caller's own note */
 	/* The caller's: it is likely to begin more before it pushes. */
 	bool more;
 	/*

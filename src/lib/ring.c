@@ -137,8 +137,8 @@ static void prepare(struct io_uring_sqe *sqe, int fd,
 		io_uring_prep_writev(sqe, fd, iov, n_iov, io->offset);
 }
 
-void *ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
-	       void *data)
+void ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
+	      void *data)
 {
 	const int pin = pins_use(&ring->pins, &ring->uring, io);
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
@@ -147,16 +147,6 @@ void *ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
 	io_uring_sqe_set_flags(sqe, (ring->registered ? IOSQE_FIXED_FILE : 0u) |
 					    (by_thread ? IOSQE_ASYNC : 0u));
 	io_uring_sqe_set_data(sqe, data);
-	return sqe;
-}
-
-void ring_void(void *entry, void *data)
-{
-	struct io_uring_sqe *sqe = (struct io_uring_sqe *)entry;
-
-	io_uring_prep_nop(sqe);
-	io_uring_sqe_set_flags(sqe, 0);
-	io_uring_sqe_set_data(sqe, data);
 }
 
 bool ring_is_empty(const struct ring *ring)
@@ -164,10 +154,48 @@ bool ring_is_empty(const struct ring *ring)
 	return io_uring_sq_ready(&ring->uring) == 0;
 }
 
+/*
+ * By a thread of the kernel's the queue would be read at any time, but it is by
+ * our calls only: so what it has not read yet is still ours.
+ */
+bool ring_take_back(struct ring *ring, void **ret_data)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+	uint64_t data;
+
+	do {
+		if (!io_uring_sq_ready(&ring->uring))
+			return false;
+		sq->sqe_tail--;
+		/* Some of them the library had shown to the kernel. */
+		if ((int)(sq->sqe_head - sq->sqe_tail) > 0) {
+			sq->sqe_head = sq->sqe_tail;
+			io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+		}
+		data = sq->sqes[sq->sqe_tail & *sq->kring_mask].user_data;
+		if (data == WAKE)
+			ring->watching = false;
+	} while (data == WAKE);
+	*ret_data = (void *)(uintptr_t)data;
+	return true;
+}
+
+/* Nothing there is now, and may be later. */
+static bool passes(int r)
+{
+	return r >= 0 || r == -EAGAIN || r == -EBUSY || r == -ENOMEM ||
+	       r == -EINTR || r == -ETIME;
+}
+
 void ring_push(struct ring *ring)
 {
-	if (io_uring_sq_ready(&ring->uring))
-		io_uring_submit(&ring->uring);
+	int r;
+
+	if (ring->refused || !io_uring_sq_ready(&ring->uring))
+		return;
+	r = io_uring_submit(&ring->uring);
+	if (!passes(r))
+		ring->refused = r;
 }
 
 /* The next completion of a transfer, with those of the look behind us. */
@@ -249,6 +277,30 @@ static int submit_and_wait(struct ring *ring, uint64_t deadline_ns)
 	return MIN(r, 0);
 }
 
+/*
+ * The kernel does go on with what is out, and the ring's own descriptor tells of
+ * it. There is no edge to be had of the other one: who came back for it just now
+ * only looks at it again after a while.
+ */
+static int wait_outside(struct ring *ring, int wake_fd, int timeout_ms)
+{
+	struct pollfd fds[] = {
+		{ .fd = ring->uring.ring_fd, .events = POLLIN },
+		{ .fd = ring->woken ? -1 : wake_fd, .events = POLLIN },
+	};
+
+	if (next_cqe(ring))
+		return 0;
+	if (ring->woken && (timeout_ms < 0 || timeout_ms > URING_RETRY_MS))
+		timeout_ms = URING_RETRY_MS;
+	poll(fds, ARRAY_SIZE(fds), timeout_ms);
+	ring->woken = fds[1].revents;
+	/* What did not fit is told of as well, but cannot be fetched. */
+	if (fds[0].revents && !next_cqe(ring))
+		poll(NULL, 0, URING_RETRY_MS);
+	return 0;
+}
+
 int ring_wait(struct ring *ring, int wake_fd, int timeout_ms)
 {
 	const uint64_t deadline_ns =
@@ -258,6 +310,8 @@ int ring_wait(struct ring *ring, int wake_fd, int timeout_ms)
 	struct pollfd pollfd = { .fd = wake_fd, .events = POLLIN };
 	int r = 0;
 
+	if (ring->refused)
+		return wait_outside(ring, wake_fd, timeout_ms);
 	while (r == 0) {
 		r = is_awaited(ring, wake_fd);
 		if (r) {
@@ -269,6 +323,10 @@ int ring_wait(struct ring *ring, int wake_fd, int timeout_ms)
 	/* No memory for a request, or too much that was not fetched. */
 	if (r == -EAGAIN || r == -EBUSY || r == -ENOMEM) {
 		poll(&pollfd, 1, URING_RETRY_MS);
+		return 0;
+	}
+	if (!passes(r)) {
+		ring->refused = r;
 		return 0;
 	}
 	return r == -ETIME ? 0 : r;

@@ -26,6 +26,7 @@ struct ring {
 	/* The descriptor: looked at, was readable, or why it is not. */
 	bool watching, woken;
 	int watch_error;
+	int refused; /* -errno: it is not entered any more; or 0 */
 };
 
 /*
@@ -35,17 +36,21 @@ struct ring {
 int ring_open(struct ring *ring, unsigned int n, int fd);
 void ring_close(struct ring *ring);
 
-/*
- * What stands there is taken in: *io and its memory stay as they are. By what it
- * returns it can be made void until it goes out: then it ends without an effect.
- */
-void *ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
-	       void *data);
-void ring_void(void *entry, void *data);
+/* What stands there is taken in: *io and its memory stay as they are. */
+void ring_put(struct ring *ring, const struct ktvblk_io *io, bool by_thread,
+	      void *data);
 
-/* What is put there goes out; what the kernel has no room for, next time. */
+/*
+ * What is put there goes out; what the kernel has no room for, next time. A
+ * kernel, or a filter, that refuses in another way is not asked again: then
+ * `refused` is set, what did not go out can be taken back, and what did is
+ * waited for by other means.
+ */
 void ring_push(struct ring *ring);
 bool ring_is_empty(const struct ring *ring);
+
+/* Take back what went in last and did not go out. False: there is none. */
+bool ring_take_back(struct ring *ring, void **ret_data);
 
 /* One that has ended, once: false: none. */
 bool ring_reap(struct ring *ring, void **ret_data, int *ret_result);

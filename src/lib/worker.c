@@ -305,6 +305,8 @@ static bool await_engine(struct worker *worker, bool *ret_drain)
 		session_needs_reset(session);
 		return false;
 	}
+	/* Else a kick that stays would bring it back again and again. */
+	worker->kicked = session->engine->refused != 0;
 	*ret_drain = true;
 	return true;
 }

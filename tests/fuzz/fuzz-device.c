@@ -2,12 +2,13 @@
 
 /*
  * A hostile guest: the input is a list of things it does, register accesses,
- * bytes in its memory, descriptors, kicks, resets, in any order. Nothing may
- * crash, hang, or touch what is not guest memory.
+ * bytes in its memory, descriptors, kicks, resets, in any order; and of what its
+ * storage does, which may answer later, in any order, or not before a reset has
+ * given up. Nothing may crash, hang, or touch what is not guest memory, nor, of
+ * a life that is over, what is.
  *
- * No worker thread: where one would be created its session is noted, a kick
- * drains it here and now, and a join finishes it. So an input always does the
- * same, and fast. tests/unit has the same guests with real threads.
+ * There are no worker threads: see workers.h. tests/unit has the same guests
+ * with real ones.
  */
 
 #include <linux/virtio_blk.h>
@@ -17,17 +18,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "drain.h"
-#include "ending.h"
 #include "fuzz.h"
 #include "ktvblk.h"
 #include "reach.h"
+#include "store.h"
 #include "util.h"
-#include "worker.h"
+#include "workers.h"
 
-/* wrap: pthread_create pthread_clockjoin_np log_emit */
+/* wrap: pthread_create pthread_clockjoin_np pthread_detach log_emit */
 
-#define DISK_BYTES (32u << 10)
 #define REGION_BYTES (64u << 10)
 /* Two regions that touch in guest memory, and one behind a gap. */
 #define GAP_AT (4u * REGION_BYTES)
@@ -46,69 +45,10 @@ const struct reach reach = { .first = EVENT_CAPACITY_BELOW_SECTOR,
 			     .but = not_here,
 			     .counters = true };
 
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
-			  void *(*start)(void *), void *arg);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
-			  void *(*start)(void *), void *arg);
-int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-				const struct timespec *until);
-
-/* By queue; the thread's handle is the session. */
-static struct session *running[KTVBLK_QUEUES_MAX];
-
-static unsigned int queue_of(const struct session *session)
-{
-	return session->id.of_queue ? session->id.of_queue - 1 : 0;
-}
-
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
-			  void *(*start)(void *), void *arg)
-{
-	if (start != worker_main)
-		return __real_pthread_create(thread, attr, start, arg);
-	running[queue_of((struct session *)arg)] = (struct session *)arg;
-	*thread = (pthread_t)arg;
-	return 0;
-}
-
-int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
-				const struct timespec *until)
-{
-	struct session *session = (struct session *)thread;
-
-	(void)ret;
-	(void)clock;
-	(void)until;
-	running[queue_of(session)] = NULL;
-	ending_last_act(session);
-	return 0;
-}
-
-static void kick(uint32_t queue)
-{
-	struct session *session;
-	uint64_t wait_ns;
-
-	if (queue >= KTVBLK_QUEUES_MAX)
-		return;
-	session = running[queue];
-	if (session && session->mem && session_enter(session)) {
-		drain(session, &wait_ns);
-		session_leave(session);
-	}
-}
-
-static void kick_all(void)
-{
-	for (uint32_t i = 0; i < KTVBLK_QUEUES_MAX; i++)
-		kick(i);
-}
-
 static struct {
 	unsigned char *map; /* guard, three regions with guards, guard */
 	unsigned char *region[3];
-	unsigned char disk[DISK_BYTES];
-	uint8_t trouble; /* what the storage answers next, and how often */
+	bool zero_copy;
 } guest;
 
 static void make_guest(void)
@@ -126,7 +66,6 @@ static void make_guest(void)
 		mprotect(guest.region[i], REGION_BYTES, PROT_READ | PROT_WRITE);
 		memset(guest.region[i], 0, REGION_BYTES);
 	}
-	memset(guest.disk, 0x5a, sizeof(guest.disk));
 }
 
 static unsigned char *guest_at(uint64_t addr)
@@ -148,83 +87,16 @@ static void guest_put(uint64_t addr, const void *from, size_t len)
 	}
 }
 
-/* Storage that mostly works. */
-static ssize_t answer(ssize_t n)
+/* What a device is, from one byte. */
+enum {
+	HAS_IOPS = 4,
+	NO_MEMORY = 8,
+	SEVERAL_QUEUES = 16,
+	ANSWERS_LATER = 32,
+};
+
+static struct ktvblk_dev *make_device(uint8_t kind, uint8_t depth)
 {
-	const uint8_t trouble = guest.trouble;
-
-	guest.trouble = trouble < 8 ? 0 : (uint8_t)(trouble - 8);
-	switch (trouble & 7) {
-	case 1:
-		return -EINTR;
-	case 2:
-		return -EIO;
-	case 3:
-		return n / 2;
-	case 4:
-		return 0;
-	case 5:
-		return n + 1;
-	default:
-		return n;
-	}
-}
-
-static ssize_t disk_move(const struct iovec *iov, int n_iov, uint64_t offset,
-			 bool in)
-{
-	uint64_t moved = 0;
-
-	for (int i = 0; i < n_iov && offset + moved < DISK_BYTES; i++) {
-		unsigned char *at = guest.disk + offset + moved;
-		const uint64_t n =
-			MIN(iov[i].iov_len, DISK_BYTES - (offset + moved));
-
-		if (in)
-			memcpy(iov[i].iov_base, at, n);
-		else
-			memcpy(at, iov[i].iov_base, n);
-		moved += n;
-	}
-	return answer((ssize_t)moved);
-}
-
-static ssize_t disk_preadv(void *userdata, const struct iovec *iov, int n_iov,
-			   uint64_t offset)
-{
-	(void)userdata;
-	return disk_move(iov, n_iov, offset, true);
-}
-
-static ssize_t disk_pwritev(void *userdata, const struct iovec *iov, int n_iov,
-			    uint64_t offset)
-{
-	(void)userdata;
-	return disk_move(iov, n_iov, offset, false);
-}
-
-static int disk_flush(void *userdata)
-{
-	(void)userdata;
-	return answer(0) < 0 ? -EIO : 0;
-}
-
-static int disk_capacity(void *userdata, uint64_t *ret_bytes)
-{
-	(void)userdata;
-	*ret_bytes = DISK_BYTES + 4096; /* its end is thin */
-	return 0;
-}
-
-static struct ktvblk_dev *make_device(uint8_t kind)
-{
-	const struct ktvblk_backend_ops ops = {
-		.size = sizeof(ops),
-		.preadv = disk_preadv,
-		.pwritev = disk_pwritev,
-		.flush = disk_flush,
-		.capacity = disk_capacity,
-	};
 	const struct ktvblk_region regions[] = {
 		{ .host_addr = guest.region[0], .size = REGION_BYTES },
 		{ .guest_addr = REGION_BYTES,
@@ -239,16 +111,17 @@ static struct ktvblk_dev *make_device(uint8_t kind)
 	struct ktvblk_mem *mem = NULL;
 
 	config.flags = kind & (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY);
-	if (kind & 4)
+	config.depth = depth % (DEPTH_DEFAULT + 1);
+	config.backend = store_backend(kind & ANSWERS_LATER);
+	if (kind & HAS_IOPS)
 		config.throttle.iops = 3;
-	if (kind & 16)
-		config.n_queues = 2 + (kind >> 5);
-	if (ktvblk_backend_new(&ops, NULL, &config.backend) < 0 ||
-	    ktvblk_new(&config, &dev) < 0 ||
+	if (kind & SEVERAL_QUEUES)
+		config.n_queues = 2 + (kind >> 6);
+	if (ktvblk_new(&config, &dev) < 0 ||
 	    ktvblk_mem_new(regions, 3, NULL, NULL, &mem) < 0)
 		abort();
 	ktvblk_backend_unref(config.backend);
-	if (!(kind & 8))
+	if (!(kind & NO_MEMORY))
 		ktvblk_set_memory(dev, mem);
 	ktvblk_mem_unref(mem);
 	return dev;
@@ -259,7 +132,7 @@ static void reg(struct ktvblk_dev *dev, uint32_t offset, uint32_t value)
 	value = htole32(value);
 	ktvblk_mmio_write(dev, offset, &value, sizeof(value));
 	if (offset == VIRTIO_MMIO_QUEUE_NOTIFY)
-		kick(le32toh(value));
+		workers_kick(le32toh(value));
 }
 
 /* In this order; that of a call's arguments is the compiler's. */
@@ -330,13 +203,14 @@ static void put_header(struct fuzz_input *input)
 static void put_head(uint16_t head)
 {
 	const uint16_t entry = htole16(head);
+	const struct session *session = workers_session(0);
 	uint16_t idx;
 
 	memcpy(&idx, guest_at(AVAIL_AT + 2), sizeof(idx));
 	idx = le16toh(idx);
-	if (running[0])
+	if (session)
 		guest_put(AVAIL_AT + 4 +
-				  2u * (idx & (running[0]->vq.ring.size - 1u)),
+				  2u * (idx & (session->vq.ring.size - 1u)),
 			  &entry, sizeof(entry));
 	idx = htole16((uint16_t)(idx + 1));
 	guest_put(AVAIL_AT + 2, &idx, sizeof(idx));
@@ -354,7 +228,7 @@ static void make_available(struct fuzz_input *input)
 		guest_put(AVAIL_AT + 2, &jump, sizeof(jump));
 		break;
 	default:
-		kick_all();
+		workers_kick_all();
 	}
 }
 
@@ -390,7 +264,7 @@ static void make_request(struct fuzz_input *input)
 	guest_put(DESC_AT + head * 16u, descs, sizeof(descs));
 	put_head(head);
 	if (!(where & 0x80))
-		kick_all();
+		workers_kick_all();
 }
 
 static void put_bytes(struct fuzz_input *input)
@@ -421,9 +295,81 @@ static void access_odd(struct ktvblk_dev *dev, struct fuzz_input *input)
 		ktvblk_mmio_write(dev, offset, bytes, len);
 }
 
+static void save_memory(unsigned char *to)
+{
+	for (size_t i = 0; i < 3; i++)
+		memcpy(to + i * REGION_BYTES, guest.region[i], REGION_BYTES);
+}
+
+static void check_memory(const unsigned char *was)
+{
+	for (size_t i = 0; i < 3; i++)
+		if (memcmp(was + i * REGION_BYTES, guest.region[i],
+			   REGION_BYTES) != 0)
+			abort(); /* behind the fence */
+}
+
+/* An answer to one of a life that is over; and the end of that, if it was all. */
+static void answer_left(unsigned int i)
+{
+	static unsigned char was[3 * REGION_BYTES];
+
+	if (!guest.zero_copy)
+		save_memory(was);
+	store_complete(i);
+	/* A transfer may have been on guest memory; nothing else is. */
+	if (guest.zero_copy)
+		save_memory(was);
+	workers_end_left();
+	check_memory(was);
+}
+
+static void answer_one(unsigned int i)
+{
+	if (workers_are_left(store_look(i)))
+		answer_left(i);
+	else
+		store_complete(i);
+}
+
+static void answer_all(void)
+{
+	while (store_look(0))
+		answer_one(0);
+}
+
+/* From here on an op is the storage's. */
+#define STORAGE_OPS 0xf0u
+
+static void storage_op(uint8_t op, struct fuzz_input *input)
+{
+	switch (op >> 1 & 7) {
+	case 0:
+		workers_hang(true);
+		break;
+	case 1:
+		workers_hang(false);
+		break;
+	case 2:
+		answer_all();
+		break;
+	default:
+		answer_one(fuzz_u8(input));
+	}
+	/* Or the workers have not come to run yet. */
+	if (op & 1)
+		workers_kick_all();
+}
+
 static void one_op(struct ktvblk_dev *dev, struct fuzz_input *input)
 {
-	switch (fuzz_u8(input) % 14) {
+	const uint8_t op = fuzz_u8(input);
+
+	if (op >= STORAGE_OPS) {
+		storage_op(op, input);
+		return;
+	}
+	switch (op % 14) {
 	case 0:
 		set_up(dev, input);
 		break;
@@ -448,10 +394,10 @@ static void one_op(struct ktvblk_dev *dev, struct fuzz_input *input)
 		make_available(input);
 		break;
 	case 9:
-		kick_all();
+		workers_kick_all();
 		break;
 	case 10:
-		guest.trouble = fuzz_u8(input);
+		store_set_trouble(fuzz_u8(input));
 		break;
 	case 11:
 	case 12:
@@ -469,26 +415,45 @@ static void ignore(const struct ktvblk_record *record, void *userdata)
 	(void)userdata;
 }
 
+static void destroy(struct ktvblk_dev *dev)
+{
+	const unsigned int n_before = workers_n_left();
+	enum ktvblk_outcome expected = n_before ? KTVBLK_TIMED_OUT
+						: KTVBLK_JOINED;
+	const enum ktvblk_outcome outcome = ktvblk_destroy(dev);
+
+	if (workers_n_left() > n_before)
+		expected = KTVBLK_HELPER_SPAWN_FAILED;
+	if (outcome != expected)
+		abort();
+	answer_all();
+	if (workers_n_left())
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input input = { data, size };
 	static struct ktvblk_dev *keep; /* so that the log thread stays */
 	struct ktvblk_stats *stats;
 	struct ktvblk_dev *dev;
+	uint8_t kind;
 
 	make_guest();
+	store_reset();
+	workers_hang(false);
 	if (!keep) {
 		ktvblk_set_log_handler(ignore, NULL, NULL);
 		ktvblk_set_log_level(LOG_DEBUG);
-		keep = make_device(0);
+		keep = make_device(0, 0);
 	}
-	guest.trouble = 0;
-	dev = make_device(fuzz_u8(&input));
+	kind = fuzz_u8(&input);
+	guest.zero_copy = kind & KTVBLK_ZERO_COPY;
+	dev = make_device(kind, kind & ANSWERS_LATER ? fuzz_u8(&input) : 0);
 	stats = ktvblk_get_stats(dev);
 	for (unsigned int i = 0; i < MOST_OPS && input.left; i++)
 		one_op(dev, &input);
-	if (ktvblk_destroy(dev) != KTVBLK_JOINED)
-		abort();
+	destroy(dev);
 	reach_count(stats);
 	ktvblk_stats_unref(stats);
 	return 0;

@@ -1,74 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* A device over storage in memory that can be made to hang. */
-
-#include <string.h>
-#include <sys/uio.h>
+/* A device, of any kind there is. */
 
 #include "harness.h"
 #include "soak.h"
-
-/* A system call that nothing ends but us. */
-static void pass_gate(struct guest *guest)
-{
-	uint64_t n;
-
-	if (!guest->hold)
-		return;
-	guest->held++;
-	must(guest, read(guest->gate_fd, &n, sizeof(n)) == sizeof(n));
-	guest->held--;
-}
-
-static ssize_t move(struct guest *guest, const struct iovec *iov, int n_iov,
-		    uint64_t offset, bool in)
-{
-	ssize_t moved = 0;
-
-	pass_gate(guest);
-	for (int i = 0; i < n_iov; i++) {
-		unsigned char *at = guest->disk + offset + moved;
-
-		must(guest, offset + (uint64_t)moved + iov[i].iov_len <=
-				    SOAK_DISK_BYTES);
-		if (in)
-			memcpy(iov[i].iov_base, at, iov[i].iov_len);
-		else
-			memcpy(at, iov[i].iov_base, iov[i].iov_len);
-		moved += (ssize_t)iov[i].iov_len;
-	}
-	return moved;
-}
-
-static ssize_t soak_preadv(void *userdata, const struct iovec *iov, int n_iov,
-			   uint64_t offset)
-{
-	return move((struct guest *)userdata, iov, n_iov, offset, true);
-}
-
-static ssize_t soak_pwritev(void *userdata, const struct iovec *iov, int n_iov,
-			    uint64_t offset)
-{
-	return move((struct guest *)userdata, iov, n_iov, offset, false);
-}
-
-static int soak_flush(void *userdata)
-{
-	pass_gate((struct guest *)userdata);
-	return 0;
-}
-
-static int soak_capacity(void *userdata, uint64_t *ret_bytes)
-{
-	(void)userdata;
-	*ret_bytes = SOAK_DISK_BYTES;
-	return 0;
-}
-
-static void soak_release(void *userdata)
-{
-	((struct guest *)userdata)->storage_released++;
-}
 
 static void ram_release(void *userdata)
 {
@@ -105,59 +40,94 @@ static uint64_t some_flags(struct guest *guest)
 	return flags;
 }
 
+/* By io_uring, if this kernel lets us. */
+static void make_with_engine(struct guest *guest, struct ktvblk_config *config)
+{
+	struct rig *rig = &guest->rig;
+	int r;
+
+	if (guest->way == WAY_FILE)
+		config->engine = (uint32_t)soak_random(guest, 3);
+	r = ktvblk_new(config, &rig->dev);
+	if (r < 0 && config->engine == KTVBLK_ENGINE_IO_URING) {
+		config->engine = KTVBLK_ENGINE_AUTO;
+		r = ktvblk_new(config, &rig->dev);
+	}
+	must(guest, r == 0);
+}
+
 void device_make(struct guest *guest)
 {
-	static const struct ktvblk_backend_ops ops = {
-		.size = sizeof(ops),
-		.preadv = soak_preadv,
-		.pwritev = soak_pwritev,
-		.flush = soak_flush,
-		.capacity = soak_capacity,
-		.release = soak_release,
-	};
-	struct ktvblk_config config = KTVBLK_CONFIG_INIT;
+	static const uint32_t depths[] = { 1, 2, 7, 0, 0 };
 	struct rig *rig = &guest->rig;
+	struct ktvblk_config *config = &rig->options.config;
 
+	*config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
 	guest->read_only = soak_random(guest, 12) == 0;
 	guest->budget_ms = 5 + (uint32_t)soak_random(guest, 30);
+	guest->way = (enum way)soak_random(guest, WAY_COUNT);
+	guest->n_queues =
+		soak_random(guest, 2)
+			? 1
+			: 1 + (unsigned int)soak_random(guest, QUEUES_MOST);
 	guest->storage_released = rig->ram_released = 0;
 	guest->seen_reads = guest->seen_writes = 0;
 	guest->figures.devices++;
-	config.name = "soak";
-	config.flags = some_flags(guest);
-	config.throttle = some_throttle(guest);
-	config.reset_timeout_ms = config.destroy_timeout_ms = guest->budget_ms;
-	must(guest, ktvblk_backend_new(&ops, guest, &config.backend) == 0);
+	config->name = "soak";
+	config->flags = some_flags(guest);
+	config->throttle = some_throttle(guest);
+	config->n_queues = guest->n_queues;
+	config->depth = depths[soak_random(guest, ARRAY_SIZE(depths))];
+	config->reset_timeout_ms = config->destroy_timeout_ms =
+		guest->budget_ms;
+	config->backend = store_backend(guest);
 	must(guest, ktvblk_mem_new(rig->regions, 1, ram_release, guest,
 				   &rig->mem) == 0);
-	must(guest, ktvblk_new(&config, &rig->dev) == 0);
+	make_with_engine(guest, config);
 	must(guest, ktvblk_set_memory(rig->dev, rig->mem) == 0);
-	ktvblk_backend_unref(config.backend);
+	config->backend = ktvblk_backend_unref(config->backend);
 	rig->mem = ktvblk_mem_unref(rig->mem);
 	rig->stats = ktvblk_get_stats(rig->dev);
+	guest->block_bytes = rig_read(
+		rig, VIRTIO_MMIO_CONFIG +
+			     offsetof(struct virtio_blk_config, blk_size));
 }
 
 void device_begin(struct guest *guest)
 {
 	struct rig *rig = &guest->rig;
+	const unsigned int most = SLOTS / guest->n_queues;
 	uint64_t features = 0;
 
 	if (soak_random(guest, 2))
 		features |= RIG_EVENT_IDX;
 	if (soak_random(guest, 2))
 		features |= RIG_INDIRECT_DESC;
+	if (guest->n_queues > 1)
+		features |= RIG_MQ;
 	rig->options.features = features;
 	if (features & RIG_INDIRECT_DESC) {
 		rig->options.queue_size =
 			(uint16_t)(2u << soak_random(guest, 8));
-		guest->n_slots = MIN(rig->options.queue_size, SLOTS);
+		guest->n_slots = MIN(rig->options.queue_size, most);
 	} else { /* chains of up to four */
 		rig->options.queue_size =
 			(uint16_t)(4u << soak_random(guest, 7));
-		guest->n_slots = MIN(rig->options.queue_size / 4u, SLOTS);
+		guest->n_slots = MIN(rig->options.queue_size / 4u, most);
 	}
 	rig_start(rig);
 	must(guest, rig_status(rig) == S_OK);
+}
+
+unsigned int device_used(struct guest *guest)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < guest->n_queues; i++) {
+		rig_select(&guest->rig, i);
+		n += rig_used_idx(&guest->rig);
+	}
+	return n;
 }
 
 static void took(struct guest *guest, uint64_t since_ns)
@@ -204,28 +174,12 @@ enum ktvblk_outcome device_end(struct guest *guest)
 	guest->rig.dev = NULL;
 	must(guest, outcome == KTVBLK_JOINED || outcome == KTVBLK_TIMED_OUT);
 	requests_abandon(guest);
-	if (outcome != KTVBLK_JOINED && guest->held)
-		device_let_go(guest);
+	if (guest->hold)
+		store_let_go(guest);
 	must(guest, eventually(guest->storage_released == 1 &&
 			       __atomic_load_n(&guest->rig.ram_released,
 					       __ATOMIC_SEQ_CST) == 1));
 	check_counters(guest);
 	requests_settle(guest);
 	return outcome;
-}
-
-void device_hold(struct guest *guest)
-{
-	guest->hold = true;
-	guest->figures.wedges++;
-	/* It may have to wait for its tokens. */
-	must(guest, eventually(guest->held == 1));
-}
-
-void device_let_go(struct guest *guest)
-{
-	const uint64_t one = 1;
-
-	guest->hold = false;
-	must(guest, write(guest->gate_fd, &one, sizeof(one)) == sizeof(one));
 }

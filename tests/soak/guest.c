@@ -3,7 +3,6 @@
 /* What a guest and its VMM do, at random. */
 
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #include "harness.h"
@@ -44,22 +43,22 @@ static void make_anew(struct guest *guest)
 static void pause_device(struct guest *guest)
 {
 	struct rig *rig = &guest->rig;
-	uint16_t used;
+	unsigned int used;
 
 	guest->figures.pauses++;
 	if (ktvblk_pause(rig->dev, 1000) < 0) {
 		guest->figures.slow_pauses++;
 		return;
 	}
-	used = rig_used_idx(rig);
+	used = device_used(guest);
 	must(guest, ktvblk_is_paused(rig->dev) == 1);
 	nap(guest, 1000);
-	must(guest, rig_used_idx(rig) == used);
+	must(guest, device_used(guest) == used);
 	if (soak_random(guest, 4) == 0) {
 		restart(guest);
 		requests_submit(guest, 2);
 		nap(guest, 500);
-		must(guest, rig_used_idx(rig) == 0);
+		must(guest, device_used(guest) == 0);
 	}
 	must(guest, ktvblk_resume(rig->dev) == 1);
 }
@@ -71,12 +70,22 @@ static void await_unwedged(struct guest *guest)
 	requests_settle(guest);
 }
 
-/* A request is on its way into storage that hangs. */
+/* Some need no storage, and some may have to wait for their tokens. */
+static bool is_hung(struct guest *guest)
+{
+	if (store_held(guest))
+		return true;
+	requests_reap(guest, false);
+	requests_submit(guest, 1);
+	return false;
+}
+
+/* Requests are on their way into storage that hangs. */
 static void hang(struct guest *guest)
 {
-	guest->hold = true;
 	must(guest, requests_submit(guest, 4));
-	device_hold(guest);
+	guest->figures.wedges++;
+	must(guest, eventually(is_hung(guest)));
 }
 
 static void wedge(struct guest *guest)
@@ -85,6 +94,8 @@ static void wedge(struct guest *guest)
 
 	requests_finish(guest);
 	await_unwedged(guest);
+	if (!store_hold(guest))
+		return;
 	hang(guest);
 	if (soak_random(guest, 3) == 0) {
 		must(guest, device_end(guest) == KTVBLK_TIMED_OUT);
@@ -98,18 +109,19 @@ static void wedge(struct guest *guest)
 	device_begin(guest);
 	requests_submit(guest, 4);
 	nap(guest, 5000);
-	must(guest, rig_used_idx(rig) == 0);
+	must(guest, device_used(guest) == 0);
 	if (soak_random(guest, 3) == 0) {
 		device_stop(guest);
 		device_begin(guest);
 	}
-	device_let_go(guest);
+	store_let_go(guest);
 	await_unwedged(guest);
 }
 
 static void work(struct guest *guest)
 {
-	if (!requests_submit(guest, 1 + (unsigned int)soak_random(guest, 8)))
+	if (!requests_submit(guest,
+			     1 + (unsigned int)soak_random(guest, SLOTS / 2)))
 		requests_reap(guest, true);
 	else
 		requests_reap(guest, soak_random(guest, 4) == 0);
@@ -159,7 +171,7 @@ void guest_open(struct guest *guest, unsigned int index, uint64_t seed,
 
 	*guest = (struct guest){ .index = index, .end_ns = end_ns };
 	guest->random = (seed + index) * UINT64_C(0x9e3779b97f4a7c15) | 1;
-	guest->disk = map(guest, SOAK_DISK_BYTES);
+	store_open(guest);
 	guest->model = map(guest, SOAK_DISK_BYTES);
 	for (unsigned int i = 0; i < SLOTS; i++)
 		guest->slots[i].written = map(guest, SLOT_BYTES);
@@ -167,16 +179,13 @@ void guest_open(struct guest *guest, unsigned int index, uint64_t seed,
 	rig->regions[0] = (struct ktvblk_region){ .host_addr = rig->ram,
 						  .size = RIG_RAM_BYTES };
 	rig->n_regions = 1;
-	guest->gate_fd = eventfd(0, EFD_CLOEXEC);
-	must(guest, guest->gate_fd >= 0);
 }
 
 void guest_close(struct guest *guest)
 {
-	close(guest->gate_fd);
+	store_close(guest);
 	munmap(guest->rig.ram, RIG_RAM_BYTES);
 	for (unsigned int i = 0; i < SLOTS; i++)
 		munmap(guest->slots[i].written, SLOT_BYTES);
 	munmap(guest->model, SOAK_DISK_BYTES);
-	munmap(guest->disk, SOAK_DISK_BYTES);
 }

@@ -13,7 +13,24 @@
 
 static uint64_t data_addr(const struct guest *guest, const struct slot *slot)
 {
-	return RIG_DATA + (uint64_t)(slot - guest->slots) * SLOT_BYTES;
+	return SOAK_DATA + (uint64_t)(slot - guest->slots) * SLOT_BYTES;
+}
+
+static unsigned int index_of(const struct guest *guest, const struct slot *slot)
+{
+	return (unsigned int)(slot - guest->slots);
+}
+
+uint8_t *slot_status(struct guest *guest, const struct slot *slot)
+{
+	return (uint8_t *)rig_at(&guest->rig,
+				 RIG_STATUS + index_of(guest, slot));
+}
+
+/* The i-th of the queue that is selected. */
+static struct slot *slot_of(struct guest *guest, unsigned int i)
+{
+	return &guest->slots[guest->rig.queue * guest->n_slots + i];
 }
 
 static bool overlaps(const struct guest *guest, uint64_t offset, uint32_t len)
@@ -33,7 +50,8 @@ static bool overlaps(const struct guest *guest, uint64_t offset, uint32_t len)
 static void make_chain(struct guest *guest, struct slot *slot)
 {
 	const uint64_t data = data_addr(guest, slot);
-	const unsigned int index = (unsigned int)(slot - guest->slots);
+	const unsigned int index = index_of(guest, slot);
+	const unsigned int i = index % guest->n_slots;
 	const uint16_t flags = slot->type == VIRTIO_BLK_T_OUT ? READABLE
 							      : WRITABLE;
 	const uint32_t first =
@@ -42,12 +60,13 @@ static void make_chain(struct guest *guest, struct slot *slot)
 	struct rig_part parts[4];
 	size_t n = 0;
 
-	slot->head = (uint16_t)(guest->rig.options.features & RIG_INDIRECT_DESC
-					? index
-					: index * 4);
+	slot->queue = rig->queue;
+	slot->head = (uint16_t)(rig->options.features & RIG_INDIRECT_DESC
+					? i
+					: i * 4);
 	rig_header(rig, RIG_HEADER + index * 16u, slot->type,
 		   slot->offset / KTVBLK_SECTOR_SIZE);
-	*rig_chain_status(rig, (uint16_t)index) = SENTINEL;
+	*slot_status(guest, slot) = SENTINEL;
 	parts[n++] =
 		(struct rig_part){ RIG_HEADER + index * 16u, 16, READABLE };
 	if (first)
@@ -60,13 +79,14 @@ static void make_chain(struct guest *guest, struct slot *slot)
 		rig_parts(rig, slot->head, parts, n);
 		return;
 	}
-	for (size_t i = 0; i < n; i++)
-		rig_indirect(rig, (uint16_t)(index * 8 + i), parts[i].addr,
-			     parts[i].len,
-			     (uint16_t)(parts[i].flags |
-					(i + 1 < n ? VRING_DESC_F_NEXT : 0)),
-			     (uint16_t)(i + 1));
-	rig_desc(rig, slot->head, RIG_INDIRECT + index * 8 * 16u,
+	for (size_t at = 0; at < n; at++)
+		rig_indirect(rig, (uint16_t)(i * 8 + at), parts[at].addr,
+			     parts[at].len,
+			     (uint16_t)(parts[at].flags |
+					(at + 1 < n ? VRING_DESC_F_NEXT : 0)),
+			     (uint16_t)(at + 1));
+	rig_desc(rig, slot->head,
+		 RIG_INDIRECT + rig->queue * RIG_QUEUE_BYTES + i * 8 * 16u,
 		 (uint32_t)(n * sizeof(struct vring_desc)),
 		 VRING_DESC_F_INDIRECT, 0);
 }
@@ -75,7 +95,7 @@ static void make_chain(struct guest *guest, struct slot *slot)
 static bool choose(struct guest *guest, struct slot *slot)
 {
 	const uint64_t what = soak_random(guest, 20);
-	uint32_t len = KTVBLK_SECTOR_SIZE;
+	uint32_t len = guest->block_bytes;
 	uint64_t offset = 0;
 
 	/* That of a disk that is only read does not reach its storage. */
@@ -88,8 +108,8 @@ static bool choose(struct guest *guest, struct slot *slot)
 							? 16
 							: SLOT_BYTES / len);
 	offset = soak_random(guest,
-			     (SOAK_DISK_BYTES - len) / KTVBLK_SECTOR_SIZE + 1) *
-		 KTVBLK_SECTOR_SIZE;
+			     (SOAK_DISK_BYTES - len) / guest->block_bytes + 1) *
+		 guest->block_bytes;
 	if (overlaps(guest, offset, len))
 		return false;
 	slot->type = what % 2 && !guest->read_only ? VIRTIO_BLK_T_OUT
@@ -132,18 +152,20 @@ static void kick(struct guest *guest)
 	if (soak_random(guest, 2))
 		rig_kick(&guest->rig);
 	else
-		must(guest, write(ktvblk_kick_fd(guest->rig.dev), &one,
-				  sizeof(one)) == sizeof(one));
+		must(guest, write(ktvblk_queue_kick_fd(guest->rig.dev,
+						       guest->rig.queue),
+				  &one, sizeof(one)) == sizeof(one));
 }
 
-bool requests_submit(struct guest *guest, unsigned int n)
+/* On the queue that is selected: how many, up to n. */
+static unsigned int submit(struct guest *guest, unsigned int n)
 {
 	const uint16_t before = guest->rig.avail_idx;
 	uint16_t heads[SLOTS];
 	unsigned int made = 0;
 
 	for (unsigned int i = 0; i < guest->n_slots && made < n; i++) {
-		struct slot *slot = &guest->slots[i];
+		struct slot *slot = slot_of(guest, i);
 
 		if (slot->state != SLOT_FREE || !choose(guest, slot))
 			continue;
@@ -153,25 +175,53 @@ bool requests_submit(struct guest *guest, unsigned int n)
 		heads[made++] = slot->head;
 	}
 	if (!made)
-		return false;
+		return 0;
 	rig_avail_all(&guest->rig, heads, made);
 	if (wants_kick(guest, before))
 		kick(guest);
-	return true;
+	return made;
+}
+
+static unsigned int count_busy(const struct guest *guest)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < SLOTS; i++)
+		n += guest->slots[i].state == SLOT_BUSY;
+	return n;
+}
+
+bool requests_submit(struct guest *guest, unsigned int n)
+{
+	const unsigned int first =
+		(unsigned int)soak_random(guest, guest->n_queues);
+	unsigned int made = 0;
+
+	for (unsigned int i = 0; i < guest->n_queues && made < n; i++) {
+		rig_select(&guest->rig, (first + i) % guest->n_queues);
+		/* On one, or spread. */
+		made += submit(guest, soak_random(guest, 2)
+					      ? n - made
+					      : (n - made + 1) / 2);
+	}
+	guest->figures.most_at_work =
+		MAX(guest->figures.most_at_work, count_busy(guest));
+	return made;
 }
 
 static void complete(struct guest *guest, const struct vring_used_elem *elem)
 {
 	struct rig *rig = &guest->rig;
-	const unsigned int index = rig->options.features & RIG_INDIRECT_DESC
-					   ? elem->id
-					   : elem->id / 4;
-	struct slot *slot = &guest->slots[index];
-	const void *data = rig_at(rig, data_addr(guest, slot));
+	const unsigned int i = rig->options.features & RIG_INDIRECT_DESC
+				       ? elem->id
+				       : elem->id / 4;
+	struct slot *slot = slot_of(guest, i);
+	const void *data;
 
-	must(guest, index < guest->n_slots && slot->state == SLOT_BUSY);
+	must(guest, i < guest->n_slots && slot->state == SLOT_BUSY);
 	must(guest, slot->head == elem->id);
-	must(guest, *rig_chain_status(rig, (uint16_t)index) == 0);
+	must(guest, *slot_status(guest, slot) == 0);
+	data = rig_at(rig, data_addr(guest, slot));
 	if (slot->type == VIRTIO_BLK_T_IN) {
 		must(guest, elem->len == slot->len + 1);
 		must(guest,
@@ -189,14 +239,7 @@ static void complete(struct guest *guest, const struct vring_used_elem *elem)
 	guest->figures.bytes += slot->len;
 }
 
-static bool any_busy(const struct guest *guest)
-{
-	for (unsigned int i = 0; i < SLOTS; i++)
-		if (guest->slots[i].state == SLOT_BUSY)
-			return true;
-	return false;
-}
-
+/* Of the queue that is selected. */
 static bool take_used(struct guest *guest)
 {
 	struct rig *rig = &guest->rig;
@@ -213,15 +256,34 @@ static bool take_used(struct guest *guest)
 	return any;
 }
 
+static bool take_all(struct guest *guest)
+{
+	bool any = false;
+
+	for (unsigned int i = 0; i < guest->n_queues; i++) {
+		rig_select(&guest->rig, i);
+		any |= take_used(guest);
+	}
+	return any;
+}
+
+static void ask_for_interrupts(struct guest *guest)
+{
+	for (unsigned int i = 0; i < guest->n_queues; i++) {
+		rig_select(&guest->rig, i);
+		rig_set_used_event(&guest->rig, guest->rig.used_seen);
+	}
+}
+
 void requests_reap(struct guest *guest, bool wait)
 {
 	struct rig *rig = &guest->rig;
 	struct pollfd irq = { .fd = ktvblk_irq_fd(rig->dev), .events = POLLIN };
 	uint64_t n;
 
-	while (!take_used(guest) && wait && any_busy(guest)) {
-		rig_set_used_event(rig, rig->used_seen);
-		if (take_used(guest))
+	while (!take_all(guest) && wait && count_busy(guest)) {
+		ask_for_interrupts(guest);
+		if (take_all(guest))
 			return;
 		/* Nothing but the interrupt wakes us: none may be lost. */
 		must(guest, poll(&irq, 1, (int)WAIT_MS) == 1);
@@ -231,7 +293,7 @@ void requests_reap(struct guest *guest, bool wait)
 
 void requests_finish(struct guest *guest)
 {
-	while (any_busy(guest))
+	while (count_busy(guest))
 		requests_reap(guest, true);
 }
 

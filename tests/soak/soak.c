@@ -30,29 +30,36 @@ static void print_state(struct guest *guest)
 	struct ktvblk_counters counters = { 0 };
 
 	ktvblk_stats_read(rig->stats, &counters, sizeof(counters));
-	printf("%s, status %#x, features %#llx, queue size %u, avail %u "
-	       "(event %u), used %u, seen %u, flags %u\n",
+	printf("%s, status %#x, features %#llx, queue size %u, way %u, "
+	       "engine %u, depth %u\n",
 	       ktvblk_state_name(ktvblk_get_state(rig->dev)), rig_status(rig),
 	       (unsigned long long)rig->options.features,
-	       rig->options.queue_size, rig->avail_idx, rig_avail_event(rig),
-	       rig_used_idx(rig), rig->used_seen, rig_used_flags(rig));
+	       rig->options.queue_size, guest->way, rig->options.config.engine,
+	       rig->options.config.depth);
+	for (unsigned int i = 0; i < guest->n_queues; i++) {
+		rig_select(rig, i);
+		printf("queue %u: avail %u (event %u), used %u, seen %u, "
+		       "flags %u\n",
+		       i, rig->avail_idx, rig_avail_event(rig),
+		       rig_used_idx(rig), rig->used_seen, rig_used_flags(rig));
+	}
 	for (unsigned int i = 0; i < SLOTS; i++)
 		if (guest->slots[i].state != SLOT_FREE)
-			printf("slot %u: %s, type %u, %u bytes at %#llx, "
+			printf("slot %u of queue %u: %s, type %u, %u bytes at %#llx, "
 			       "status %#x\n",
-			       i,
+			       i, guest->slots[i].queue,
 			       guest->slots[i].state == SLOT_BUSY ? "busy"
 								  : "?",
 			       guest->slots[i].type, guest->slots[i].len,
 			       (unsigned long long)guest->slots[i].offset,
-			       *rig_chain_status(rig, (uint16_t)i));
+			       *slot_status(guest, &guest->slots[i]));
 	printf("%llu reads, %llu writes, %llu flushes, %llu errors\n",
 	       (unsigned long long)counters.reads_completed,
 	       (unsigned long long)counters.writes_completed,
 	       (unsigned long long)counters.flushes_completed,
 	       (unsigned long long)counters.io_errors);
 	printf("held %u, %llu waits for tokens, %llu now, paused %d\n",
-	       guest->held, (unsigned long long)counters.throttled_count,
+	       store_held(guest), (unsigned long long)counters.throttled_count,
 	       (unsigned long long)counters.currently_throttled,
 	       ktvblk_is_paused(rig->dev));
 }
@@ -130,10 +137,13 @@ static void print_figures(const struct guest *guests)
 		sum.devices += one->devices;
 		sum.slow_pauses += one->slow_pauses;
 		sum.over_ns = MAX(sum.over_ns, one->over_ns);
+		sum.most_at_work = MAX(sum.most_at_work, one->most_at_work);
 	}
-	printf("%llu requests, %llu MiB, every byte checked\n",
+	printf("%llu requests, %llu MiB, every byte checked, up to %llu at "
+	       "work at once\n",
 	       (unsigned long long)sum.requests,
-	       (unsigned long long)(sum.bytes >> 20));
+	       (unsigned long long)(sum.bytes >> 20),
+	       (unsigned long long)sum.most_at_work);
 	printf("%llu devices, %llu resets, %llu wedges, %llu pauses "
 	       "(%llu took over a second), %llu records\n",
 	       (unsigned long long)sum.devices, (unsigned long long)sum.resets,

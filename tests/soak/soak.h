@@ -10,11 +10,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bounds.h"
 #include "rig.h"
 
-#define SLOTS 16u
+#define SLOTS 32u
 #define SLOT_BYTES (64u << 10)
 #define SOAK_DISK_BYTES (2u << 20)
+/* Behind the rings of all queues; see rig.h. */
+#define QUEUES_MOST 4u
+#define SOAK_DATA (RIG_RAM_BYTES / 2)
 
 /* A request at work, or one whose end the guest did not see. */
 struct slot {
@@ -22,6 +26,7 @@ struct slot {
 	uint32_t type;
 	uint64_t offset;
 	uint32_t len;
+	unsigned int queue;
 	uint16_t head;
 	unsigned char *written; /* what it was to write */
 };
@@ -30,7 +35,28 @@ struct figures {
 	uint64_t requests, bytes;
 	uint64_t resets, pauses, wedges, devices;
 	uint64_t slow_pauses; /* not within a second */
+	uint64_t most_at_work; /* of one device */
 	uint64_t over_ns; /* the longest reset or destroy, over its budget */
+};
+
+/* Asked for, and answered by a thread. */
+struct answers {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct ktvblk_io *ios[QUEUES_MOST * DEPTH_DEFAULT];
+	uint64_t dice;
+	unsigned int n;
+	_Atomic unsigned int n_held;
+	bool ends;
+};
+
+/* How a device gets at its storage. */
+enum way {
+	WAY_CALLS,
+	WAY_LATER,
+	WAY_FILE, /* by one of the engines */
+	WAY_COUNT,
 };
 
 struct guest {
@@ -39,18 +65,26 @@ struct guest {
 	uint64_t end_ns;
 	struct figures figures;
 
-	/* Storage: a call blocks in read(gate_fd) while `hold` is set. */
-	unsigned char *disk;
+	/*
+	 * Storage: while `hold` is set a call blocks in poll(gate_fd), and of
+	 * what is answered later one is not.
+	 */
+	unsigned char *disk; /* of the file, shared */
+	int disk_fd;
 	int gate_fd;
 	_Atomic bool hold;
-	_Atomic unsigned int held;
+	_Atomic unsigned int calls_held;
 	_Atomic unsigned int storage_released;
+	struct answers later;
+	enum way way; /* this device's */
 
 	struct rig rig;
 	unsigned char *model; /* what the disk must hold */
 	uint32_t budget_ms;
 	bool read_only;
-	unsigned int n_slots; /* of this session */
+	unsigned int n_queues; /* these two: of this device */
+	uint32_t block_bytes;
+	unsigned int n_slots; /* of each queue */
 	struct slot slots[SLOTS];
 	uint64_t seen_reads, seen_writes; /* of this device */
 };
@@ -80,11 +114,21 @@ void device_make(struct guest *guest);
 void device_begin(struct guest *guest); /* to DRIVER_OK */
 void device_stop(struct guest *guest); /* reset */
 enum ktvblk_outcome device_end(struct guest *guest);
-/* Hang the storage, which a request is on its way to; let it go. */
-void device_hold(struct guest *guest);
-void device_let_go(struct guest *guest);
+/* Used entries of all queues. */
+unsigned int device_used(struct guest *guest);
 
-/* requests.c: up to n new ones; false: no slot was free. */
+/* store.c */
+void store_open(struct guest *guest);
+void store_close(struct guest *guest);
+struct ktvblk_backend *store_backend(struct guest *guest);
+/* Hang it from now on; false: it cannot. Let it go. */
+bool store_hold(struct guest *guest);
+void store_let_go(struct guest *guest);
+unsigned int store_held(struct guest *guest);
+
+/* requests.c */
+uint8_t *slot_status(struct guest *guest, const struct slot *slot);
+/* Up to n new ones; false: no slot was free. */
 bool requests_submit(struct guest *guest, unsigned int n);
 /* Check what has ended; wait: until something has, if anything is at work. */
 void requests_reap(struct guest *guest, bool wait);

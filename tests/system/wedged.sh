@@ -202,6 +202,29 @@ check 'with threads of the kernel: said' \
 	grep -Eq ' none \(fuse_wait\) x3 +read 4096 at 8, 9\.0s old$' "$out"
 kill_vmm
 
+echo '- several queues'
+fresh
+start_vmm
+# Each is wedged, and comes back, by itself.
+forge RESET_TIMED_OUT 8 KTVBLK_QUEUE=0
+forge RESET_TIMED_OUT 9 KTVBLK_QUEUE=11
+check 'two queues' quiet 1 --since="$since" --json
+check 'two queues: of one device' json instance_id 77 2
+check 'two queues: the first' grep -q '"queue":0,"stop_fd":8,' "$out"
+check 'two queues: the other' grep -q '"queue":11,"stop_fd":9,' "$out"
+check 'two queues, table' quiet 1 --since="$since"
+check 'two queues, table: the first' grep -Eq ' 77\.0 ' "$out"
+check 'two queues, table: the other' grep -Eq ' 77\.11 ' "$out"
+forge RECLAIMED 8 KTVBLK_QUEUE=0
+check 'one came back' quiet 1 --since="$since" --json
+check 'one came back: the other is left' json queue 11
+forge RESET_TIMED_OUT 7
+check 'a device of one queue' quiet 1 --since="$since" --json
+check 'a device of one queue: JSON' grep -q '"queue":null,"stop_fd":7,' "$out"
+check 'a device of one queue, table' quiet 1 --since="$since"
+check 'a device of one queue, table: no dot' grep -Eq ' 77 ' "$out"
+kill_vmm
+
 echo '- what strangers write'
 fresh
 start_vmm

@@ -444,6 +444,11 @@ int rig_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t len)
 	return *rig_chain_status(rig, 0);
 }
 
+int rig_read_sector(struct rig *rig)
+{
+	return rig_request(rig, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
+}
+
 void rig_sync(struct rig *rig)
 {
 	volatile uint8_t *status = rig_chain_status(rig, 14);

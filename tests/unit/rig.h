@@ -175,6 +175,7 @@ void rig_wait_used(struct rig *rig, uint16_t idx);
 
 /* The usual chain at head 0: make it available, kick, wait; its status. */
 int rig_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t len);
+int rig_read_sector(struct rig *rig); /* the first */
 
 /*
  * Wait until all that was made available before is dealt with, whether it was

@@ -280,6 +280,48 @@ START_TEST(all_that_is_answered_during_the_stop_makes_it_a_clean_one)
 }
 END_TEST
 
+/* The worker on its way with another one, until it is let go. */
+static struct latch submitting, go_on;
+
+static void hold_up(struct later *later, struct ktvblk_io *io)
+{
+	(void)later;
+	(void)io;
+	latch_set(&submitting);
+	ck_assert(latch_wait(&go_on, WAIT_MS));
+}
+
+/*
+ * Answers that came together, and the first, which was short, may not go on: the
+ * others have come all the same, and nobody wakes the worker for them again.
+ */
+START_TEST(what_was_answered_with_one_that_a_stop_ends_is_not_waited_for)
+{
+	struct sea sea;
+
+	latch_init(&submitting);
+	latch_init(&go_on);
+	sea_open_for(&sea, _i, WAIT_MS);
+	fleet_send(&sea.rig, 0, 3, T_IN);
+	later_wait(&sea.later, 3);
+	sea.later.hook = hold_up;
+	sea.later.refusal = -EIO;
+	fleet_send(&sea.rig, 3, 1, T_IN);
+	ck_assert(latch_wait(&submitting, WAIT_MS));
+	later_answer(&sea.later, 0, KTVBLK_SECTOR_SIZE / 2);
+	later_complete_all(&sea.later);
+	ck_assert_int_eq(ktvblk_request_stop(sea.rig.dev), 0);
+	latch_set(&go_on);
+	ck_assert_int_eq(rig_destroy(&sea.rig), KTVBLK_JOINED);
+	ck_assert_int_eq(fleet_status(&sea.rig, 0), SENTINEL);
+	fleet_expect(&sea.rig, 1, OK);
+	fleet_expect(&sea.rig, 2, OK);
+	sea_free(&sea);
+	latch_destroy(&submitting);
+	latch_destroy(&go_on);
+}
+END_TEST
+
 /* Who comes next waits for the last of them, and not for the most. */
 START_TEST(the_next_session_begins_with_the_last_answer)
 {
@@ -434,6 +476,7 @@ END_TEST
 LOOP_PROGRAM("depth-wedge", 2, a_reset_while_half_of_many_hang,
 	     a_destroy_while_half_of_many_hang,
 	     all_that_is_answered_during_the_stop_makes_it_a_clean_one,
+	     what_was_answered_with_one_that_a_stop_ends_is_not_waited_for,
 	     the_next_session_begins_with_the_last_answer,
 	     a_session_that_waits_for_many_is_stopped_at_once,
 	     answers_that_come_with_the_end_of_the_budget)

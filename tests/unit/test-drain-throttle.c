@@ -144,33 +144,6 @@ START_TEST(stall_then_refill_retry_succeeds)
 }
 END_TEST
 
-/* False: when the worker had a processor the tokens were there, so no proof. */
-static bool timer_brought_the_retry(void)
-{
-	const uint64_t start_ns = now_ns();
-	struct rig rig;
-	bool was_throttled;
-
-	rig_open(&rig, &(struct rig_options){ .config.throttle.iops = 4 });
-	rig_prepare(&rig);
-	rig_drain_throttle(&rig, start_ns);
-	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
-	add(&rig, 0, T_IN, 0, 512);
-	rig_wait_used(&rig, 1);
-	ck_assert_uint_ge(now_ns() - start_ns, 250 * NSEC_PER_MSEC);
-	was_throttled = rig_counters(&rig).throttled_count >= 1;
-	ck_assert_uint_eq(rig_counters(&rig).currently_throttled, 0);
-	rig_close(&rig);
-	return was_throttled;
-}
-
-/* By the timer alone, and not before the tokens are there. */
-START_TEST(the_timer_brings_the_retry)
-{
-	ck_assert(eventually(timer_brought_the_retry()));
-}
-END_TEST
-
 /* 12.6.3 throttle_stall_fifo_order */
 START_TEST(stall_keeps_fifo_order)
 {
@@ -588,9 +561,8 @@ START_TEST(kicks_are_swallowed_while_a_request_waits)
 END_TEST
 
 TEST_PROGRAM("drain-throttle", throttled_request_rolls_back_chain,
-	     stall_then_refill_retry_succeeds, the_timer_brings_the_retry,
-	     stall_keeps_fifo_order, stall_mid_batch_of_three_chains,
-	     validation_precedes_throttle,
+	     stall_then_refill_retry_succeeds, stall_keeps_fifo_order,
+	     stall_mid_batch_of_three_chains, validation_precedes_throttle,
 	     event_idx_retry_is_silent_below_the_event,
 	     event_idx_stall_leaves_chain_in_avail_ring,
 	     a_stall_with_the_avail_event_outside_memory_is_like_others,

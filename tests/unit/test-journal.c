@@ -5,103 +5,17 @@
  * who makes one never waits, whatever the sink does.
  */
 
-/* wrap: malloc calloc sd_journal_sendv */
+/* wrap: sd_journal_sendv */
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/uio.h>
 
-#include "alloc-fails.h"
-#include "harness.h"
-#include "journal.h"
-#include "recorder.h"
-
-static struct recorder rec; /* in place of the VMM */
-static struct identity id;
-
-/*
- * In place of the journal; nothing of ours goes to the real one.
- */
-
-static struct recorder journal;
-static _Atomic int journal_answer;
-
-int __wrap_sd_journal_sendv(const struct iovec *iov, int n);
-
-int __wrap_sd_journal_sendv(const struct iovec *iov, int n)
-{
-	const char *fields[LOG_FIELDS_MAX];
-	struct ktvblk_record record = { .fields = fields,
-					.n_fields = (size_t)n };
-
-	if (journal_answer)
-		return journal_answer;
-	for (int i = 0; i < n; i++) {
-		char *field = strndup(iov[i].iov_base, iov[i].iov_len);
-
-		if (!field)
-			abort();
-		fields[i] = field;
-		if (strncmp(field, "MESSAGE=", 8) == 0)
-			record.message = field + 8;
-		if (strncmp(field, "MESSAGE_ID=", 11) == 0)
-			record.message_id = field + 11;
-	}
-	recorder_handle(&record, &journal);
-	for (int i = 0; i < n; i++)
-		free((void *)(uintptr_t)fields[i]);
-	return 0;
-}
-
-static uint64_t far_away(void)
-{
-	return now_ns() + WAIT_MS * NSEC_PER_MSEC;
-}
-
-static void set_up(void)
-{
-	recorder_init(&journal);
-	journal_answer = 0;
-	id = (struct identity){ disk_id_new("vda", 2048), 23, 0 };
-	recorder_start(&rec);
-	ck_assert_int_eq(log_ref(), 0);
-}
-
-static void tear_down(void)
-{
-	recorder_go_on(&rec);
-	recorder_go_on(&journal);
-	ck_assert_int_eq(ktvblk_set_log_level(LOG_INFO), 0);
-	log_unref(far_away());
-	recorder_stop(&rec);
-	recorder_destroy(&journal);
-	/* No record has kept it. */
-	ck_assert_uint_eq(id.disk->refs, 1);
-	disk_id_unref(id.disk);
-	ck_assert(eventually(count_threads("ktvblk-log") == 0));
-}
-
-/* The sink hangs in one record; whatever follows stays in the queue. */
-static void hang(void)
-{
-	recorder_hold(&rec);
-	log_event(&id, RECLAIMED, 0);
-	recorder_wait_held(&rec);
-}
+#include "log-sinks.h"
 
 static void log_wedge(uint64_t timeout_ms)
 {
 	log_event(&id, RESET_TIMED_OUT, timeout_ms, "yes", NOTHING, NOTHING,
 		  NOTHING, NOTHING, 0);
-}
-
-static const char *id_at(const struct recorder *recorder, int n)
-{
-	const struct kept_record *r = recorder->first;
-
-	while (r && n--)
-		r = r->next;
-	return r ? r->message_id : "none";
 }
 
 /*
@@ -516,176 +430,6 @@ START_TEST(a_bad_level_is_refused)
 }
 END_TEST
 
-/*
- * Handlers come and go
- */
-
-START_TEST(an_idle_handler_is_released_by_who_replaces_it)
-{
-	struct recorder other;
-
-	set_up();
-	recorder_init(&other);
-	log_event(&id, RECLAIMED, 1);
-	ck_assert_int_eq(recorder_count(&rec, NULL), 1);
-	ck_assert_int_eq(ktvblk_set_log_handler(recorder_handle,
-						recorder_release, &other),
-			 0);
-	ck_assert_uint_eq(rec.released, 1);
-	log_event(&id, RECLAIMED, 2);
-	ck_assert_int_eq(recorder_count(&other, NULL), 1);
-	ck_assert_int_eq(recorder_count(&rec, NULL), 1);
-	ck_assert_uint_eq(other.released, 0);
-	ck_assert_int_eq(ktvblk_set_log_handler(NULL, NULL, NULL), 0);
-	ck_assert_uint_eq(other.released, 1);
-	ck_assert_int_eq(ktvblk_set_log_handler(NULL, NULL, NULL), 0);
-	ck_assert_uint_eq(rec.released + other.released, 2);
-	recorder_destroy(&other);
-	tear_down();
-}
-END_TEST
-
-START_TEST(a_busy_handler_is_released_when_its_call_ends)
-{
-	struct recorder other;
-
-	set_up();
-	recorder_init(&other);
-	hang();
-	ck_assert_int_eq(ktvblk_set_log_handler(recorder_handle,
-						recorder_release, &other),
-			 0);
-	log_event(&id, RECLAIMED, 2);
-	ck_assert_int_eq(ktvblk_log_flush(0), -ETIMEDOUT);
-	ck_assert_uint_eq(rec.released, 0);
-	/* Its successor has never been called: released at once. */
-	ck_assert_int_eq(ktvblk_set_log_handler(NULL, NULL, NULL), 0);
-	ck_assert_uint_eq(other.released, 1);
-	ck_assert_uint_eq(rec.released, 0);
-
-	recorder_go_on(&rec);
-	recorder_wait_released(&rec);
-	recorder_wait(&journal, KTVBLK_MESSAGE_RECLAIMED);
-	ck_assert_ptr_null(other.first);
-	ck_assert_ptr_null(rec.first->next);
-	ck_assert_uint_eq(rec.released, 1);
-	recorder_destroy(&other);
-	tear_down();
-}
-END_TEST
-
-static void replace_itself(const struct ktvblk_record *record, void *userdata)
-{
-	const struct recorder *old = (const struct recorder *)userdata;
-
-	(void)record;
-	ktvblk_set_log_handler(recorder_handle, recorder_release, &rec);
-	/* This call is still in progress. */
-	if (old->released)
-		abort();
-}
-
-START_TEST(a_handler_may_replace_itself)
-{
-	struct recorder old;
-
-	set_up();
-	ck_assert_int_eq(ktvblk_set_log_handler(NULL, NULL, NULL), 0);
-	recorder_destroy(&rec);
-	recorder_init(&rec);
-	recorder_init(&old);
-	ck_assert_int_eq(ktvblk_set_log_handler(replace_itself,
-						recorder_release, &old),
-			 0);
-	log_event(&id, RECLAIMED, 1);
-	recorder_wait_released(&old);
-	log_event(&id, RECLAIMED, 2);
-	ck_assert_int_eq(recorder_count(&rec, NULL), 1);
-	recorder_destroy(&old);
-	tear_down();
-}
-END_TEST
-
-static _Atomic int flush_answer;
-
-static void log_and_flush(const struct ktvblk_record *record, void *userdata)
-{
-	(void)userdata;
-	if (strcmp(record->message_id, KTVBLK_MESSAGE_RECLAIMED) == 0) {
-		log_event(&id, PLACEMENT_FAILED, NOTHING, EINVAL);
-		flush_answer = ktvblk_log_flush(WAIT_MS);
-	}
-	recorder_handle(record, userdata);
-}
-
-START_TEST(a_handler_may_log_but_not_flush)
-{
-	set_up();
-	ck_assert_int_eq(ktvblk_set_log_handler(log_and_flush, NULL, &rec), 0);
-	flush_answer = 0;
-	log_event(&id, RECLAIMED, 1);
-	recorder_wait(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED);
-	ck_assert_int_eq(flush_answer, -EDEADLK);
-	ck_assert_str_eq(id_at(&rec, 0), KTVBLK_MESSAGE_RECLAIMED);
-
-	ck_assert_int_eq(ktvblk_set_log_handler(NULL, NULL, NULL), 0);
-	recorder_destroy(&rec);
-	recorder_start(&rec);
-	tear_down();
-}
-END_TEST
-
-START_TEST(bad_handlers_are_refused)
-{
-	set_up();
-	ck_assert_int_eq(ktvblk_set_log_handler(NULL, recorder_release, &rec),
-			 -EINVAL);
-	alloc_fails = 1;
-	int r = ktvblk_set_log_handler(recorder_handle, recorder_release, &rec);
-	alloc_fails = 0;
-	ck_assert_int_eq(r, -ENOMEM);
-	/* The one before stays. */
-	ck_assert_uint_eq(rec.released, 0);
-	log_event(&id, RECLAIMED, 1);
-	ck_assert_int_eq(recorder_count(&rec, NULL), 1);
-	tear_down();
-}
-END_TEST
-
-/*
- * Flush
- */
-
-START_TEST(flush_waits_for_what_was_made_so_far)
-{
-	set_up();
-	ck_assert_int_eq(ktvblk_log_flush(0), 0);
-	for (uint64_t i = 0; i < 100; i++)
-		log_event(&id, RECLAIMED, i);
-	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
-	ck_assert_ptr_nonnull(rec.first);
-	ck_assert_int_eq(ktvblk_log_flush(0), 0);
-	ck_assert_int_eq(recorder_count(&rec, NULL), 100);
-	tear_down();
-}
-END_TEST
-
-START_TEST(flush_gives_up_on_a_sink_that_hangs)
-{
-	uint64_t begin;
-
-	set_up();
-	hang();
-	ck_assert_int_eq(ktvblk_log_flush(0), -ETIMEDOUT);
-	begin = now_ns();
-	ck_assert_int_eq(ktvblk_log_flush(30), -ETIMEDOUT);
-	ck_assert_uint_ge(now_ns() - begin, 30 * NSEC_PER_MSEC);
-	recorder_go_on(&rec);
-	ck_assert_int_eq(ktvblk_log_flush(UINT32_MAX), 0);
-	tear_down();
-}
-END_TEST
-
 TEST_PROGRAM("journal", a_record_reaches_the_handler_as_it_was_made,
 	     a_record_of_no_device_reaches_the_handler,
 	     the_handler_gets_a_whole_struct_on_the_log_thread,
@@ -702,9 +446,4 @@ TEST_PROGRAM("journal", a_record_reaches_the_handler_as_it_was_made,
 	     what_a_guest_provokes_is_limited_and_told,
 	     the_next_window_begins_with_what_was_held_back,
 	     what_no_guest_provokes_is_not_limited,
-	     only_records_of_the_level_are_made, a_bad_level_is_refused,
-	     an_idle_handler_is_released_by_who_replaces_it,
-	     a_busy_handler_is_released_when_its_call_ends,
-	     a_handler_may_replace_itself, a_handler_may_log_but_not_flush,
-	     bad_handlers_are_refused, flush_waits_for_what_was_made_so_far,
-	     flush_gives_up_on_a_sink_that_hangs)
+	     only_records_of_the_level_are_made, a_bad_level_is_refused)

@@ -49,6 +49,10 @@ static void late_open(struct late *late, uint64_t iops)
 static void late_restart(struct late *late, uint64_t features)
 {
 	rig_reset(&late->rig);
+	/* The machine may be too busy for the budget; that is not the question. */
+	if (recorder_count(&late->rec, KTVBLK_MESSAGE_RESET_TIMED_OUT))
+		recorder_wait(&late->rec, KTVBLK_MESSAGE_RECLAIMED);
+	recorder_clear(&late->rec);
 	late->rig.options.features = features;
 	rig_start(&late->rig);
 	ck_assert(eventually(worker_sleeps(&late->rig)));

@@ -13,11 +13,6 @@
 
 #define BUDGET 50
 
-static int read_sector(struct rig *rig)
-{
-	return rig_request(rig, VIRTIO_BLK_T_IN, 0, 512);
-}
-
 static void stop_queue(struct rig *rig)
 {
 	rig_write(rig, VIRTIO_MMIO_QUEUE_SEL, 0);
@@ -44,7 +39,7 @@ START_TEST(a_queue_that_is_not_ready_is_left_alone)
 
 	wedge_record(&rec);
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	stop_queue(&rig);
 	ck_assert_int_eq(worker_tid(&rig), 0);
 	ck_assert_uint_eq(rig_status(&rig), S_OK);
@@ -72,7 +67,7 @@ START_TEST(a_stopped_queue_may_be_set_up_and_started_again)
 
 	wedge_open(&rig, 1000, 0);
 	for (int i = 0; i < 3; i++) {
-		ck_assert_int_eq(read_sector(&rig), 0);
+		ck_assert_int_eq(rig_read_sector(&rig), 0);
 		/* Not while it is used. */
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 4);
 		ck_assert_uint_eq(rig.dev->queues[0].config.size, 16);
@@ -84,13 +79,13 @@ START_TEST(a_stopped_queue_may_be_set_up_and_started_again)
 		rig_write(&rig, VIRTIO_MMIO_QUEUE_NUM, 16);
 		start_queue(&rig);
 	}
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_RUNNING);
 	/* A reset forgets that it was stopped. */
 	stop_queue(&rig);
 	rig_reset(&rig);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_close(&rig);
 }
 END_TEST
@@ -104,7 +99,7 @@ START_TEST(a_queue_is_stopped_within_the_budget_whatever_hangs)
 
 	wedge_record(&rec);
 	wedge_open(&rig, BUDGET, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	wedge(&rig, VIRTIO_BLK_T_IN, 1);
 	start = clock_start();
 	stop_queue(&rig);
@@ -145,7 +140,7 @@ START_TEST(a_queue_that_needs_a_reset_is_not_started_by_less)
 	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_NEEDS_RESET);
 	rig_reset(&rig);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_close(&rig);
 }
 END_TEST
@@ -155,7 +150,7 @@ START_TEST(a_queue_is_stopped_on_a_device_that_was_told_to_stop)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);
 	stop_queue(&rig);
 	start_queue(&rig);

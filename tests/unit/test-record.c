@@ -18,11 +18,6 @@
 #define STOP_FIELD KTVBLK_FIELD_STOP_FD
 #define CAPACITY_FIELD KTVBLK_FIELD_CAPACITY_SECTORS
 
-#define EVENT_NAME(name, ...) #name,
-#define EVENT_ID(name, ...) KTVBLK_MESSAGE_##name,
-static const char *const names[] = { EVENT_LIST(EVENT_NAME) };
-static const char *const ids[] = { EVENT_LIST(EVENT_ID) };
-
 static struct record record; /* large */
 
 static struct identity new_identity(const char *name)
@@ -119,60 +114,8 @@ static void format(int event, const struct identity *id)
 }
 
 /*
- * The table
+ * Records
  */
-
-static bool is_hex(char c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
-
-START_TEST(message_ids_are_those_of_the_header)
-{
-	ck_assert_uint_eq(ARRAY_SIZE(names), EVENT_COUNT);
-	for (int i = 0; i < EVENT_COUNT; i++) {
-		ck_assert_str_eq(event_table[i].message_id, ids[i]);
-		ck_assert_uint_eq(strlen(ids[i]), 32);
-		for (int j = 0; j < 32; j++)
-			ck_assert_msg(is_hex(ids[i][j]), "%s", names[i]);
-		/* As systemd-id128 makes them: random, version 4. */
-		ck_assert_int_eq(ids[i][12], '4');
-	}
-}
-END_TEST
-
-START_TEST(message_ids_are_unique)
-{
-	for (int i = 0; i < EVENT_COUNT; i++)
-		for (int j = 0; j < i; j++)
-			ck_assert_msg(strcmp(ids[i], ids[j]) != 0, "%s and %s",
-				      names[i], names[j]);
-}
-END_TEST
-
-/* Found where the tests are run from: the top of the tree. */
-START_TEST(each_message_id_of_the_header_has_an_event)
-{
-	FILE *header = fopen("include/ktvblk-messages.h", "re");
-	char line[256], name[128];
-	int n = 0;
-
-	ck_assert_msg(header, "run this at the top of the tree");
-	while (fgets(line, sizeof(line), header)) {
-		int i = 0;
-
-		if (sscanf(line, "#define KTVBLK_MESSAGE_%127[A-Z0-9_]",
-			   name) != 1)
-			continue;
-		while (i < EVENT_COUNT && strcmp(name, names[i]) != 0)
-			i++;
-		ck_assert_msg(i < EVENT_COUNT, "%s has no event", name);
-		n++;
-	}
-	fclose(header);
-	ck_assert_int_eq(n, EVENT_COUNT);
-}
-END_TEST
 
 START_TEST(the_table_is_sane)
 {
@@ -181,10 +124,10 @@ START_TEST(the_table_is_sane)
 		const size_t n = field_count(info);
 
 		ck_assert_msg(*info->text && !strchr(info->text, '\n'), "%s",
-			      names[i]);
+			      info->message_id);
 		ck_assert_int_ge(info->priority, LOG_CRIT);
 		ck_assert_int_le(info->priority, LOG_DEBUG);
-		ck_assert_msg(n <= LOG_ARGS_MAX, "%s", names[i]);
+		ck_assert_msg(n <= LOG_ARGS_MAX, "%s", info->message_id);
 		for (size_t j = 0; j < n; j++) {
 			const char *key = info->fields[j].key;
 
@@ -203,69 +146,6 @@ START_TEST(the_table_is_sane)
 	}
 }
 END_TEST
-
-/*
- * As journald has it: each of its five counts records of some priorities, and
- * what is beyond the rate is lost, whichever disk it is about.
- */
-static int journald_bucket(int priority)
-{
-	if (priority <= LOG_CRIT)
-		return 0;
-	if (priority <= LOG_WARNING)
-		return priority - LOG_CRIT;
-	return priority == LOG_DEBUG ? 4 : 3;
-}
-
-static const enum event panics[] = {
-	EVENT_RESET_PANICKED,
-	EVENT_DESTROY_PANICKED,
-	EVENT_WORKER_PANICKED,
-};
-
-static bool is_wedge(enum event event)
-{
-	switch (event) {
-	case EVENT_RESET_TIMED_OUT:
-	case EVENT_RESET_HELPER_SPAWN_FAILED:
-	case EVENT_RESET_HELPER_DISCONNECTED:
-	case EVENT_DESTROY_TIMED_OUT:
-	case EVENT_DESTROY_HELPER_SPAWN_FAILED:
-	case EVENT_DESTROY_HELPER_DISCONNECTED:
-	case EVENT_DESTROY_STILL_WEDGED:
-	case EVENT_REQUEST_STALLED:
-		return true;
-	default:
-		return event_table[event].flags & EV_STUCK;
-	}
-}
-
-/* Those have a bucket of their own, those of workers that end the next. */
-START_TEST(what_a_guest_provokes_is_less_urgent_than_any_wedge)
-{
-	for (int i = 0; i < EVENT_COUNT; i++) {
-		const struct event_info *info = &event_table[i];
-		const int bucket = journald_bucket(info->priority);
-
-		ck_assert_msg(is_wedge((enum event)i) == (bucket == 0), "%s",
-			      names[i]);
-		ck_assert_msg(bucket > 0 || !(info->flags &
-					      (EV_LIMITED | EV_REPEATED)),
-			      "%s", names[i]);
-		for (size_t j = 0; j < ARRAY_SIZE(panics); j++)
-			ck_assert_msg(
-				!(info->flags & EV_LIMITED) ||
-					bucket > journald_bucket(
-							 event_table[panics[j]]
-								 .priority),
-				"%s", names[i]);
-	}
-}
-END_TEST
-
-/*
- * Records
- */
 
 START_TEST(each_event_has_exactly_its_fields)
 {
@@ -609,16 +489,13 @@ START_TEST(no_record_tells_an_address)
 }
 END_TEST
 
-TEST_PROGRAM("record", message_ids_are_those_of_the_header,
-	     message_ids_are_unique, each_message_id_of_the_header_has_an_event,
-	     the_table_is_sane, each_event_has_exactly_its_fields,
+TEST_PROGRAM("record", the_table_is_sane, each_event_has_exactly_its_fields,
 	     each_message_says_who_what_and_with_what,
 	     records_of_a_device_carry_its_identity,
 	     records_of_no_device_carry_none,
 	     the_identity_is_called_as_promised,
 	     the_disk_is_named_where_the_vmm_named_it,
 	     what_has_no_value_is_left_out, every_number_is_told,
-	     what_a_guest_provokes_is_less_urgent_than_any_wedge,
 	     numbers_are_whole_and_zero_is_a_number, request_types_have_names,
 	     the_longest_name_is_not_cut, what_does_not_fit_is_cut,
 	     who_is_stuck_is_told_where, no_record_tells_an_address)

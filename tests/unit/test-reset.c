@@ -26,11 +26,6 @@ WRAP(void *, mmap,
      (addr, len, prot, flags, fd, at), 0, MAP_FAILED)
 WRAP(int, munmap, (void *addr, size_t len), (addr, len), 0, -1)
 
-static int read_sector(struct rig *rig)
-{
-	return rig_request(rig, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
-}
-
 static void open_throttled(struct rig *rig, uint64_t iops, uint64_t bytes)
 {
 	const struct rig_options options = {
@@ -52,7 +47,7 @@ START_TEST(reset_rebuilds_throttle_buckets_changed_balance_survives)
 	open_throttled(&rig, 4, 8192);
 	rig_start(&rig);
 	for (int i = 0; i < 4; i++)
-		ck_assert_int_eq(read_sector(&rig), 0);
+		ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_reset(&rig);
 	throttle = &rig.dev->throttle->throttle;
 	ops = throttle->ops.available;
@@ -79,7 +74,7 @@ START_TEST(reset_rebuilds_throttle_then_stalls_changed_on_first_chain)
 
 	open_throttled(&rig, 1, 0);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_reset(&rig);
 	rig_start(&rig);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
@@ -100,11 +95,11 @@ START_TEST(reset_clears_queue_next_avail)
 	rig_open(&rig, NULL);
 	rig_start(&rig);
 	for (int i = 0; i < 7; i++)
-		ck_assert_int_eq(read_sector(&rig), 0);
+		ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_reset(&rig);
 	ck_assert_uint_eq(rig.dev->queues[0].session->vq.next_avail, 0);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_uint_eq(rig_used_idx(&rig), 1);
 	rig_close(&rig);
 }
@@ -136,7 +131,7 @@ START_TEST(reset_clears_interrupt_status)
 
 	rig_open(&rig, NULL);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS)));
 	rig_reset(&rig);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS), 0);
@@ -151,10 +146,10 @@ START_TEST(reset_then_reactivate_processes_new_chain)
 
 	rig_open(&rig, NULL);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_reset(&rig);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_uint_eq(rig_counters(&rig).reads_completed, 2);
 	ck_assert_uint_eq(rig_used_idx(&rig), 1);
 	rig_close(&rig);
@@ -170,11 +165,11 @@ START_TEST(reset_preserves_counters)
 
 	open_throttled(&rig, 1, 0);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	storage_script(rig.storage, &error, 1);
-	ck_assert_int_eq(read_sector(&rig), VIRTIO_BLK_S_IOERR);
+	ck_assert_int_eq(rig_read_sector(&rig), VIRTIO_BLK_S_IOERR);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_FLUSH, 0, 0), 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	before = rig_counters(&rig);
 	ck_assert_uint_eq(before.reads_completed, 2);
 	ck_assert_uint_eq(before.bytes_read, 1024);
@@ -243,7 +238,7 @@ START_TEST(resets_in_a_row_are_cheap_and_silent)
 	ran = process_ns() - ran;
 	ck_assert_uint_lt(ran, bound_ms(500) * NSEC_PER_MSEC);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 	rig_close(&rig);
 	recorder_stop(&rec);
@@ -277,7 +272,7 @@ START_TEST(a_throttled_worker_is_reset_quickly)
 	wedge_record(&rec);
 	open_throttled(&rig, 1, 0);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(&rig, 0);
 	rig_kick(&rig);
@@ -379,11 +374,11 @@ START_TEST(a_reset_takes_and_gives_back_nothing)
 	for (int i = 0; i < 3; i++)
 		expect_needless_reset(&rig);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	for (int i = 0; i < 3; i++)
 		expect_needless_reset(&rig);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 	rig_close(&rig);
 	recorder_stop(&rec);
@@ -415,7 +410,7 @@ START_TEST(a_wedged_reset_takes_nothing_and_so_do_those_behind_it)
 	expect_needless_reset(&rig);
 	rig_start(&rig);
 	storage_let_go(rig.storage);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
 	wedge_close(&rig);
 	recorder_stop(&rec);
@@ -447,83 +442,10 @@ START_TEST(a_start_that_lacks_the_next_session_asks_for_a_reset)
 	expect_needless_reset(&rig);
 	storage_let_go(rig.storage);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	wedge_close(&rig);
 	recorder_stop(&rec);
 	traces_expect_gone(&before);
-}
-END_TEST
-
-/*
- * Many resets, one budget
- */
-
-#define MANY 8
-
-START_TEST(resets_that_were_asked_for_share_one_budget)
-{
-	struct rig rigs[MANY];
-	struct recorder rec;
-	uint64_t start;
-
-	wedge_record(&rec);
-	for (int i = 0; i < MANY; i++) {
-		wedge_open(&rigs[i], 200, 0);
-		wedge(&rigs[i], VIRTIO_BLK_T_IN, 0);
-	}
-	start = clock_start();
-	for (int i = 0; i < MANY; i++) {
-		ck_assert_int_eq(ktvblk_request_reset(rigs[i].dev), 0);
-		ck_assert_int_eq(ktvblk_request_reset(rigs[i].dev), 0);
-		ck_assert_int_eq(ktvblk_get_state(rigs[i].dev),
-				 KTVBLK_STATE_STOPPING);
-	}
-	for (int i = 0; i < MANY; i++)
-		rig_reset(&rigs[i]);
-	ck_assert_uint_ge(ms_since(start), 200);
-	/* Each wedged one may be looked at for another 2 ms. */
-	ck_assert_uint_lt(ms_since(start), bound_ms(200 + 50));
-	recorder_wait_n(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT, MANY);
-	for (int i = 0; i < MANY; i++) {
-		storage_let_go(rigs[i].storage);
-		rig_start(&rigs[i]);
-		ck_assert_int_eq(read_sector(&rigs[i]), 0);
-		/* The next one has a budget of its own. */
-		ck_assert_int_eq(ktvblk_get_state(rigs[i].dev),
-				 KTVBLK_STATE_RUNNING);
-		wedge_close(&rigs[i]);
-	}
-	recorder_stop(&rec);
-}
-END_TEST
-
-START_TEST(a_reset_that_was_asked_for_is_one_that_has_begun)
-{
-	struct recorder rec;
-	struct rig rig;
-
-	ck_assert_int_eq(ktvblk_request_reset(NULL), -EINVAL);
-	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, 0);
-	/* Nothing to stop: no effect. */
-	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
-	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
-	ck_assert(eventually(worker_tid(&rig) == 0));
-	ck_assert_uint_eq(rig_status(&rig), S_OK);
-	rig_reset(&rig);
-	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-	/* Or a destroy. */
-	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
-	ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);
-	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
-	rig_close(&rig);
-	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
-	recorder_stop(&rec);
 }
 END_TEST
 
@@ -584,7 +506,7 @@ START_TEST(rapid_resets_from_another_thread_break_nothing)
 	pthread_join(thread, NULL);
 	rig_reset(rig);
 	rig_start(rig);
-	ck_assert_int_eq(read_sector(rig), 0);
+	ck_assert_int_eq(rig_read_sector(rig), 0);
 	ck_assert_uint_eq(rig_counters(rig).io_errors, 0);
 	ck_assert_uint_eq(rig_counters(rig).invalid_avail_idx_count, 0);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
@@ -609,6 +531,4 @@ TEST_PROGRAM("reset", reset_rebuilds_throttle_buckets_changed_balance_survives,
 	     a_reset_takes_and_gives_back_nothing,
 	     a_wedged_reset_takes_nothing_and_so_do_those_behind_it,
 	     a_start_that_lacks_the_next_session_asks_for_a_reset,
-	     resets_that_were_asked_for_share_one_budget,
-	     a_reset_that_was_asked_for_is_one_that_has_begun,
 	     rapid_resets_from_another_thread_break_nothing)

@@ -22,11 +22,6 @@
 
 WRAP_WRITE
 
-static int read_sector(struct rig *rig)
-{
-	return rig_request(rig, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
-}
-
 static enum ktvblk_outcome destroy(struct rig *rig)
 {
 	const enum ktvblk_outcome outcome = ktvblk_destroy(rig->dev);
@@ -46,7 +41,7 @@ START_TEST(a_join_comes_back_at_once_or_at_the_end_of_the_budget)
 	struct rig rig;
 
 	wedge_open(&rig, WAIT_MS, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	start = clock_start();
 	rig_close(&rig);
 	ck_assert_uint_lt(ms_since(start), bound_ms(WAIT_MS / 2));
@@ -227,7 +222,7 @@ START_TEST(a_healthy_device_is_joined_behind_a_wedged_one)
 	wedge_open(&wedged, 30, 0);
 	wedge_open(&busy, 30, 0);
 	wedge_open_idle(&idle, 30, 0);
-	ck_assert_int_eq(read_sector(&busy), 0);
+	ck_assert_int_eq(rig_read_sector(&busy), 0);
 	wedge(&wedged, VIRTIO_BLK_T_IN, 0);
 	ktvblk_request_stop(wedged.dev);
 	ktvblk_request_stop(busy.dev);
@@ -252,7 +247,7 @@ START_TEST(a_device_told_to_stop_answers_but_starts_no_worker)
 
 	wedge_record(&rec);
 	wedge_open(&rig, BUDGET, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	mem = ktvblk_mem_ref(rig.dev->holdings->mem);
 	ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);
 	ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);
@@ -314,7 +309,7 @@ START_TEST(a_gate_that_is_not_given_up_costs_20_ms_and_the_fence)
 
 		wedge_record(&rec);
 		wedge_open(&rig, BUDGET, 0);
-		ck_assert_int_eq(read_sector(&rig), 0);
+		ck_assert_int_eq(rig_read_sector(&rig), 0);
 		session = rig.dev->queues[0].session;
 		refs_get(&session->refs);
 		gate_enter(&session->gate);
@@ -444,7 +439,7 @@ START_TEST(a_stop_eventfd_that_is_full_for_a_moment_is_written_in_the_end)
 
 	wedge_record(&rec);
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EAGAIN,
 					.times = 3,
@@ -466,7 +461,7 @@ START_TEST(a_stop_eventfd_that_cannot_be_written_is_recorded_and_made_up_for)
 
 	wedge_record(&rec);
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EIO,

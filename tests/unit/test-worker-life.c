@@ -6,7 +6,7 @@
  * is recorded and survived.
  */
 
-/* wrap: epoll_wait timerfd_settime read write pthread_setaffinity_np */
+/* wrap: epoll_wait timerfd_settime read write */
 
 #include <stdio.h>
 #include <string.h>
@@ -26,14 +26,6 @@ WRAP(int, timerfd_settime,
      (int fd, int flags, const struct itimerspec *value,
       struct itimerspec *old),
      (fd, flags, value, old), 0, -1)
-WRAP(int, pthread_setaffinity_np,
-     (pthread_t thread, size_t size, const cpu_set_t *set), (thread, size, set),
-     0, pthread_setaffinity_np_fault.when.error)
-
-static int read_sector(struct rig *rig)
-{
-	return rig_request(rig, VIRTIO_BLK_T_IN, 0, KTVBLK_SECTOR_SIZE);
-}
 
 /*
  * Coming and going
@@ -57,7 +49,7 @@ START_TEST(the_worker_lives_from_driver_ok_to_reset_or_destroy)
 
 	/* The same status again starts no second one. */
 	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_uint_eq(count_threads("ktvblk"), 2);
 	rig_reset(&rig);
 	ck_assert_uint_eq(count_threads("ktvblk"), 1);
@@ -108,7 +100,7 @@ START_TEST(all_signals_but_those_of_faults_are_blocked_in_our_threads)
 	wedge_open(&rig, 1000, 0);
 	snprintf(worker, sizeof(worker), "ktvblk-%u",
 		 (unsigned int)rig_identity(&rig).instance_id);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		ck_assert(eventually(find_thread(names[i])));
 		ck_assert_uint_eq(blocked_signals(find_thread(names[i])) |
@@ -132,7 +124,7 @@ START_TEST(a_kick_leads_to_a_completion_and_an_interrupt)
 
 	wedge_open(&rig, 1000, 0);
 	for (uint16_t i = 1; i <= 20; i++) {
-		ck_assert_int_eq(read_sector(&rig), 0);
+		ck_assert_int_eq(rig_read_sector(&rig), 0);
 		ck_assert_uint_eq(rig_used_idx(&rig), i);
 	}
 	ck_assert(eventually(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS) ==
@@ -148,7 +140,7 @@ START_TEST(a_kick_by_the_eventfd_is_as_good_as_one_by_the_register)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 1, 512);
 	rig_avail(&rig, 0);
 	ck_assert_int_eq(write(ktvblk_kick_fd(rig.dev), &one, sizeof(one)),
@@ -180,7 +172,7 @@ START_TEST(the_first_drain_needs_no_kick_at_all)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	for (int i = 0; i < 3; i++) {
 		rig_reset(&rig);
 		rig_prepare(&rig);
@@ -211,7 +203,7 @@ START_TEST(a_kick_read_together_with_the_one_before_is_not_lost)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_chain(&rig, 3, VIRTIO_BLK_T_IN, 1, 512);
@@ -232,7 +224,7 @@ START_TEST(a_kick_of_another_queue_is_none)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(&rig, 0);
@@ -263,7 +255,7 @@ static void open_throttled(struct rig *rig, uint64_t iops)
 	rig_open(rig, &options);
 	rig_start(rig);
 	for (uint64_t i = 0; i < iops; i++)
-		ck_assert_int_eq(read_sector(rig), 0);
+		ck_assert_int_eq(rig_read_sector(rig), 0);
 	rig_chain(rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(rig, 0);
 	rig_kick(rig);
@@ -295,6 +287,32 @@ START_TEST(kicks_are_swallowed_while_throttled_and_the_timer_retries)
 }
 END_TEST
 
+/* False: when the worker had a processor the tokens were there, so no proof. */
+static bool timer_brought_the_retry(void)
+{
+	const uint64_t start_ns = now_ns();
+	struct rig rig;
+	bool was_throttled;
+
+	rig_open(&rig, &(struct rig_options){ .config.throttle.iops = 4 });
+	rig_prepare(&rig);
+	rig_drain_throttle(&rig, start_ns);
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
+	ck_assert_uint_ge(now_ns() - start_ns, 250 * NSEC_PER_MSEC);
+	was_throttled = rig_counters(&rig).throttled_count >= 1;
+	ck_assert_uint_eq(rig_counters(&rig).currently_throttled, 0);
+	rig_close(&rig);
+	return was_throttled;
+}
+
+/* By the timer alone, and not before the tokens are there. */
+START_TEST(the_timer_brings_the_retry)
+{
+	ck_assert(eventually(timer_brought_the_retry()));
+}
+END_TEST
+
 START_TEST(a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one)
 {
 	struct recorder rec;
@@ -309,7 +327,7 @@ START_TEST(a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one)
 	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_TIMER_SET_FAILED),
 		      "ERRNO", EINVAL);
 	/* It waits for kicks again, and the timer is good again. */
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_close(&rig);
 	recorder_stop(&rec);
 }
@@ -347,10 +365,10 @@ START_TEST(a_kick_that_cannot_be_read_is_recorded_and_served)
 	fault_set(&read_fault,
 		  &(struct fault_when){ .error = EIO,
 					.fd = ktvblk_kick_fd(rig.dev) });
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_KICK_READ_FAILED),
 		      "ERRNO", EIO);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_close(&rig);
 	recorder_stop(&rec);
 }
@@ -385,7 +403,7 @@ START_TEST(an_interrupt_that_cannot_be_written_is_recorded_and_its_bit_set)
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EIO,
 					.fd = ktvblk_irq_fd(rig.dev) });
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	expect_number(recorder_wait(&rec, KTVBLK_MESSAGE_IRQ_WRITE_FAILED),
 		      "ERRNO", EIO);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS),
@@ -401,7 +419,7 @@ START_TEST(a_kick_that_cannot_be_written_is_ignored)
 	struct rig rig;
 
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EAGAIN,
 					.fd = ktvblk_kick_fd(rig.dev) });
@@ -425,7 +443,7 @@ START_TEST(an_interrupted_wait_is_waited_again)
 		  &(struct fault_when){ .error = EINTR, .times = 5 });
 	wedge_open(&rig, 1000, 0);
 	ck_assert(eventually(fault_over(&epoll_wait_fault)));
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 	rig_close(&rig);
 	recorder_stop(&rec);
@@ -439,7 +457,7 @@ START_TEST(a_wait_that_fails_ends_the_worker_and_says_so_to_the_driver)
 
 	wedge_record(&rec);
 	wedge_open(&rig, 1000, 0);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	rig_irqs(&rig);
 	fault_set(&epoll_wait_fault, &(struct fault_when){ .error = EBADF });
@@ -455,7 +473,7 @@ START_TEST(a_wait_that_fails_ends_the_worker_and_says_so_to_the_driver)
 	ck_assert(eventually(worker_tid(&rig) == 0));
 	rig_reset(&rig);
 	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
+	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 1);
 	rig_close(&rig);
 	recorder_stop(&rec);
@@ -489,125 +507,6 @@ START_TEST(reset_clears_mem_unset_warned_latch)
 }
 END_TEST
 
-/*
- * Placement
- */
-
-static bool worker_mask(struct rig *rig, cpu_set_t *mask)
-{
-	const pid_t tid = worker_tid(rig);
-
-	return tid && sched_getaffinity(tid, sizeof(*mask), mask) == 0;
-}
-
-/* The last CPU this process may use. */
-static uint32_t some_cpu(void)
-{
-	cpu_set_t mine;
-	uint32_t cpu = 0;
-
-	ck_assert_int_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
-	for (uint32_t i = 0; i < CPU_SETSIZE; i++)
-		if (CPU_ISSET(i, &mine))
-			cpu = i;
-	return cpu;
-}
-
-START_TEST(the_worker_runs_where_it_is_put_from_its_next_start)
-{
-	const uint32_t cpu = some_cpu();
-	cpu_set_t mask;
-	struct rig rig;
-
-	wedge_open_idle(&rig, 1000, 0);
-	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, &cpu, 1), 0);
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-	ck_assert(worker_mask(&rig, &mask));
-	ck_assert_int_eq(CPU_COUNT(&mask), 1);
-	ck_assert(CPU_ISSET(cpu, &mask));
-
-	/* Taken back: as the thread that starts it, from the next start. */
-	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, NULL, 0), 0);
-	ck_assert(worker_mask(&rig, &mask));
-	ck_assert_int_eq(CPU_COUNT(&mask), 1);
-	rig_reset(&rig);
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-	cpu_set_t mine;
-	ck_assert_int_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
-	ck_assert(worker_mask(&rig, &mask));
-	ck_assert(CPU_EQUAL(&mask, &mine));
-	rig_close(&rig);
-}
-END_TEST
-
-START_TEST(cpus_no_mask_can_hold_are_left_out_and_recorded)
-{
-	const uint32_t cpus[] = { 1024, some_cpu(), UINT32_MAX };
-	const struct kept_record *record;
-	struct recorder rec;
-	cpu_set_t mask;
-	struct rig rig;
-
-	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, 0);
-	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, cpus, 3), 0);
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-	ck_assert(worker_mask(&rig, &mask));
-	ck_assert_int_eq(CPU_COUNT(&mask), 1);
-	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED),
-			 2);
-	record = recorder_wait(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED);
-	expect_number(record, "KTVBLK_CPU", 1024);
-	rig_close(&rig);
-	recorder_stop(&rec);
-}
-END_TEST
-
-START_TEST(with_all_cpus_left_out_the_worker_inherits)
-{
-	const uint32_t cpus[] = { 1024, 4000 };
-	cpu_set_t mask, mine;
-	struct rig rig;
-
-	wedge_open_idle(&rig, 1000, 0);
-	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, cpus, 2), 0);
-	pthread_setaffinity_np_fault.calls = 0;
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-	ck_assert_uint_eq(pthread_setaffinity_np_fault.calls, 0);
-	ck_assert_int_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
-	ck_assert(worker_mask(&rig, &mask));
-	ck_assert(CPU_EQUAL(&mask, &mine));
-	rig_close(&rig);
-}
-END_TEST
-
-START_TEST(a_placement_the_kernel_refuses_is_recorded_and_not_fatal)
-{
-	const uint32_t cpu = some_cpu();
-	const struct kept_record *record;
-	struct recorder rec;
-	struct rig rig;
-
-	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, 0);
-	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, &cpu, 1), 0);
-	fault_set(&pthread_setaffinity_np_fault,
-		  &(struct fault_when){ .error = EINVAL });
-	rig_start(&rig);
-	ck_assert_int_eq(read_sector(&rig), 0);
-	record = recorder_wait(&rec, KTVBLK_MESSAGE_PLACEMENT_FAILED);
-	expect_number(record, "ERRNO", EINVAL);
-	ck_assert_ptr_null(kept_field(record, "KTVBLK_CPU"));
-	ck_assert_int_eq(record->priority, LOG_WARNING);
-	rig_close(&rig);
-	recorder_stop(&rec);
-}
-END_TEST
-
 TEST_PROGRAM("worker-life", the_worker_lives_from_driver_ok_to_reset_or_destroy,
 	     all_signals_but_those_of_faults_are_blocked_in_our_threads,
 	     a_kick_leads_to_a_completion_and_an_interrupt,
@@ -617,6 +516,7 @@ TEST_PROGRAM("worker-life", the_worker_lives_from_driver_ok_to_reset_or_destroy,
 	     a_kick_read_together_with_the_one_before_is_not_lost,
 	     a_kick_of_another_queue_is_none,
 	     kicks_are_swallowed_while_throttled_and_the_timer_retries,
+	     the_timer_brings_the_retry,
 	     a_timer_that_cannot_be_set_is_replaced_by_a_coarser_one,
 	     kicks_do_not_put_off_what_a_timer_that_cannot_be_set_would_bring,
 	     a_kick_that_cannot_be_read_is_recorded_and_served,
@@ -625,8 +525,4 @@ TEST_PROGRAM("worker-life", the_worker_lives_from_driver_ok_to_reset_or_destroy,
 	     a_kick_that_cannot_be_written_is_ignored,
 	     an_interrupted_wait_is_waited_again,
 	     a_wait_that_fails_ends_the_worker_and_says_so_to_the_driver,
-	     reset_clears_mem_unset_warned_latch,
-	     the_worker_runs_where_it_is_put_from_its_next_start,
-	     cpus_no_mask_can_hold_are_left_out_and_recorded,
-	     with_all_cpus_left_out_the_worker_inherits,
-	     a_placement_the_kernel_refuses_is_recorded_and_not_fatal)
+	     reset_clears_mem_unset_warned_latch)

@@ -42,3 +42,17 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 {
 	return tsan_clockjoin(thread, ret, clock, abstime);
 }
+
+/*
+ * Nor does it see liburing map and unmap a ring, by system calls of its own: one
+ * that comes to lie where another thread's was would be a race with it.
+ */
+const char *__tsan_default_suppressions(void);
+
+const char *__tsan_default_suppressions(void)
+{
+	return "race:io_uring_\n"
+	       "race:^ring_reap$\n"
+	       "race:^ring_take_back$\n"
+	       "race:^next_cqe$\n";
+}

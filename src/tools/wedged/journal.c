@@ -180,6 +180,7 @@ static const struct {
 	{ "_PID", offsetof(struct record, key.pid) },
 	{ KTVBLK_FIELD_INSTANCE_ID, offsetof(struct record, key.instance) },
 	{ KTVBLK_FIELD_STOP_FD, offsetof(struct record, key.stop_fd) },
+	{ KTVBLK_FIELD_QUEUE, offsetof(struct record, queue) },
 	{ KTVBLK_FIELD_CAPACITY_SECTORS,
 	  offsetof(struct record, capacity_sectors) },
 	{ KTVBLK_FIELD_TIMEOUT_MS, offsetof(struct record, timeout_ms) },

@@ -118,6 +118,7 @@ static void row(const struct record *record, const char *what,
 	member_text("event", record->kind->name);
 	member_text("disk", record->disk);
 	member_number("instance_id", record->key.instance);
+	member_number("queue", record->queue);
 	member_number("stop_fd", record->key.stop_fd);
 	member_number("capacity_sectors", sectors);
 	member_number("capacity_bytes",

@@ -55,6 +55,7 @@ struct record {
 	struct key key;
 	uint64_t realtime_us;
 	uint64_t monotonic_us; /* of its boot */
+	uint64_t queue; /* UNKNOWN: the device has but one */
 	uint64_t capacity_sectors;
 	uint64_t timeout_ms;
 	uint64_t sector;

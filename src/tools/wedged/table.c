@@ -75,6 +75,19 @@ static void column_size(uint64_t sectors)
 	column(5, text);
 }
 
+/* As the worker's thread is called: "3.1" is queue 1 of device 3. */
+static void column_id(const struct record *record)
+{
+	char text[48];
+	int n;
+
+	n = snprintf(text, sizeof(text), "%" PRIu64, record->key.instance);
+	if (record->queue != UNKNOWN)
+		snprintf(text + n, sizeof(text) - (size_t)n, ".%" PRIu64,
+			 record->queue);
+	column(4, text);
+}
+
 static void column_process(const struct record *record, enum presence presence)
 {
 	char command[sizeof(record->command)], text[128];
@@ -154,14 +167,13 @@ static void head(void)
 static void row(const struct record *record, const char *what,
 		enum presence presence)
 {
-	char disk[sizeof(record->disk)], id[24];
+	char disk[sizeof(record->disk)];
 
 	text_clean(disk, sizeof(disk), record->disk);
-	snprintf(id, sizeof(id), "%" PRIu64, record->key.instance);
 	column(9, what);
 	column_time(record->realtime_us);
 	column(8, *disk ? disk : "-");
-	column(4, id);
+	column_id(record);
 	column_size(record->capacity_sectors);
 	column_process(record, presence);
 	column_stuck(record);
