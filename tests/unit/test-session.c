@@ -348,6 +348,7 @@ static const struct start_row {
 	{ &epoll_ctl_fault, 2, ENOSPC, "epoll: timer" },
 	{ &calloc_fault, 0, ENOMEM, "watch" },
 	{ &mmap_fault, 0, ENOMEM, "memory" },
+	{ &calloc_fault, 1, ENOMEM, "engine" },
 	{ &pthread_create_fault, 0, EAGAIN, "thread" },
 };
 
