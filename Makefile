@@ -194,7 +194,7 @@ $(SYS)/slowfs: $(call system,slowfs.c slowfs-shared.c)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $^ $(FUSE_LIBS)
 $(SYS)/wedge: $(call system,wedge.c wedge-record.c wedge-depth.c wedge-more.c wedge-race.c \
-	wedge-durable.c way.c disk.c slowfs-shared.c runner.c)
+	wedge-durable.c wedge-lock.c way.c disk.c slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)
@@ -361,6 +361,9 @@ check-journal: $(SYS)/journal	## every record, in a real journal
 check-nbd: $(EXAMPLES)	## the example with an NBD server, which is killed and stopped
 	@BUILD=$(BUILD) tests/system/nbd.sh
 
+check-lock: $(LINKS)	## one image, one writer: against qemu-img and qemu-storage-daemon
+	@BUILD=$(BUILD) tests/system/image-lock.sh
+
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
 
@@ -478,7 +481,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
-	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo check-nbd coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo check-nbd check-lock coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -236,6 +236,31 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 			  void *userdata, struct ktvblk_backend **ret_backend);
 
+/*
+ * One image, one writer: lock what fd is open on, as QEMU does, its qemu-img and
+ * qemu-storage-daemon too, so that neither they nor another program that asks
+ * here use an image that is written to elsewhere. flags: 0, to write, alone; or
+ * KTVBLK_READ_ONLY, beside others that only read. It never waits for a lock,
+ * but for what a file system of a network does to take one.
+ *
+ * The lock is the open file description's (F_OFD_SETLK): it also holds for the
+ * duplicate of ktvblk_backend_new_fd(), before or after which this may be
+ * called, and ends when the last is closed. A call that is stuck in the storage
+ * keeps it, after ktvblk_destroy() too, for as long as it may still write; the
+ * caller's own fd, until he closes it. A block device is locked by its node: two
+ * nodes of one device are two.
+ *
+ * On -EBUSY *ret_holder, if ret_holder is not NULL, is the process that has a
+ * lock in the way, or 0 where the kernel does not tell, as of locks like these.
+ * After an error the open file has none of these locks, those of an earlier
+ * call neither. [any]
+ *   -EINVAL  an unknown flag, or no file to lock
+ *   -EBADF   not a descriptor, or not open for reading
+ *   -EBUSY   it is in use
+ *   -ENOLCK, and what else fcntl() may answer
+ */
+int ktvblk_image_lock(int fd, uint64_t flags, pid_t *ret_holder);
+
 /* Takes and gives NULL. [any] */
 struct ktvblk_backend *ktvblk_backend_ref(struct ktvblk_backend *backend);
 

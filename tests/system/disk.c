@@ -55,6 +55,8 @@ void disk_open(struct disk *disk, const struct disk_options *options)
 			 0);
 	fd = open(options->path, O_RDWR | O_CLOEXEC | options->open_flags);
 	ck_assert_msg(fd >= 0, "%s: %s", options->path, strerror(errno));
+	if (options->lock)
+		ck_assert_int_eq(ktvblk_image_lock(fd, 0, NULL), 0);
 	ck_assert_int_eq(ktvblk_backend_new_fd(fd, storage_released, disk,
 					       &config.backend),
 			 0);

@@ -20,6 +20,7 @@ struct disk_options {
 	struct ktvblk_config config; /* size and backend are filled in */
 	uint64_t ram_bytes; /* 0: RIG_RAM_BYTES */
 	uint16_t queue_size; /* 0: 16 */
+	bool lock; /* the image is nobody else's */
 };
 
 struct disk {

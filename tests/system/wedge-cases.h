@@ -12,6 +12,7 @@ extern const struct system_case race_cases[4];
 extern const struct system_case more_cases[31];
 extern const struct system_case durable_cases[5];
 extern const struct system_case depth_cases[22];
+extern const struct system_case lock_cases[8];
 
 /* The budget of most. */
 #define BUDGET_MS 60u

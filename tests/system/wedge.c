@@ -390,10 +390,10 @@ static void run_wedge(const void *arg)
 }
 
 static struct wedge_case table[256];
-static struct system_case cases[ARRAY_SIZE(table) + ARRAY_SIZE(race_cases) +
-				ARRAY_SIZE(more_cases) +
-				ARRAY_SIZE(durable_cases) +
-				ARRAY_SIZE(depth_cases)];
+static struct system_case
+	cases[ARRAY_SIZE(table) + ARRAY_SIZE(race_cases) +
+	      ARRAY_SIZE(more_cases) + ARRAY_SIZE(durable_cases) +
+	      ARRAY_SIZE(depth_cases) + ARRAY_SIZE(lock_cases)];
 static size_t n_cases;
 
 static unsigned int first_fill(const struct wedge_case *test)
@@ -453,6 +453,8 @@ int main(int argc, char **argv)
 	n_cases += ARRAY_SIZE(more_cases);
 	memcpy(cases + n_cases, depth_cases, sizeof(depth_cases));
 	n_cases += ARRAY_SIZE(depth_cases);
+	memcpy(cases + n_cases, lock_cases, sizeof(lock_cases));
+	n_cases += ARRAY_SIZE(lock_cases);
 	memcpy(cases + n_cases, durable_cases, sizeof(durable_cases));
 	n_cases += ARRAY_SIZE(durable_cases);
 	memcpy(cases + n_cases, race_cases, sizeof(race_cases));
