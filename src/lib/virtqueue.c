@@ -160,6 +160,12 @@ bool virtqueue_resume(struct virtqueue *vq)
 		return false;
 	vq->next_used = le16toh(atomic_load(at));
 	taken_recover(&vq->taken, vq->next_used);
+	/*
+	 * A front end whose back end was killed knows no more than what was used,
+	 * but what was taken is either that or still out.
+	 */
+	if ((uint16_t)(vq->next_avail - vq->next_used) < vq->taken.n_again)
+		vq->next_avail = (uint16_t)(vq->next_used + vq->taken.n_again);
 	return true;
 }
 
