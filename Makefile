@@ -69,7 +69,7 @@ SHARED_LDFLAGS = -shared -Wl,-soname,$(SONAME) \
 
 # Sorted, as the order in which a wildcard finds them is that of the locale.
 objects = $(patsubst %.c,$(BUILD)/%.o,$(sort $(1)))
-LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c))
+LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c src/lib/vhost-user/*.c))
 # The static library's and the tests', where link-time optimisation is wanted.
 PLAIN_OBJ := $(if $(filter -flto%,$(CFLAGS) $(CPPFLAGS)),$(LIB_OBJ:$(BUILD)/%=$(BUILD)/plain/%),$(LIB_OBJ))
 DEMO_OBJ := $(call objects,$(wildcard src/demo/*.c))
@@ -125,7 +125,7 @@ $(BUILD)/plain/%.o: %.c $(BUILD)/flags Makefile
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
 
-$(sort $(LIB_OBJ) $(PLAIN_OBJ)): private OUR_CPPFLAGS += $(LIB_CFLAGS)
+$(sort $(LIB_OBJ) $(PLAIN_OBJ)): private OUR_CPPFLAGS += -iquote src/lib $(LIB_CFLAGS)
 $(TOOL_OBJ): private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS)
 # A linker that optimises across files knows nothing of --wrap, nor of "ld -r".
 $(BUILD)/plain/%.o $(BUILD)/tests/%.o: private NO_LTO = -fno-lto
@@ -200,6 +200,11 @@ $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
+
+# What a real front end has to connect to.
+$(SYS)/vu-server: $(call system,vu-server.c) $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK_PIE) -o $@ $(filter %.o,$^) -L$(BUILD) -lktvblk
 
 SOAK = $(BUILD)/tests/soak/soak
 SOAK_OBJ := $(call objects,$(wildcard tests/soak/*.c))

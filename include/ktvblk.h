@@ -401,7 +401,8 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev);
  * Bind guest memory, once, before the guest's DRIVER_OK; it survives reset. The
  * device takes its own reference. [device]
  *   -EINVAL  NULL
- *   -EBUSY   already bound, or told to stop (recorded: nothing changed)
+ *   -EBUSY   already bound, or told to stop (recorded: nothing changed); or
+ *            vhost-user's
  */
 int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem);
 
@@ -467,6 +468,59 @@ int ktvblk_irq_fd(const struct ktvblk_dev *dev);
  *   -EINVAL  NULL, or the device has no such queue
  */
 int ktvblk_queue_kick_fd(const struct ktvblk_dev *dev, uint32_t queue);
+
+/*
+ * vhost-user
+ *
+ * In the place of MMIO a front end in another process is the device's register
+ * file: QEMU, cloud-hypervisor, Firecracker, a kernel of UML. It brings the guest's
+ * memory, the queues' addresses and their eventfds over a socket, whose protocol is
+ * that of QEMU's docs/interop/vhost-user.rst.
+ *
+ * Whatever stops a queue (GET_VRING_BASE, SET_VRING_ENABLE 0, RESET_DEVICE, a
+ * status of 0, memory that changes, the end of the connection) does so within
+ * reset_timeout_ms, and fenced, as a write of 0 to Status; of several queues that
+ * are stopped while one hangs, all within that of the first. When the answer is
+ * sent nothing of the front end's is used any more, nor, but with
+ * KTVBLK_ZERO_COPY, mapped. Requests that are out then stay marked in the front
+ * end's inflight region, and are taken up again, in their order, by who starts the
+ * queue next: once what hangs has ended. Without such a region those at the end
+ * of what was taken are put back, and a record tells of others (VHOST_USER_LOST).
+ *
+ * The front end's memory must be a memfd, or a file of tmpfs or hugetlbfs. It is
+ * sealed against shrinking where that can be done; a front end that shrinks what
+ * cannot be sealed ends this process by SIGBUS.
+ */
+
+/* The transport ends behind its first connection. */
+#define KTVBLK_VHOST_USER_ONCE (UINT64_C(1) << 0)
+
+/*
+ * Hand the device to vhost-user front ends. fd is a UNIX stream socket, listening
+ * or connected; it is duplicated, and the caller keeps his. One front end at a
+ * time: another one that connects is refused, with a record. A thread
+ * ktvblk-vu-<id> serves them until ktvblk_request_stop() or ktvblk_destroy(). From
+ * now on MMIO is ignored, reads give zeros, and so is ktvblk_request_reset(); memory
+ * comes from the front end. Since 1.1. [device]
+ *   -EINVAL     NULL, unknown flag, no such socket
+ *   -EBUSY      it has a transport, memory is bound, or a driver has begun
+ *   -ESHUTDOWN  told to stop
+ *   -ENOMEM, -EMFILE, -EAGAIN
+ */
+int ktvblk_vhost_user_start(struct ktvblk_dev *dev, int fd, uint64_t flags);
+
+/*
+ * Readable once the thread serves nobody any more: the connection of a connected
+ * socket, or of KTVBLK_VHOST_USER_ONCE, has ended, or the listening socket cannot
+ * be used. It belongs to the device, as ktvblk_kick_fd(). Since 1.1. [any]
+ *   -EINVAL  NULL, or there is no transport
+ */
+int ktvblk_vhost_user_ended_fd(const struct ktvblk_dev *dev);
+
+/* 1: a front end is connected, 0: none. Since 1.1. [any]
+ *   -EINVAL  NULL, or there is no transport
+ */
+int ktvblk_vhost_user_is_connected(const struct ktvblk_dev *dev);
 
 /*
  * Pause and resume

@@ -72,6 +72,9 @@
 /* Between two looks of who is not the first in line for tokens. */
 #define TURN_NS UINT64_C(1000000)
 
+/* vhost-user: how soon a connection that no descriptor was had for is tried again. */
+#define ACCEPT_RETRY_MS 100
+
 /* Teardown. */
 #define BUDGET_MS_DEFAULT 1000u
 #define BUDGET_MS_MAX 3600000u

@@ -12,6 +12,7 @@
 #include "teardown.h"
 #include "text.h"
 #include "util.h"
+#include "vhost-user/vhost-user.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -201,6 +202,7 @@ int device_make_session(struct ktvblk_dev *dev,
 
 void device_free(struct ktvblk_dev *dev)
 {
+	transport_free(dev->transport);
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		session_unmap(&dev->queues[i].pages);
 		session_unref(dev->queues[i].spare);
@@ -294,6 +296,8 @@ int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem)
 {
 	if (!dev || !mem)
 		return -EINVAL;
+	if (dev->transport)
+		return -EBUSY;
 	if (!dev->holdings || dev->holdings->mem) {
 		log_event(&dev->id, MEMORY_ALREADY_SET);
 		return -EBUSY;
@@ -316,6 +320,8 @@ int ktvblk_set_worker_cpus(struct ktvblk_dev *dev, const uint32_t *cpus,
 		else
 			log_event(&dev->id, PLACEMENT_FAILED,
 				  only_if(true, cpus[i]), EINVAL);
+
+	SCOPED_LOCK(&dev->session_lock);
 	dev->cpus = set;
 	dev->has_cpus = CPU_COUNT(&set) > 0;
 	return 0;
@@ -326,6 +332,8 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
 {
 	if (!dev)
 		return -EINVAL;
+
+	SCOPED_LOCK(&dev->session_lock);
 	dev->init = init;
 	dev->init_data = userdata;
 	return 0;

@@ -26,7 +26,11 @@ struct device_queue {
 	struct session *session; /* never NULL */
 	struct session *spare; /* the next one; NULL: see next_session() */
 	struct pages pages; /* of the last session, for the next */
+	const struct loan *loan; /* for the next start; NULL: by MMIO */
+	struct ring_position at; /* where the last session was when it ended */
 };
+
+struct vhost_user; /* see vhost-user/vhost-user.h */
 
 struct ktvblk_dev {
 	/* fixed at creation */
@@ -42,6 +46,8 @@ struct ktvblk_dev {
 
 	/* the VMM's */
 	struct holdings *holdings; /* NULL: let go, the end is near */
+	/* In the place of MMIO: see vhost-user/transport.c. NULL: there is none */
+	struct vhost_user *transport;
 	cpu_set_t cpus;
 	bool has_cpus;
 	void (*init)(void *userdata);
@@ -85,10 +91,37 @@ void device_start(struct ktvblk_dev *dev);
 
 /* QueueReady 0 and 1 behind DRIVER_OK: end the session, start another. */
 void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue);
-void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
+bool device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
+
+/*
+ * The same for a transport's queues, all that are running of those from `queue`
+ * on, by a budget that began at since_ns. True: no worker was left behind.
+ */
+bool device_stop_running(struct ktvblk_dev *dev, struct device_queue *queue,
+			 unsigned int n, uint64_t since_ns);
+
+/* No queue is running, and what the driver does next is its first. */
+void device_renew(struct ktvblk_dev *dev);
+
+/* Does the driver's worker for it run, or did it end by itself? */
+static inline bool device_queue_runs(const struct device_queue *queue)
+{
+	return queue->session->has_thread;
+}
+
+/* state.c: the session of now, with a reference; from any thread. */
+struct session *device_session(const struct ktvblk_dev *dev,
+			       unsigned int queue);
+
+/* state.c: tell the workers to stop; from any thread. */
+void device_signal_stop(const struct ktvblk_dev *dev);
 
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev, uint32_t queue);
+
+/* mmio.c: config space; behind its end, zeros. */
+void device_read_config(const struct ktvblk_dev *dev, uint64_t offset,
+			void *data, size_t len);
 
 /* status.c: a write of anything else (section 3.1.1). */
 void status_write(struct ktvblk_dev *dev, uint32_t value);

@@ -127,10 +127,12 @@ static void complete(struct session *session, struct pending *pending,
 		return;
 	/* Without the status byte in place there is no used entry either. */
 	if (!mem_write(session->mem, request->status_addr, &status, 1)) {
+		virtqueue_forget(&session->vq, request->head);
 		count_io_error(session->stats);
 		return;
 	}
 	if (!virtqueue_push(&session->vq, request->head, used_len)) {
+		virtqueue_forget(&session->vq, request->head);
 		log_event(&session->id, USED_WRITE_FAILED, request->head,
 			  request->label);
 		count_io_error(session->stats);
@@ -239,6 +241,7 @@ static enum drain_end handle_chain(struct session *session,
 			     session->stats, &status)) {
 	case REQUEST_DROP:
 		session_unthrottle(session);
+		virtqueue_forget(&session->vq, io->request.head);
 		goto done;
 	case REQUEST_COMPLETE:
 		/* The head that waited may have become one of these. */
@@ -255,6 +258,7 @@ static enum drain_end handle_chain(struct session *session,
 		      ? tick_ns()
 		      : now_ns();
 	if (session_stopping(session)) {
+		virtqueue_unpop(&session->vq);
 		flight_put(&session->flight, io);
 		return DRAIN_INTERRUPTED;
 	}
@@ -298,8 +302,11 @@ static enum drain_end take_chains(struct session *session,
 		if (!flight_has_room(&session->flight))
 			return DRAIN_FULL;
 		result = pop(session, &head);
-		if (session_stopping(session))
+		if (session_stopping(session)) {
+			if (result == POP_HEAD)
+				virtqueue_unpop(&session->vq);
 			return DRAIN_INTERRUPTED;
+		}
 		if (result == POP_EMPTY) {
 			/* A driver may take back what it made available. */
 			session_unthrottle(session);
@@ -486,7 +493,7 @@ void drain_out(struct session *session)
 	struct transfer *transfer;
 
 	session->flight.closed = true;
-	if (engine->ops->drop)
+	if (engine->ops->drop && !session_finishes(session))
 		engine->ops->drop(engine);
 	if (engine->n_out)
 		ignore_others(session);
@@ -503,8 +510,25 @@ void drain_out(struct session *session)
 		if (session->gate_held)
 			session_leave(session);
 		await_ended(session);
-		session_enter(session);
+		/* What was held back until then is nobody's any more. */
+		if (!session_enter(session) && engine->ops->drop)
+			engine->ops->drop(engine);
 	}
+}
+
+void drain_resume(struct session *session)
+{
+	if (!session->borrows)
+		return;
+	if (!virtqueue_resume(&session->vq)) {
+		count_io_error(session->stats);
+		log_event(&session->id, QUEUE_POISONED_ACCESS,
+			  session->vq.next_avail);
+		poison(session);
+		return;
+	}
+	/* An earlier one may have ended between a used entry and its interrupt. */
+	session_raise(session, VIRTIO_MMIO_INT_VRING);
 }
 
 bool drain_wanted(const struct session *session)

@@ -23,6 +23,9 @@ enum drain_end drain(struct session *session, uint64_t *ret_wait_ns);
  */
 void drain_out(struct session *session);
 
+/* Before the first drain: go on where an earlier session of the driver's was. */
+void drain_resume(struct session *session);
+
 /* After a drain that was done: has there come more? */
 bool drain_wanted(const struct session *session);
 

@@ -288,6 +288,22 @@ X(THROTTLE_REDRAINED, LOG_DEBUG, 0,                                            \
 X(REQUEST_DONE, LOG_DEBUG, 0,                                                  \
   "request done", REQ(REQ_TYPE), DEC(REQ_TYPE_RAW), DEC(SECTOR), DEC(HEAD),    \
   DEC(STATUS), DEC(USED_LEN))                                                  \
+/* vhost-user */                                                                \
+X(VHOST_USER_CONNECTED, LOG_INFO, EV_LIMITED,                                  \
+  "a front end has connected", DEC(PEER_PID))                                  \
+X(VHOST_USER_DISCONNECTED, LOG_INFO, EV_LIMITED,                               \
+  "the front end has gone")                                                    \
+X(VHOST_USER_REFUSED, LOG_WARNING, EV_LIMITED,                                 \
+  "a second front end was refused, as one is connected", DEC(PEER_PID))        \
+X(VHOST_USER_CLOSED, LOG_WARNING, EV_LIMITED,                                  \
+  "the front end's connection was closed, for what it has sent",               \
+  MAYBE_DEC(FRONT_REQUEST), TEXT(REASON))                                      \
+X(VHOST_USER_LOST, LOG_WARNING, EV_LIMITED,                                    \
+  "a queue was stopped with requests that did not end, and the front end has " \
+  "no place to note them: its driver waits for them in vain",                  \
+  DEC(IN_FLIGHT))                                                              \
+X(VHOST_USER_ACCEPT_FAILED, LOG_ERR, EV_REPEATED,                              \
+  "a connection of a front end cannot be accepted", ERRNO)                     \
 /* the records themselves */                                                   \
 X(LOG_OVERFLOW, LOG_WARNING, 0,                                                \
   "records were lost, the sink was too slow or away", DEC(DROPPED))            \

@@ -327,7 +327,8 @@ static enum io_end go_on(struct session *session, struct io *io, enum step step)
 		bool ended;
 
 		/* Behind what may have waited for guest memory. */
-		if (session_stopping(session) || session->flight.closed)
+		if ((session_stopping(session) || session->flight.closed) &&
+		    !session_finishes(session))
 			return IO_ABANDONED;
 		session_leave(session);
 		ended = begin(session, io);

@@ -12,6 +12,7 @@
 #include "device.h"
 #include "teardown.h"
 #include "util.h"
+#include "vhost-user/vhost-user.h"
 
 void device_kick(struct ktvblk_dev *dev, uint32_t queue)
 {
@@ -46,15 +47,22 @@ static int have_spares(struct ktvblk_dev *dev, struct device_queue *queue)
 static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
 {
 	struct session *session = queue->session;
-	const struct session_start start = {
+	struct session_start start = {
 		.holdings = dev->holdings,
+		.loan = queue->loan,
 		.ring = queue->config,
 		.features = dev->driver_features,
-		.cpus = dev->has_cpus ? &dev->cpus : NULL,
-		.init = dev->init,
-		.init_data = dev->init_data,
 	};
+	cpu_set_t cpus;
 
+	/* The VMM's, who has no lock where a transport has a thread. */
+	pthread_mutex_lock(&dev->session_lock);
+	cpus = dev->cpus;
+	if (dev->has_cpus)
+		start.cpus = &cpus;
+	start.init = dev->init;
+	start.init_data = dev->init_data;
+	pthread_mutex_unlock(&dev->session_lock);
 	if (dev->stop_requested_ns || dev->reset_requested_ns)
 		return true;
 	pages_take(&session->pages, &queue->pages);
@@ -132,26 +140,35 @@ static void next_era(struct ktvblk_dev *dev)
 	era_unref(old);
 }
 
-/* End the sessions of these queues, all by one deadline. */
-static void stop_queues(struct ktvblk_dev *dev, struct device_queue *queues,
-			unsigned int n)
+/* End the sessions of these queues, all by one deadline. True: all are gone. */
+static bool stop_queues(struct ktvblk_dev *dev, struct device_queue *queues,
+			unsigned int n, uint64_t since_ns)
 {
 	struct stopping each[KTVBLK_QUEUES_MAX];
-	struct stop_how how = {
+	bool all_gone = true;
+	const struct stop_how how = {
 		.timeout_ms = dev->reset_timeout_ms,
-		.deadline_ns = dev->reset_requested_ns ? dev->reset_requested_ns
-						       : now_ns(),
+		.deadline_ns = since_ns + dev->reset_timeout_ms * NSEC_PER_MSEC,
 	};
 
-	how.deadline_ns += dev->reset_timeout_ms * NSEC_PER_MSEC;
 	for (unsigned int i = 0; i < n; i++)
 		each[i].session = queues[i].session;
 	sessions_stop(each, n, &how);
-	for (unsigned int i = 0; i < n; i++)
+	for (unsigned int i = 0; i < n; i++) {
+		const struct virtqueue *vq = &each[i].session->vq;
+
+		/* Of one left behind: it stands, unless it is not fenced. */
+		queues[i].at = (struct ring_position){
+			.next_avail = vq->next_avail,
+			.counter = vq->taken.counter,
+		};
 		if (stop_is_clean(each[i].outcome))
 			pages_take(&queues[i].pages, &each[i].session->pages);
 		else
-			dev->era_is_kept = true;
+			all_gone = false;
+	}
+	dev->era_is_kept |= !all_gone;
+	return all_gone;
 }
 
 void device_reset(struct ktvblk_dev *dev)
@@ -162,7 +179,9 @@ void device_reset(struct ktvblk_dev *dev)
 	dev->driver_features = 0;
 	dev->config_generation++;
 	queues_reset(dev);
-	stop_queues(dev, dev->queues, dev->n_queues);
+	stop_queues(dev, dev->queues, dev->n_queues,
+		    dev->reset_requested_ns ? dev->reset_requested_ns
+					    : now_ns());
 	dev->reset_requested_ns = 0;
 	next_era(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++)
@@ -176,23 +195,48 @@ void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue)
 {
 	SCOPED_NO_CANCEL();
 	queue->stopped = true;
-	stop_queues(dev, queue, 1);
+	stop_queues(dev, queue, 1,
+		    dev->reset_requested_ns ? dev->reset_requested_ns
+					    : now_ns());
 	next_session(dev, queue, false);
 	ports_state_changed(dev->ports);
 }
 
-void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue)
+bool device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue)
 {
 	queue->stopped = false;
-	if (!(atomic_load(&dev->era->status) & VIRTIO_CONFIG_S_NEEDS_RESET))
-		start_worker(dev, queue);
+	return !(atomic_load(&dev->era->status) &
+		 VIRTIO_CONFIG_S_NEEDS_RESET) &&
+	       start_worker(dev, queue);
+}
+
+bool device_stop_running(struct ktvblk_dev *dev, struct device_queue *queue,
+			 unsigned int n, uint64_t since_ns)
+{
+	bool clean;
+
+	SCOPED_NO_CANCEL();
+	clean = stop_queues(dev, queue, n, since_ns);
+	for (unsigned int i = 0; i < n; i++)
+		next_session(dev, &queue[i], true);
+	ports_state_changed(dev->ports);
+	return clean;
+}
+
+void device_renew(struct ktvblk_dev *dev)
+{
+	SCOPED_NO_CANCEL();
+	next_era(dev);
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		set_session(dev, &dev->queues[i], dev->queues[i].session);
+	ports_state_changed(dev->ports);
 }
 
 int ktvblk_request_reset(struct ktvblk_dev *dev)
 {
 	if (!dev)
 		return -EINVAL;
-	if (!has_worker(dev) || dev->stop_requested_ns ||
+	if (dev->transport || !has_worker(dev) || dev->stop_requested_ns ||
 	    dev->reset_requested_ns)
 		return 0;
 	dev->reset_requested_ns = now_ns();
@@ -220,6 +264,13 @@ int ktvblk_request_stop(struct ktvblk_dev *dev)
 	if (dev->stop_requested_ns)
 		return 0;
 	dev->stop_requested_ns = now_ns();
+	if (dev->transport) {
+		/* What is the device's is its thread's, as long as that runs. */
+		transport_request_stop(dev->transport);
+		device_signal_stop(dev);
+		ports_state_changed(dev->ports);
+		return 0;
+	}
 	let_go(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++)
 		session_signal_stop(dev->queues[i].session);
@@ -281,6 +332,11 @@ enum ktvblk_outcome ktvblk_destroy(struct ktvblk_dev *dev)
 	how.deadline_ns = dev->stop_requested_ns ? dev->stop_requested_ns
 						 : now_ns();
 	how.deadline_ns += dev->destroy_timeout_ms * NSEC_PER_MSEC;
+	if (dev->transport) {
+		ktvblk_request_stop(dev);
+		if (!transport_join(dev->transport, how.deadline_ns))
+			return KTVBLK_TIMED_OUT;
+	}
 	let_go(dev);
 	outcome = stop_all(dev, &how, &idle);
 	if (dev->holdings)

@@ -72,7 +72,7 @@ static uint32_t seg_max(const struct ktvblk_dev *dev)
 	return MIN(SEG_MAX, MAX(dev->queue_size_max, 3u) - 2);
 }
 
-static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
+void device_read_config(const struct ktvblk_dev *dev, uint64_t offset,
 			void *data, size_t len)
 {
 	const struct virtio_blk_config config = {
@@ -102,8 +102,10 @@ void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 
 	if (!data || !len)
 		return;
-	if (dev && offset >= VIRTIO_MMIO_CONFIG) {
-		read_config(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+	if (dev && dev->transport) {
+		memset(data, 0, len);
+	} else if (dev && offset >= VIRTIO_MMIO_CONFIG) {
+		device_read_config(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
 	} else if (dev && len == sizeof(value)) {
 		value = htole32(read_register(dev, offset));
 		memcpy(data, &value, sizeof(value));
@@ -215,7 +217,7 @@ void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
 	uint32_t value;
 
 	/* Config space has nothing to write. */
-	if (!dev || !data || len != sizeof(value) ||
+	if (!dev || dev->transport || !data || len != sizeof(value) ||
 	    offset >= VIRTIO_MMIO_CONFIG)
 		return;
 	memcpy(&value, data, sizeof(value));

@@ -43,10 +43,13 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 static bool on_own_worker(const struct ktvblk_dev *dev)
 {
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
-		const struct session *session = dev->queues[i].session;
+		struct session *session = device_session(dev, i);
+		const bool is_us =
+			atomic_load(&session->has_thread) &&
+			pthread_equal(session->thread, pthread_self());
 
-		if (session->has_thread &&
-		    pthread_equal(session->thread, pthread_self()))
+		session_unref(session);
+		if (is_us)
 			return true;
 	}
 	return false;

@@ -2,6 +2,7 @@
 
 /* See session.h. */
 
+#include <fcntl.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
@@ -33,6 +34,7 @@ int session_new(const struct session_disk *disk, unsigned int queue,
 		goto fail_stop;
 	atomic_init(&session->refs, 1);
 	session->epoll_fd = session->timer_fd = -1;
+	session->bell_fd = session->error_fd = -1;
 	session->id.disk = disk_id_ref(disk->id);
 	session->id.stop_fd = session->stop_fd;
 	if (disk->ports->n_queues > 1)
@@ -40,6 +42,7 @@ int session_new(const struct session_disk *disk, unsigned int queue,
 	session->disk = *disk->config;
 	session->ports = ports_ref(disk->ports);
 	session->kick_fd = disk->ports->kick_fds[queue];
+	session->irq_fd = disk->ports->irq_fd;
 	session->stats = ktvblk_stats_ref(disk->stats);
 	session->throttle = disk_throttle_ref(disk->throttle);
 	*ret_session = session;
@@ -87,6 +90,48 @@ static unsigned int n_in_flight(const struct session *session,
 	return MIN(session->disk.shape.n_ios, (unsigned int)start->ring.size);
 }
 
+static int duplicate(int fd, int *ret_fd)
+{
+	*ret_fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return fd >= 0 && *ret_fd < 0 ? -1 : 0;
+}
+
+/* With its own descriptors, as the lender's come and go. 0 or -1, errno. */
+static int borrow(struct session *session, const struct loan *loan)
+{
+	int irq_fd;
+
+	session->vq.taken.again =
+		calloc(KTVBLK_QUEUE_SIZE_MAX, sizeof(uint16_t));
+	if (!session->vq.taken.again ||
+	    duplicate(loan->call_fd >= 0 ? loan->call_fd
+					 : session->ports->irq_fd,
+		      &irq_fd) < 0)
+		return -1;
+	session->borrows = true;
+	session->irq_fd = irq_fd;
+	if (duplicate(loan->kick_fd, &session->bell_fd) < 0 ||
+	    duplicate(loan->error_fd, &session->error_fd) < 0)
+		return -1;
+	return session->bell_fd < 0
+		       ? 0
+		       : watch_fd(session, session->bell_fd, TOKEN_BELL);
+}
+
+static void give_back_lines(struct session *session)
+{
+	free(session->vq.taken.again);
+	session->vq.taken.again = NULL;
+	if (!session->borrows)
+		return;
+	closep(&session->irq_fd);
+	closep(&session->bell_fd);
+	closep(&session->error_fd);
+	session->irq_fd = session->ports->irq_fd;
+	session->bell_fd = session->error_fd = -1;
+	session->borrows = false;
+}
+
 /* What the start can fail at, in order; the name of the step, or NULL. */
 static const char *take_resources(struct session *session,
 				  const struct session_start *start)
@@ -104,6 +149,8 @@ static const char *take_resources(struct session *session,
 		return "epoll: stop";
 	if (watch_fd(session, session->timer_fd, TOKEN_TIMER) < 0)
 		return "epoll: timer";
+	if (start->loan && borrow(session, start->loan) < 0)
+		return "driver's eventfds";
 	session->watch = watch_new(&session->id,
 				   session->disk.stall_warn_ms * NSEC_PER_MSEC,
 				   session->ports, session->disk.shape.n_ios);
@@ -126,6 +173,7 @@ static const char *take_resources(struct session *session,
 static void give_back_resources(struct session *session)
 {
 	close_engine(session);
+	give_back_lines(session);
 	closep(&session->epoll_fd);
 	closep(&session->timer_fd);
 	session->epoll_fd = session->timer_fd = -1;
@@ -168,6 +216,7 @@ void session_unref(struct session *session)
 	if (!session || !refs_put(&session->refs))
 		return;
 	closep(&session->stop_fd);
+	session_return_loan(session);
 	give_back_resources(session);
 	session_unmap(&session->pages);
 	era_unref(session->era);
@@ -179,18 +228,38 @@ void session_unref(struct session *session)
 	log_unref(now_ns() + LOG_STOP_NS);
 }
 
+static void latch_loan(struct session *session, const struct loan *loan)
+{
+	struct taken *taken = &session->vq.taken;
+
+	session->vq.next_avail = loan->at.next_avail;
+	taken->counter = loan->at.counter;
+	taken->region = loan->region;
+	taken->size = session->vq.ring.size;
+	if (loan->region_lease)
+		refs_get(&loan->region_lease->refs);
+	atomic_store(&session->lent_region, loan->region_lease);
+	session->mem = ktvblk_mem_ref(loan->mem);
+	atomic_store(&session->lent_mem, loan->mem);
+}
+
 static void latch(struct session *session, const struct session_start *start)
 {
+	uint16_t *again = session->vq.taken.again;
+
 	session->holdings = holdings_ref(start->holdings);
 	session->mem = start->holdings->mem;
 	session->backend = start->holdings->backend;
 	session->vq = (struct virtqueue){
 		.revoked = &session->revoked,
-		.mem = session->mem,
 		.ring = start->ring,
 		.event_idx = start->features >> VIRTIO_RING_F_EVENT_IDX & 1,
 		.indirect = start->features >> VIRTIO_RING_F_INDIRECT_DESC & 1,
 	};
+	session->vq.taken.again = again;
+	if (start->loan)
+		latch_loan(session, start->loan);
+	session->vq.mem = session->mem;
 	if (session->mem)
 		virtqueue_map(&session->vq);
 	flight_init(&session->flight, &session->pages,
@@ -284,8 +353,9 @@ void session_raise(struct session *session, uint32_t bits)
 	if (session_revoked(session))
 		return;
 	session_note(session, bits);
-	r = eventfd_signal(session->ports->irq_fd);
-	if (r < 0)
+	r = eventfd_signal(session->irq_fd);
+	/* Full is readable; a device's own is never that. */
+	if (r < 0 && !(session->borrows && r == -EAGAIN))
 		log_event(&session->id, IRQ_WRITE_FAILED, -r);
 }
 
@@ -296,6 +366,8 @@ void session_needs_reset(struct session *session)
 	/* The worker only ever adds this bit: see status.c. */
 	atomic_fetch_or(&session->era->status, VIRTIO_CONFIG_S_NEEDS_RESET);
 	session_raise(session, VIRTIO_MMIO_INT_CONFIG);
+	if (session->error_fd >= 0)
+		eventfd_signal(session->error_fd);
 	ports_state_changed(session->ports);
 }
 
@@ -329,6 +401,15 @@ void session_request_ended(struct session *session, uint32_t slot)
 	log_watch_requests();
 }
 
+void session_return_loan(struct session *session)
+{
+	struct lease *lease = atomic_exchange(&session->lent_region, NULL);
+
+	if (lease && refs_put(&lease->refs))
+		lease->release(lease);
+	ktvblk_mem_unref(atomic_exchange(&session->lent_mem, NULL));
+}
+
 void session_release(struct session *session)
 {
 	struct holdings *holdings = session->holdings;
@@ -339,5 +420,6 @@ void session_release(struct session *session)
 	close_engine(session);
 	if (!atomic_load(&session->last))
 		pages_idle(&session->pages);
+	session_return_loan(session);
 	holdings_unref(holdings);
 }

@@ -28,6 +28,7 @@
 #include "holdings.h"
 #include "identity.h"
 #include "journal.h"
+#include "loan.h"
 #include "pages.h"
 #include "polling.h"
 #include "ports.h"
@@ -78,6 +79,7 @@ struct session {
 	struct seat seat;
 
 	int kick_fd; /* its queue's, of the ports */
+	int irq_fd; /* the ports', or what was lent */
 	int stop_fd; /* its number is the session's identity */
 	int epoll_fd; /* these two: -1 before the start */
 	int timer_fd;
@@ -85,6 +87,11 @@ struct session {
 	/* From the start to the worker's end; the two are what is in it. */
 	struct holdings *holdings;
 	const struct ktvblk_mem *mem; /* NULL: none was bound */
+	bool borrows; /* what follows is its own, and mem is what was lent */
+	int bell_fd; /* the driver's kick; these two: -1, there is none */
+	int error_fd;
+	struct ktvblk_mem *_Atomic lent_mem;
+	struct lease *_Atomic lent_region;
 	const struct ktvblk_backend *backend;
 	struct pages pages;
 	struct engine *engine;
@@ -140,6 +147,7 @@ void session_renew(struct session *session);
 /* What a start takes from the device of that moment. */
 struct session_start {
 	struct holdings *holdings; /* the session takes a reference */
+	const struct loan *loan; /* NULL: by MMIO */
 	struct queue_config ring;
 	uint64_t features; /* negotiated */
 	const cpu_set_t *cpus; /* NULL: inherit */
@@ -183,6 +191,15 @@ static inline bool session_revoked(const struct session *session)
 	return atomic_load_explicit(&session->revoked, memory_order_acquire);
 }
 
+/*
+ * What was taken from the ring is brought to its end, as far as the budget goes,
+ * where the driver goes on behind the stop: what is begun, and not begun with.
+ */
+static inline bool session_finishes(const struct session *session)
+{
+	return session->borrows && session_stopping(session) && !session->panic;
+}
+
 /* Should the worker do something else than the next request? */
 static inline bool session_interrupted(const struct session *session)
 {
@@ -209,6 +226,12 @@ void session_request_ended(struct session *session, uint32_t slot);
  * and may block as long as anybody of the process is stuck in a page fault.
  */
 void session_unmap(struct pages *pages);
+
+/*
+ * What was lent goes back: the worker does not look at it any more. Any number of
+ * times, by anybody.
+ */
+void session_return_loan(struct session *session);
 
 /* Let storage, memory and buffer go; may block, or end the thread. */
 void session_release(struct session *session);

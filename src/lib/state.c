@@ -9,6 +9,7 @@
 
 #include "device.h"
 #include "sized.h"
+#include "teardown.h"
 #include "util.h"
 
 /* The end of struct ktvblk_identity in version 1.0. */
@@ -22,12 +23,22 @@ static pthread_mutex_t *lock_of(const struct ktvblk_dev *dev)
 	return (pthread_mutex_t *)(uintptr_t)&dev->session_lock;
 }
 
-static struct session *device_session(const struct ktvblk_dev *dev,
-				      unsigned int queue)
+struct session *device_session(const struct ktvblk_dev *dev, unsigned int queue)
 {
 	SCOPED_LOCK(lock_of(dev));
 
 	return session_ref(dev->queues[queue].session);
+}
+
+void device_signal_stop(const struct ktvblk_dev *dev)
+{
+	for (unsigned int i = 0; i < dev->n_queues; i++) {
+		struct session *session = device_session(dev, i);
+
+		if (atomic_load(&session->has_thread))
+			session_signal_stop(session);
+		session_unref(session);
+	}
 }
 
 static uint32_t device_status(const struct ktvblk_dev *dev)

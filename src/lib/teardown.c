@@ -226,6 +226,9 @@ static enum ktvblk_outcome leave_behind(struct stopping *stopping,
 			outcome = KTVBLK_HELPER_SPAWN_FAILED;
 	}
 	record_left(session, how, &seen, stopping->fenced, outcome, error);
+	/* Behind the gate, with a buffer of its own, it has no use for that. */
+	if (stopping->fenced)
+		session_return_loan(session);
 	gate_leave(&session->untold);
 	if (outcome != KTVBLK_TIMED_OUT)
 		detach(session, ended);

@@ -151,11 +151,41 @@ static void read_heads(struct virtqueue *vq)
 	vq->n_heads = n;
 }
 
+bool virtqueue_resume(struct virtqueue *vq)
+{
+	const _Atomic uint16_t *at =
+		(_Atomic uint16_t *)used_field(vq, RING_IDX, sizeof(*at));
+
+	if (!at)
+		return false;
+	vq->next_used = le16toh(atomic_load(at));
+	taken_recover(&vq->taken, vq->next_used);
+	/*
+	 * A front end whose back end was killed knows no more than what was used,
+	 * but what was taken is either that or still out.
+	 */
+	if ((uint16_t)(vq->next_avail - vq->next_used) < vq->taken.n_again)
+		vq->next_avail = (uint16_t)(vq->next_used + vq->taken.n_again);
+	return true;
+}
+
+/* One that an earlier session took. */
+static uint16_t pop_again(struct taken *taken)
+{
+	taken->from_again = true;
+	taken->n_again--;
+	return taken->again[taken->again_at++];
+}
+
 enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 			      uint16_t *ret_avail_idx)
 {
 	enum pop_result result;
 
+	if (vq->taken.n_again) {
+		*ret_head = pop_again(&vq->taken);
+		return POP_HEAD;
+	}
 	if (!vq->n_heads) {
 		if (!vq->n_avail &&
 		    (result = look(vq, ret_avail_idx)) != POP_HEAD)
@@ -167,14 +197,21 @@ enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 	*ret_head = vq->heads[kept(vq->next_avail++)];
 	vq->n_avail--;
 	vq->n_heads--;
+	taken_mark(&vq->taken, *ret_head);
 	return POP_HEAD;
 }
 
 void virtqueue_unpop(struct virtqueue *vq)
 {
+	if (vq->taken.from_again) {
+		vq->taken.again_at--;
+		vq->taken.n_again++;
+		return;
+	}
 	vq->next_avail--;
 	vq->n_avail++;
 	vq->n_heads++;
+	taken_unmark(&vq->taken, vq->heads[kept(vq->next_avail)]);
 }
 
 /* Where the walk is: in the ring's own table, or in one indirect table. */
@@ -325,9 +362,11 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 		return true;
 	vq->next_used++;
 	vq->num_added++;
+	taken_will_push(&vq->taken, head);
 	/* Releases the entry, the status byte and the data before it. */
 	atomic_store_explicit(idx, htole16(vq->next_used),
 			      memory_order_release);
+	taken_pushed(&vq->taken, head, vq->next_used);
 	return true;
 }
 
@@ -343,7 +382,7 @@ bool virtqueue_has_more(const struct virtqueue *vq, bool *ret_more)
 
 	if (!load_avail(vq, RING_IDX, &idx))
 		return false;
-	*ret_more = idx != vq->next_avail;
+	*ret_more = idx != vq->next_avail || vq->taken.n_again;
 	return true;
 }
 

@@ -13,6 +13,7 @@
 
 #include "bounds.h"
 #include "memory.h"
+#include "taken.h"
 
 /* As the driver set it up. */
 struct queue_config {
@@ -37,6 +38,7 @@ struct virtqueue {
 	uint16_t heads[AVAIL_BATCH];
 	uint16_t next_used;
 	uint16_t num_added; /* used entries since the last look at used_event */
+	struct taken taken;
 };
 
 enum pop_result {
@@ -68,12 +70,24 @@ enum chain_result {
 /* Look the rings up, once mem and ring are set; without it all is slower. */
 void virtqueue_map(struct virtqueue *vq);
 
+/*
+ * The ring was in use before: go on behind its used index, with the heads that an
+ * earlier session took and did not give back.
+ */
+bool virtqueue_resume(struct virtqueue *vq);
+
 /* Take the next head; *ret_avail_idx is what POP_BAD_INDEX complains of. */
 enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 			      uint16_t *ret_avail_idx);
 
 /* Put the head just taken back. */
 void virtqueue_unpop(struct virtqueue *vq);
+
+/* What was taken there has no end that the driver sees. */
+static inline void virtqueue_forget(struct virtqueue *vq, uint16_t head)
+{
+	taken_forget(&vq->taken, head);
+}
 
 /*
  * Copy the chain at head, each descriptor once. *ret_reason is a constant that

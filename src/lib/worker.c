@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 
 #include "drain.h"
 #include "ending.h"
@@ -62,6 +63,9 @@ struct wake worker_dispatch(const struct epoll_event *events, int n,
 		case TOKEN_TIMER:
 			wake.timer = true;
 			break;
+		case TOKEN_BELL:
+			wake.bell = true;
+			break;
 		case TOKEN_ENDED:
 			wake.ended = true;
 			break;
@@ -76,6 +80,7 @@ struct wake worker_dispatch(const struct epoll_event *events, int n,
 struct worker {
 	struct session *session;
 	bool kicked; /* the kick that brought the drain is still to be read */
+	bool rung; /* the driver's own, too */
 	bool blocked; /* the timer will bring the next drain */
 	uint64_t retry_ns; /* in the timer's place, which cannot be set; or 0 */
 };
@@ -259,12 +264,27 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 	return true;
 }
 
+/* Another process may have made it one that blocks, and read it just now. */
+static int bell_drain(int fd)
+{
+	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
+
+	if (preadv2(fd, &iov, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN)
+		return errno == EOPNOTSUPP ? eventfd_drain(fd) : -errno;
+	return 0;
+}
+
 static void read_kick(struct worker *worker)
 {
 	const struct session *session = worker->session;
-	const int r = eventfd_drain(session->kick_fd);
+	int r = 0;
 
-	worker->kicked = false;
+	if (worker->kicked)
+		r = eventfd_drain(session->kick_fd);
+	if (worker->rung && r == 0)
+		r = bell_drain(session->bell_fd);
+	worker->kicked = worker->rung = false;
 	if (r < 0)
 		log_event(&session->id, KICK_READ_FAILED, -r);
 }
@@ -307,6 +327,7 @@ static bool await_engine(struct worker *worker, bool *ret_drain)
 	}
 	/* Else a kick that stays would bring it back again and again. */
 	worker->kicked = session->engine->refused != 0;
+	worker->rung = worker->kicked && session->bell_fd >= 0;
 	*ret_drain = true;
 	return true;
 }
@@ -345,9 +366,10 @@ static bool await_epoll(struct worker *worker, bool *ret_drain)
 	if (wake.timer)
 		worker->blocked = false;
 	*ret_drain = wake.timer || wake.ended ||
-		     (wake.kick && !worker->blocked);
+		     ((wake.kick || wake.bell) && !worker->blocked);
 	worker->kicked = wake.kick;
-	if (wake.kick && !*ret_drain)
+	worker->rung = wake.bell;
+	if ((wake.kick || wake.bell) && !*ret_drain)
 		read_kick(worker);
 	if (*ret_drain && !wake.timer)
 		polling_adapt(&session->polling,
@@ -383,7 +405,7 @@ static void run(struct session *session)
 			if (!drain_and_retry(&worker, &want_drain))
 				return;
 			/* What was kicked for since the last look is there. */
-			if (worker.kicked && !want_drain &&
+			if ((worker.kicked || worker.rung) && !want_drain &&
 			    !session_stopping(session)) {
 				read_kick(&worker);
 				want_drain = !worker.blocked &&
@@ -450,8 +472,11 @@ static void serve_life(struct session *session)
 	if (!session_stopping(session))
 		r = session_open_engine(session, &refused);
 	await_predecessor(session);
-	if (session_enter(session) && has_engine(session, r, refused))
+	if (session_enter(session) && has_engine(session, r, refused)) {
+		if (!session_stopping(session))
+			drain_resume(session);
 		run(session);
+	}
 	drain_out(session);
 }
 

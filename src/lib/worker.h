@@ -15,7 +15,8 @@ enum token {
 	TOKEN_STOP = 2,
 	TOKEN_TIMER = 3,
 	TOKEN_ENDED = 4, /* a transfer has */
-	TOKEN_COUNT = 4,
+	TOKEN_BELL = 5, /* the driver's own kick */
+	TOKEN_COUNT = 5,
 };
 
 struct session;
@@ -26,6 +27,7 @@ void *worker_main(void *session);
 struct wake {
 	bool stop;
 	bool kick;
+	bool bell;
 	bool timer;
 	bool ended;
 };

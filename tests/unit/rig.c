@@ -27,8 +27,15 @@ static void open_memory(struct rig *rig)
 					      : 0;
 	uint64_t at = guard;
 
-	rig->ram = mmap(NULL, RIG_RAM_BYTES, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	rig->ram_fd = -1;
+	if (options->shared) {
+		rig->ram_fd = memfd_create("ram", MFD_CLOEXEC);
+		ck_assert_int_eq(ftruncate(rig->ram_fd, RIG_RAM_BYTES), 0);
+	}
+	rig->ram =
+		mmap(NULL, RIG_RAM_BYTES, PROT_READ | PROT_WRITE,
+		     options->shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+		     rig->ram_fd, 0);
 	ck_assert_ptr_ne(rig->ram, MAP_FAILED);
 	rig->n_regions = options->n_regions ? options->n_regions : 1;
 	ck_assert_uint_le(rig->n_regions, ARRAY_SIZE(rig->regions));
@@ -186,6 +193,7 @@ void rig_free(struct rig *rig)
 	ktvblk_stats_unref(rig->stats);
 	storage_free(rig->storage);
 	munmap(rig->ram, RIG_RAM_BYTES);
+	closep(&rig->ram_fd);
 }
 
 void rig_close(struct rig *rig)
@@ -336,6 +344,10 @@ struct vring_used_elem rig_used(struct rig *rig, uint16_t i)
 
 void rig_kick(struct rig *rig)
 {
+	if (rig->kick_fds) {
+		ck_assert_int_eq(eventfd_signal(rig->kick_fds[rig->queue]), 0);
+		return;
+	}
 	rig_write(rig, VIRTIO_MMIO_QUEUE_NOTIFY, rig->queue);
 }
 

@@ -64,6 +64,7 @@ struct rig_options {
 	struct later *later; /* the disk answers there */
 	int disk_fd; /* the disk is in this file; 0: in memory */
 	bool no_memory; /* do not bind any */
+	bool shared; /* memory is in a memfd, ram_fd */
 	/* Other regions than one from 0; host_addr is filled in. */
 	const struct ktvblk_region *regions;
 	size_t n_regions;
@@ -73,6 +74,9 @@ struct rig_options {
 struct rig {
 	struct rig_options options;
 	unsigned char *ram; /* RIG_RAM_BYTES; the regions, one after another */
+	int ram_fd; /* -1: not shared */
+	/* In the place of QueueNotify, if any is set. */
+	const int *kick_fds;
 	struct ktvblk_region regions[8];
 	size_t n_regions;
 	unsigned int ram_released;

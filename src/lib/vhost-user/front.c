@@ -1,0 +1,566 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * What the messages of a front end ask for. Whatever is wrong with one ends the
+ * connection: it is another program's, and what it would do next is not known.
+ */
+
+#include <fcntl.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "util.h"
+#include "vhost-user/vhost-user.h"
+
+#define BIT(n) (UINT64_C(1) << (n))
+
+#define PROTOCOL_FEATURES                                                      \
+	(BIT(VU_P_MQ) | BIT(VU_P_REPLY_ACK) | BIT(VU_P_BACKEND_REQ) |          \
+	 BIT(VU_P_CONFIG) | BIT(VU_P_INFLIGHT_SHMFD) |                         \
+	 BIT(VU_P_RESET_DEVICE) | BIT(VU_P_INBAND_NOTIFICATIONS) |             \
+	 BIT(VU_P_CONFIGURE_MEM_SLOTS) | BIT(VU_P_STATUS) |                    \
+	 BIT(VU_P_GET_VRING_BASE_INFLIGHT) |                                   \
+	 BIT(VU_P_GET_VRING_BASE_SKIP_DRAIN))
+
+/* What of a message's answer there is. */
+struct answer {
+	bool is_due;
+	union vu_payload payload;
+	size_t size;
+	int fd;
+};
+
+static void answer_u64(struct answer *answer, uint64_t value)
+{
+	answer->is_due = true;
+	answer->payload.u64 = value;
+	answer->size = sizeof(value);
+}
+
+typedef const char *handler(struct vhost_user *vu, struct message *message,
+			    struct answer *answer);
+
+static const char *get_features(struct vhost_user *vu, struct message *message,
+				struct answer *answer)
+{
+	(void)message;
+	answer_u64(answer, vu->dev->features | BIT(VU_F_PROTOCOL_FEATURES));
+	return NULL;
+}
+
+/* Without VERSION_1 a ring's fields are the machine's, and they are ours too. */
+static bool is_little_endian(void)
+{
+	return htole16(1) == 1;
+}
+
+static const char *set_features(struct vhost_user *vu, struct message *message,
+				struct answer *answer)
+{
+	const uint64_t features = message->payload.u64;
+
+	(void)answer;
+	if (features & ~(vu->dev->features | BIT(VU_F_PROTOCOL_FEATURES)))
+		return "features that were not offered";
+	if (!(features & BIT(VIRTIO_F_VERSION_1)) && !is_little_endian())
+		return "features without VERSION_1";
+	vu->features = features;
+	return NULL;
+}
+
+static const char *get_protocol_features(struct vhost_user *vu,
+					 struct message *message,
+					 struct answer *answer)
+{
+	(void)vu;
+	(void)message;
+	answer_u64(answer, PROTOCOL_FEATURES);
+	return NULL;
+}
+
+static const char *set_protocol_features(struct vhost_user *vu,
+					 struct message *message,
+					 struct answer *answer)
+{
+	const uint64_t features = message->payload.u64;
+	const uint64_t for_in_band = BIT(VU_P_BACKEND_REQ) |
+				     BIT(VU_P_REPLY_ACK);
+
+	(void)answer;
+	if (features & ~PROTOCOL_FEATURES)
+		return "protocol features that were not offered";
+	if ((features & BIT(VU_P_INBAND_NOTIFICATIONS)) &&
+	    (features & for_in_band) != for_in_band)
+		return "in-band notifications without what they need";
+	vu->protocol = features;
+	return NULL;
+}
+
+static const char *set_owner(struct vhost_user *vu, struct message *message,
+			     struct answer *answer)
+{
+	(void)vu;
+	(void)message;
+	(void)answer;
+	return NULL;
+}
+
+static const char *reset_device(struct vhost_user *vu, struct message *message,
+				struct answer *answer)
+{
+	(void)message;
+	(void)answer;
+	vrings_reset(vu);
+	vu->status = 0;
+	return NULL;
+}
+
+static const char *set_status(struct vhost_user *vu, struct message *message,
+			      struct answer *answer)
+{
+	const uint32_t status = (uint8_t)message->payload.u64;
+
+	(void)answer;
+	if (!status)
+		vrings_reset(vu);
+	vu->status = status;
+	return NULL;
+}
+
+static const char *get_status(struct vhost_user *vu, struct message *message,
+			      struct answer *answer)
+{
+	(void)message;
+	answer_u64(answer, vu->status | (atomic_load(&vu->dev->era->status) &
+					 VIRTIO_CONFIG_S_NEEDS_RESET));
+	return NULL;
+}
+
+static const char *get_queue_num(struct vhost_user *vu, struct message *message,
+				 struct answer *answer)
+{
+	(void)message;
+	answer_u64(answer, vu->dev->n_queues);
+	return NULL;
+}
+
+/* As many descriptors as regions, and the size says the same as the number. */
+static const char *set_mem_table(struct vhost_user *vu, struct message *message,
+				 struct answer *answer)
+{
+	const struct vu_table *table = &message->payload.table;
+	const uint32_t n = table->n_regions;
+	const char *why = NULL;
+
+	(void)answer;
+	if (n > VU_TABLE_REGIONS ||
+	    message->header.size < offsetof(struct vu_table, regions) +
+					   n * sizeof(table->regions[0]))
+		return "a number of regions that does not fit";
+	if (message->n_fds != n)
+		return "not one descriptor for each region";
+	table_clear(&vu->table);
+	for (uint32_t i = 0; i < n && !why; i++)
+		why = table_add(&vu->table, &table->regions[i],
+				message->fds[i]);
+	return why ? why : vrings_change_memory(vu);
+}
+
+static const char *get_max_mem_slots(struct vhost_user *vu,
+				     struct message *message,
+				     struct answer *answer)
+{
+	(void)vu;
+	(void)message;
+	answer_u64(answer, TABLE_SLOTS_MAX);
+	return NULL;
+}
+
+static const char *add_mem_reg(struct vhost_user *vu, struct message *message,
+			       struct answer *answer)
+{
+	const char *why;
+
+	(void)answer;
+	if (message->n_fds != 1)
+		return "a region without its descriptor";
+	why = table_add(&vu->table, &message->payload.slot.region,
+			message->fds[0]);
+	return why ? why : vrings_change_memory(vu);
+}
+
+static const char *rem_mem_reg(struct vhost_user *vu, struct message *message,
+			       struct answer *answer)
+{
+	const char *why =
+		table_remove(&vu->table, &message->payload.slot.region);
+
+	(void)answer;
+	return why ? why : vrings_change_memory(vu);
+}
+
+static bool is_vring(const struct vhost_user *vu, uint32_t index)
+{
+	return index < vu->dev->n_queues;
+}
+
+static bool vring_is_running(const struct vhost_user *vu, uint32_t index)
+{
+	return device_queue_runs(&vu->dev->queues[index]);
+}
+
+#define NO_QUEUE "a queue that is not there"
+
+static const char *set_vring_num(struct vhost_user *vu, struct message *message,
+				 struct answer *answer)
+{
+	const struct vhost_vring_state *state = &message->payload.state;
+	const unsigned int size = state->num;
+
+	(void)answer;
+	if (!is_vring(vu, state->index))
+		return NO_QUEUE;
+	if (!size || size > KTVBLK_QUEUE_SIZE_MAX || (size & (size - 1)))
+		return "a size that no queue has";
+	if (vring_is_running(vu, state->index))
+		return "the size of a queue that runs";
+	vu->vrings[state->index].size = (uint16_t)size;
+	return NULL;
+}
+
+static const char *set_vring_addr(struct vhost_user *vu,
+				  struct message *message,
+				  struct answer *answer)
+{
+	const struct vhost_vring_addr *addr = &message->payload.addr;
+	struct vu_queue *vring;
+
+	(void)answer;
+	if (!is_vring(vu, addr->index))
+		return NO_QUEUE;
+	if (addr->desc_user_addr % VRING_DESC_ALIGN_SIZE ||
+	    addr->avail_user_addr % VRING_AVAIL_ALIGN_SIZE ||
+	    addr->used_user_addr % VRING_USED_ALIGN_SIZE)
+		return "a ring that is not aligned";
+	vring = &vu->vrings[addr->index];
+	/* On the fly, only whether it is to be logged may change. */
+	if (vring_is_running(vu, addr->index) &&
+	    (addr->desc_user_addr != vring->addr.desc_user_addr ||
+	     addr->avail_user_addr != vring->addr.avail_user_addr ||
+	     addr->used_user_addr != vring->addr.used_user_addr))
+		return "other rings of a queue that runs";
+	vring->addr = *addr;
+	vring->has_addr = true;
+	return vring_update(vu, addr->index);
+}
+
+static const char *set_vring_base(struct vhost_user *vu,
+				  struct message *message,
+				  struct answer *answer)
+{
+	const struct vhost_vring_state *state = &message->payload.state;
+	struct vu_queue *vring;
+
+	(void)answer;
+	if (!is_vring(vu, state->index))
+		return NO_QUEUE;
+	if (vring_is_running(vu, state->index))
+		return "the base of a queue that runs";
+	vring = &vu->vrings[state->index];
+	own_marks_unref(vring->marks);
+	vring->marks = NULL;
+	vring->at =
+		(struct ring_position){ .next_avail = (uint16_t)state->num };
+	return NULL;
+}
+
+static const char *get_vring_base(struct vhost_user *vu,
+				  struct message *message,
+				  struct answer *answer)
+{
+	const uint32_t index = message->payload.state.index;
+
+	if (!is_vring(vu, index))
+		return NO_QUEUE;
+	answer->is_due = true;
+	answer->size = sizeof(answer->payload.state);
+	answer->payload.state = (struct vhost_vring_state){
+		.index = index,
+		.num = vring_end(vu, index),
+	};
+	return NULL;
+}
+
+static const char *set_vring_enable(struct vhost_user *vu,
+				    struct message *message,
+				    struct answer *answer)
+{
+	const struct vhost_vring_state *state = &message->payload.state;
+
+	(void)answer;
+	if (!is_vring(vu, state->index))
+		return NO_QUEUE;
+	if (state->num > 1)
+		return "neither enabled nor disabled";
+	vu->vrings[state->index].enabled = state->num;
+	if (!state->num)
+		vring_stop(vu, state->index);
+	return vring_update(vu, state->index);
+}
+
+/*
+ * An eventfd or a pipe, by the name the kernel gives it: to ask the descriptor
+ * itself could mean to wait. Not to block is a property of what was passed, so
+ * the front end may take it back, and so it is only the first of our precautions.
+ */
+static bool take_line(int fd)
+{
+	char path[32], name[32];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, name, sizeof(name));
+	if (n < 0)
+		return false;
+	if (!(n == 20 && !memcmp(name, "anon_inode:[eventfd]", 20)) &&
+	    !(n > 6 && !memcmp(name, "pipe:[", 6)))
+		return false;
+	return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
+}
+
+/* *ret_fd: -1 where there is none, and that was said. */
+static const char *get_line(struct vhost_user *vu, struct message *message,
+			    unsigned int *ret_index, int *ret_fd)
+{
+	const uint64_t said = message->payload.u64;
+
+	*ret_index = said & VU_VRING_INDEX;
+	*ret_fd = -1;
+	if (said & ~(uint64_t)(VU_VRING_INDEX | VU_VRING_NO_FD) ||
+	    !is_vring(vu, *ret_index))
+		return NO_QUEUE;
+	if (message->n_fds != !(said & VU_VRING_NO_FD))
+		return "not the descriptor it speaks of";
+	if (!message->n_fds)
+		return NULL;
+	if (!take_line(message->fds[0]))
+		return "neither an eventfd nor a pipe";
+	*ret_fd = message_take_fd(message, 0);
+	return NULL;
+}
+
+static const char *set_vring_kick(struct vhost_user *vu,
+				  struct message *message,
+				  struct answer *answer)
+{
+	unsigned int index;
+	int fd;
+	const char *why = get_line(vu, message, &index, &fd);
+
+	(void)answer;
+	if (why)
+		return why;
+	if (fd < 0 && !vu_has(vu, VU_P_INBAND_NOTIFICATIONS))
+		return "a queue without a kick, which is not polled";
+	return vring_set_kick(vu, index, fd);
+}
+
+static const char *set_vring_call(struct vhost_user *vu,
+				  struct message *message,
+				  struct answer *answer)
+{
+	unsigned int index;
+	int fd;
+	const char *why = get_line(vu, message, &index, &fd);
+
+	(void)answer;
+	return why ? why : vring_set_call(vu, index, fd);
+}
+
+static const char *set_vring_err(struct vhost_user *vu, struct message *message,
+				 struct answer *answer)
+{
+	unsigned int index;
+	int fd;
+	const char *why = get_line(vu, message, &index, &fd);
+
+	(void)answer;
+	if (!why)
+		vring_set_error(vu, index, fd);
+	return why;
+}
+
+static const char *vring_kick(struct vhost_user *vu, struct message *message,
+			      struct answer *answer)
+{
+	(void)answer;
+	if (!is_vring(vu, message->payload.state.index))
+		return NO_QUEUE;
+	return vring_ring(vu, message->payload.state.index);
+}
+
+static const char *set_backend_req_fd(struct vhost_user *vu,
+				      struct message *message,
+				      struct answer *answer)
+{
+	struct stat st;
+
+	(void)answer;
+	if (message->n_fds != 1 || fcntl(message->fds[0], F_GETFL) < 0)
+		return "no descriptor for the way back";
+	/* A socket knows that it is one without asking anybody. */
+	if (fstat(message->fds[0], &st) < 0 || !S_ISSOCK(st.st_mode))
+		return "a way back that is no socket";
+	channel_set(&vu->channel, message_take_fd(message, 0));
+	return NULL;
+}
+
+/* offset, size and flags come before the bytes. */
+#define CONFIG_HEAD offsetof(struct vu_config, bytes)
+
+static const char *get_config(struct vhost_user *vu, struct message *message,
+			      struct answer *answer)
+{
+	const struct vu_config *asked = &message->payload.config;
+	struct vu_config *config = &answer->payload.config;
+
+	if (asked->size > VU_CONFIG_BYTES || asked->offset > VU_CONFIG_BYTES ||
+	    message->header.size < CONFIG_HEAD)
+		return "more of config space than there is";
+	*config = *asked;
+	device_read_config(vu->dev, asked->offset, config->bytes, asked->size);
+	answer->is_due = true;
+	answer->size = CONFIG_HEAD + asked->size;
+	return NULL;
+}
+
+static const char *set_config(struct vhost_user *vu, struct message *message,
+			      struct answer *answer)
+{
+	const struct vu_config *config = &message->payload.config;
+
+	(void)vu;
+	(void)answer;
+	if (config->size > VU_CONFIG_BYTES ||
+	    message->header.size < CONFIG_HEAD + config->size)
+		return "more of config space than there is";
+	/* There is nothing in it to be written. */
+	return NULL;
+}
+
+static const char *get_inflight_fd(struct vhost_user *vu,
+				   struct message *message,
+				   struct answer *answer)
+{
+	const struct vu_inflight *asked = &message->payload.inflight;
+
+	(void)vu;
+	if (!asked->n_queues || asked->n_queues > KTVBLK_QUEUES_MAX ||
+	    !asked->queue_size || asked->queue_size > KTVBLK_QUEUE_SIZE_MAX)
+		return "an inflight region of a bad size";
+	if (inflight_make(asked->n_queues, asked->queue_size,
+			  &answer->payload.inflight, &answer->fd) < 0)
+		return "no memory";
+	answer->is_due = true;
+	/* With the padding at its end, or without: as it was asked. */
+	answer->size = message->header.size;
+	return NULL;
+}
+
+static const char *set_inflight_fd(struct vhost_user *vu,
+				   struct message *message,
+				   struct answer *answer)
+{
+	(void)answer;
+	if (message->n_fds != 1)
+		return "an inflight region without its descriptor";
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+		if (vring_is_running(vu, i))
+			return "an inflight region for a queue that runs";
+	return inflight_set(&vu->inflight, &message->payload.inflight,
+			    message->fds[0]);
+}
+
+#define U64 sizeof(uint64_t)
+#define STATE sizeof(struct vhost_vring_state)
+
+/* The least a message has; more is its own affair, where size says so. */
+static const struct {
+	handler *handle;
+	uint16_t bytes;
+	uint16_t more; /* of its payload may follow */
+	uint8_t fds; /* at most */
+} messages[VU_REQUEST_COUNT] = {
+	[VU_GET_FEATURES] = { get_features, 0, 0, 0 },
+	[VU_SET_FEATURES] = { set_features, U64, 0, 0 },
+	[VU_SET_OWNER] = { set_owner, 0, 0, 0 },
+	[VU_RESET_OWNER] = { reset_device, 0, 0, 0 },
+	[VU_SET_MEM_TABLE] = { set_mem_table, U64,
+			       VU_TABLE_REGIONS * sizeof(struct vu_region),
+			       VU_FDS_MAX },
+	[VU_SET_VRING_NUM] = { set_vring_num, STATE, 0, 0 },
+	[VU_SET_VRING_ADDR] = { set_vring_addr, sizeof(struct vhost_vring_addr),
+				0, 0 },
+	[VU_SET_VRING_BASE] = { set_vring_base, STATE, 0, 0 },
+	[VU_GET_VRING_BASE] = { get_vring_base, STATE, 0, 0 },
+	[VU_SET_VRING_KICK] = { set_vring_kick, U64, 0, 1 },
+	[VU_SET_VRING_CALL] = { set_vring_call, U64, 0, 1 },
+	[VU_SET_VRING_ERR] = { set_vring_err, U64, 0, 1 },
+	[VU_GET_PROTOCOL_FEATURES] = { get_protocol_features, 0, 0, 0 },
+	[VU_SET_PROTOCOL_FEATURES] = { set_protocol_features, U64, 0, 0 },
+	[VU_GET_QUEUE_NUM] = { get_queue_num, 0, 0, 0 },
+	[VU_SET_VRING_ENABLE] = { set_vring_enable, STATE, 0, 0 },
+	[VU_SET_BACKEND_REQ_FD] = { set_backend_req_fd, 0, U64, 1 },
+	[VU_GET_CONFIG] = { get_config, CONFIG_HEAD, VU_CONFIG_BYTES, 0 },
+	[VU_SET_CONFIG] = { set_config, CONFIG_HEAD, VU_CONFIG_BYTES, 0 },
+	[VU_GET_INFLIGHT_FD] = { get_inflight_fd, VU_INFLIGHT_BYTES, 4, 0 },
+	[VU_SET_INFLIGHT_FD] = { set_inflight_fd, VU_INFLIGHT_BYTES, 4, 1 },
+	[VU_RESET_DEVICE] = { reset_device, 0, 0, 0 },
+	[VU_VRING_KICK] = { vring_kick, STATE, 0, 0 },
+	[VU_GET_MAX_MEM_SLOTS] = { get_max_mem_slots, 0, U64, 0 },
+	[VU_ADD_MEM_REG] = { add_mem_reg, sizeof(struct vu_slot), 0, 1 },
+	/* Older front ends pass the descriptor here, too. */
+	[VU_REM_MEM_REG] = { rem_mem_reg, sizeof(struct vu_slot), 0, 1 },
+	[VU_SET_STATUS] = { set_status, U64, 0, 0 },
+	[VU_GET_STATUS] = { get_status, 0, U64, 0 },
+	[VU_GET_VRING_BASE_SKIP_DRAIN] = { get_vring_base, STATE, 0, 0 },
+};
+
+static const char *check(const struct message *message)
+{
+	const uint32_t request = message->header.request;
+	const uint32_t size = message->header.size;
+
+	if (request >= VU_REQUEST_COUNT || !messages[request].handle)
+		return "a message that is not known";
+	if (size < messages[request].bytes ||
+	    size > (uint32_t)messages[request].bytes + messages[request].more)
+		return "not the size of this message";
+	if (message->n_fds > messages[request].fds)
+		return "descriptors that nobody asked for";
+	return NULL;
+}
+
+const char *front_handle(struct vhost_user *vu, struct message *message)
+{
+	const uint32_t request = message->header.request;
+	struct answer answer = { .fd = -1 };
+	const char *why = check(message);
+	int r = 0;
+
+	if (!why)
+		why = messages[request].handle(vu, message, &answer);
+	if (why)
+		return why;
+	if (!answer.is_due && (message->header.flags & VU_NEED_REPLY) &&
+	    vu_has(vu, VU_P_REPLY_ACK))
+		answer_u64(&answer, 0);
+	if (answer.is_due)
+		r = wire_send(vu->fd, request, VU_REPLY, &answer.payload,
+			      answer.size, answer.fd);
+	closep(&answer.fd);
+	return r < 0 ? "a front end that takes no answer" : NULL;
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* See inflight.h. */
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include "util.h"
+#include "vhost-user/inflight.h"
+
+/* Each queue's part begins on a line of the cache, as other back ends have it. */
+#define PART_ALIGN UINT64_C(64)
+
+static uint64_t part_bytes(uint16_t queue_size)
+{
+	return (taken_bytes(queue_size) + PART_ALIGN - 1) / PART_ALIGN *
+	       PART_ALIGN;
+}
+
+int inflight_make(uint16_t n_queues, uint16_t queue_size,
+		  struct vu_inflight *ret_about, int *ret_fd)
+{
+	const uint64_t bytes = n_queues * part_bytes(queue_size);
+	struct inflight made = { 0 };
+	struct vu_inflight about = {
+		.mmap_size = bytes,
+		.n_queues = n_queues,
+		.queue_size = queue_size,
+	};
+	const int fd = memfd_create("ktvblk-inflight",
+				    MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)bytes) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0 ||
+	    inflight_set(&made, &about, fd)) {
+		close(fd);
+		return -ENOMEM;
+	}
+	for (unsigned int i = 0; i < n_queues; i++)
+		taken_init(inflight_region(&made, i), queue_size);
+	inflight_clear(&made);
+	*ret_about = about;
+	*ret_fd = fd;
+	return 0;
+}
+
+const char *inflight_set(struct inflight *inflight,
+			 const struct vu_inflight *about, int fd)
+{
+	struct mapping *mapping;
+	const char *why;
+
+	if (!about->n_queues || !about->queue_size ||
+	    about->queue_size > KTVBLK_QUEUE_SIZE_MAX ||
+	    about->n_queues > KTVBLK_QUEUES_MAX ||
+	    about->mmap_offset % sizeof(uint64_t) ||
+	    about->mmap_size < about->n_queues * part_bytes(about->queue_size))
+		return "an inflight region of a bad size";
+	mapping = mapping_new(fd, about->mmap_offset, about->mmap_size, &why);
+	if (!mapping)
+		return why;
+	inflight_clear(inflight);
+	*inflight = (struct inflight){ mapping, about->n_queues,
+				       about->queue_size };
+	return NULL;
+}
+
+void inflight_clear(struct inflight *inflight)
+{
+	mapping_unref(inflight->mapping);
+	*inflight = (struct inflight){ 0 };
+}
+
+struct taken_region *inflight_region(const struct inflight *inflight,
+				     unsigned int queue)
+{
+	if (!inflight->mapping || queue >= inflight->n_queues)
+		return NULL;
+	return (struct taken_region *)(inflight->mapping->at +
+				       queue * part_bytes(
+						       inflight->queue_size));
+}
+
+static void own_marks_release(struct lease *lease)
+{
+	free(container_of(lease, struct own_marks, lease));
+}
+
+struct own_marks *own_marks_new(uint16_t queue_size)
+{
+	struct own_marks *marks = calloc(1, offsetof(struct own_marks, region) +
+						    taken_bytes(queue_size));
+
+	if (!marks)
+		return NULL;
+	atomic_init(&marks->lease.refs, 1);
+	marks->lease.release = own_marks_release;
+	taken_init(&marks->region, queue_size);
+	return marks;
+}
+
+void own_marks_unref(struct own_marks *marks)
+{
+	if (marks && refs_put(&marks->lease.refs))
+		marks->lease.release(&marks->lease);
+}

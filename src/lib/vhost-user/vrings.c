@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* See vrings.h. */
+
+#include <fcntl.h>
+#include <linux/virtio_config.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "util.h"
+#include "vhost-user/vhost-user.h"
+#include "worker.h"
+
+static struct device_queue *queue_of(struct vhost_user *vu, unsigned int i)
+{
+	return &vu->dev->queues[i];
+}
+
+static bool runs(struct vhost_user *vu, unsigned int i)
+{
+	return device_queue_runs(queue_of(vu, i));
+}
+
+static bool any_runs(struct vhost_user *vu)
+{
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+		if (runs(vu, i))
+			return true;
+	return false;
+}
+
+static void close_fd(int *fd)
+{
+	closep(fd);
+	*fd = -1;
+}
+
+static void forget(struct vu_queue *vring)
+{
+	*vring = (struct vu_queue){ .kick_fd = -1,
+				    .call_fd = -1,
+				    .error_fd = -1 };
+}
+
+void vrings_init(struct vhost_user *vu)
+{
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+		forget(&vu->vrings[i]);
+}
+
+void vrings_close(struct vhost_user *vu)
+{
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++) {
+		struct vu_queue *vring = &vu->vrings[i];
+
+		close_fd(&vring->kick_fd);
+		close_fd(&vring->call_fd);
+		close_fd(&vring->error_fd);
+		own_marks_unref(vring->marks);
+		queue_of(vu, i)->loan = NULL;
+		forget(vring);
+	}
+}
+
+/*
+ * Several queues are stopped by one message each. Where storage hangs they share
+ * one budget, that of the first: the others hang in the same.
+ */
+static uint64_t budget_since(struct vhost_user *vu)
+{
+	if (!vu->stops_since_ns || !ports_disk_is_taken(vu->dev->ports))
+		vu->stops_since_ns = now_ns();
+	return vu->stops_since_ns;
+}
+
+static void note_stopped(struct vhost_user *vu, unsigned int i)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+
+	vring->at = queue_of(vu, i)->at;
+	queue_of(vu, i)->loan = NULL;
+}
+
+void vring_stop(struct vhost_user *vu, unsigned int i)
+{
+	if (!runs(vu, i))
+		return;
+	device_stop_running(vu->dev, queue_of(vu, i), 1, budget_since(vu));
+	note_stopped(vu, i);
+}
+
+void vrings_stop(struct vhost_user *vu)
+{
+	bool ran[KTVBLK_QUEUES_MAX];
+
+	if (!any_runs(vu))
+		return;
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+		ran[i] = runs(vu, i);
+	device_stop_running(vu->dev, vu->dev->queues, vu->dev->n_queues,
+			    budget_since(vu));
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+		if (ran[i])
+			note_stopped(vu, i);
+}
+
+void vrings_reset(struct vhost_user *vu)
+{
+	vrings_stop(vu);
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++) {
+		struct vu_queue *vring = &vu->vrings[i];
+
+		close_fd(&vring->kick_fd);
+		vring->has_kick = vring->has_addr = vring->enabled = false;
+		vring->size = 0;
+		vring->at = (struct ring_position){ 0 };
+		own_marks_unref(vring->marks);
+		vring->marks = NULL;
+	}
+	vu->fresh = true;
+}
+
+static bool may_run(const struct vhost_user *vu, const struct vu_queue *vring)
+{
+	return vring->has_addr && vring->size && vring->has_kick &&
+	       vu->table.mem &&
+	       (vring->enabled ||
+		!(vu->features >> VU_F_PROTOCOL_FEATURES & 1));
+}
+
+/* The front end's addresses are its own; the guest's are what sessions know. */
+static const char *translate(const struct vhost_user *vu,
+			     const struct vu_queue *vring,
+			     struct queue_config *config)
+{
+	const struct vhost_vring_addr *addr = &vring->addr;
+
+	*config = (struct queue_config){ .size = vring->size, .ready = true };
+	if (!table_translate(&vu->table, addr->desc_user_addr,
+			     &config->desc_addr) ||
+	    !table_translate(&vu->table, addr->avail_user_addr,
+			     &config->avail_addr) ||
+	    !table_translate(&vu->table, addr->used_user_addr,
+			     &config->used_addr))
+		return "a ring that is not in memory";
+	return NULL;
+}
+
+/* Where the marks of this queue are. */
+static const char *lend_marks(struct vhost_user *vu, unsigned int i,
+			      struct loan *loan)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+
+	loan->region = inflight_region(&vu->inflight, i);
+	if (loan->region) {
+		loan->region_lease = &vu->inflight.mapping->lease;
+		return vring->size > vu->inflight.queue_size
+			       ? "a queue larger than its inflight region"
+			       : NULL;
+	}
+	if (!vring->marks)
+		vring->marks = own_marks_new(vring->size);
+	if (!vring->marks)
+		return "no memory";
+	loan->region = &vring->marks->region;
+	loan->region_lease = &vring->marks->lease;
+	return NULL;
+}
+
+/* The driver's first, as far as can be seen, after a reset. */
+static void renew_device(struct vhost_user *vu, const struct vu_queue *vring)
+{
+	if (any_runs(vu) || !(vu->fresh || vring->at.next_avail == 0))
+		return;
+	device_renew(vu->dev);
+	vu->fresh = false;
+}
+
+const char *vring_update(struct vhost_user *vu, unsigned int i)
+{
+	struct device_queue *queue = queue_of(vu, i);
+	struct vu_queue *vring = &vu->vrings[i];
+	const char *why;
+
+	if (runs(vu, i) || !may_run(vu, vring))
+		return NULL;
+	vring->loan = (struct loan){
+		.mem = vu->table.mem,
+		.kick_fd = vring->kick_fd,
+		.call_fd = vring->call_fd,
+		.error_fd = vring->error_fd,
+		.at = vring->at,
+	};
+	why = translate(vu, vring, &queue->config);
+	if (!why)
+		why = lend_marks(vu, i, &vring->loan);
+	if (why)
+		return why;
+	renew_device(vu, vring);
+	vu->dev->driver_features = vu->features & vu->dev->features;
+	queue->loan = &vring->loan;
+	vu->stops_since_ns = 0;
+	if (!device_start_queue(vu->dev, queue) && vring->error_fd >= 0)
+		eventfd_signal(vring->error_fd);
+	return NULL;
+}
+
+/* What of it could not be finished, without a region of the front end's. */
+static void put_back(struct vhost_user *vu, unsigned int i)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+	struct taken_rest rest;
+
+	if (!vring->marks)
+		return;
+	rest = taken_rest(&vring->marks->region, vring->marks->region.desc_num,
+			  vring->at.counter);
+	vring->at.next_avail = (uint16_t)(vring->at.next_avail - rest.n_last);
+	if (rest.n_out > rest.n_last)
+		log_event(&queue_of(vu, i)->session->id, VHOST_USER_LOST,
+			  (uint64_t)(rest.n_out - rest.n_last));
+	own_marks_unref(vring->marks);
+	vring->marks = NULL;
+}
+
+uint16_t vring_end(struct vhost_user *vu, unsigned int i)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+
+	vring_stop(vu, i);
+	put_back(vu, i);
+	close_fd(&vring->kick_fd);
+	vring->has_kick = false;
+	return vring->at.next_avail;
+}
+
+/*
+ * In the place of what a running session has, at once for its worker, which may
+ * be writing there: the number stays.
+ */
+static int replace_fd(int fd, int in_place_of)
+{
+	return dup3(fd, in_place_of, O_CLOEXEC) < 0 ? -errno : 0;
+}
+
+const char *vring_set_kick(struct vhost_user *vu, unsigned int i, int fd)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+	const struct session *session = queue_of(vu, i)->session;
+	struct epoll_event event = { .events = EPOLLIN,
+				     .data.u32 = TOKEN_BELL };
+
+	close_fd(&vring->kick_fd);
+	vring->kick_fd = fd;
+	vring->has_kick = true;
+	if (runs(vu, i) && (session->bell_fd < 0) != (fd < 0))
+		vring_stop(vu, i);
+	if (!runs(vu, i) || fd < 0)
+		return vring_update(vu, i);
+	epoll_ctl(session->epoll_fd, EPOLL_CTL_DEL, session->bell_fd, NULL);
+	if (replace_fd(fd, session->bell_fd) < 0 ||
+	    epoll_ctl(session->epoll_fd, EPOLL_CTL_ADD, session->bell_fd,
+		      &event) < 0)
+		return "a kick that cannot be waited for";
+	return NULL;
+}
+
+const char *vring_set_call(struct vhost_user *vu, unsigned int i, int fd)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+
+	close_fd(&vring->call_fd);
+	vring->call_fd = fd;
+	vring->in_band = false;
+	if (fd < 0 && vu_has(vu, VU_P_INBAND_NOTIFICATIONS)) {
+		vring->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		vring->in_band = vring->call_fd >= 0;
+	}
+	/* Else to one that nobody reads: it polls. */
+	fd = vring->call_fd >= 0 ? vring->call_fd : vu->dev->ports->irq_fd;
+	if (runs(vu, i) && replace_fd(fd, queue_of(vu, i)->session->irq_fd) < 0)
+		return "no descriptor";
+	return NULL;
+}
+
+void vring_set_error(struct vhost_user *vu, unsigned int i, int fd)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+	const struct session *session = queue_of(vu, i)->session;
+
+	close_fd(&vring->error_fd);
+	vring->error_fd = fd;
+	if (runs(vu, i) && fd >= 0 && session->error_fd >= 0)
+		replace_fd(fd, session->error_fd);
+}
+
+const char *vring_ring(struct vhost_user *vu, unsigned int i)
+{
+	struct vu_queue *vring = &vu->vrings[i];
+
+	vring->has_kick = true;
+	if (vring->call_fd < 0)
+		vring_set_call(vu, i, -1);
+	device_kick(vu->dev, i);
+	return vring_update(vu, i);
+}
+
+const char *vrings_change_memory(struct vhost_user *vu)
+{
+	bool ran[KTVBLK_QUEUES_MAX];
+	struct ktvblk_mem *before;
+	const char *why;
+
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+		ran[i] = runs(vu, i);
+	vrings_stop(vu);
+	why = table_renew(&vu->table, &before);
+	ktvblk_mem_unref(before);
+	for (unsigned int i = 0; i < vu->dev->n_queues && !why; i++)
+		if (ran[i])
+			why = vring_update(vu, i);
+	return why;
+}
