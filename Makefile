@@ -11,6 +11,9 @@ MANDIR     ?= $(PREFIX)/share/man
 # journalctl reads /usr/lib/systemd/catalog and /usr/local/lib/systemd/catalog.
 CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+# Where management software looks for servers of vhost-user.
+VHOSTUSERDIR ?= $(PREFIX)/share/qemu/vhost-user
 CFLAGS     ?= -O2 -g
 INSTALL    ?= install
 NM         ?= nm
@@ -74,6 +77,10 @@ LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c src/lib/vhost-user/*.c))
 PLAIN_OBJ := $(if $(filter -flto%,$(CFLAGS) $(CPPFLAGS)),$(LIB_OBJ:$(BUILD)/%=$(BUILD)/plain/%),$(LIB_OBJ))
 DEMO_OBJ := $(call objects,$(wildcard src/demo/*.c))
 TOOL_OBJ := $(call objects,$(wildcard src/tools/wedged/*.c))
+# With NBD where libnbd is there.
+HAS_NBD  := $(shell $(PKG_CONFIG) --exists libnbd 2>/dev/null && echo yes)
+SERVE_OBJ := $(call objects,$(wildcard src/tools/serve/*.c) src/tools/wedged/text.c \
+	$(if $(HAS_NBD),src/demo/nbd/nbd.c))
 UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
@@ -90,7 +97,7 @@ SHARED   := $(BUILD)/libktvblk.so.$(VERSION)
 LINKS    := $(BUILD)/$(SONAME) $(BUILD)/libktvblk.so
 STATIC   := $(BUILD)/libktvblk.a
 PC       := $(BUILD)/libktvblk.pc
-PROGRAMS := $(BUILD)/ktvblk-demo $(BUILD)/ktvblk-wedged
+PROGRAMS := $(BUILD)/ktvblk-demo $(BUILD)/ktvblk-wedged $(BUILD)/ktvblk-serve
 MAN      := $(wildcard src/man/man?/*)
 # The small VMM is for x86-64 only.
 ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine 2>/dev/null || uname -m)),)
@@ -99,13 +106,15 @@ else
 MAN      := $(filter-out %/ktvblk-vmm.1,$(MAN))
 endif
 # An example that is not installed, where libnbd is there.
-EXAMPLES := $(if $(shell $(PKG_CONFIG) --exists libnbd 2>/dev/null && echo yes),$(BUILD)/ktvblk-nbd)
+EXAMPLES := $(if $(HAS_NBD),$(BUILD)/ktvblk-nbd)
 CATALOG  := $(wildcard src/catalog/*.catalog)
+# They name the program's place.
+UNITS    := $(patsubst src/units/%.in,$(BUILD)/units/%,$(wildcard src/units/*.in))
 BASHCOMP  = $(addprefix src/completion/,$(notdir $(PROGRAMS)))
 UNIT     := $(UNIT_OBJ:.o=)
 FUZZ     := $(FUZZ_OBJ:.o=)
 
-all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS) $(EXAMPLES)	## the libraries and programs (default)
+all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS) $(UNITS) $(EXAMPLES)	## the libraries and programs (default)
 
 # Everything compiled waits for this file. It changes when the flags do; install
 # takes what is there. "make deps check" has its packages before it compiles.
@@ -160,6 +169,18 @@ $(BUILD)/ktvblk-demo: $(DEMO_OBJ) $(LINKS)
 $(BUILD)/ktvblk-wedged: $(TOOL_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(TOOL_OBJ) $(SYSTEMD_LIBS)
+
+$(BUILD)/src/tools/serve/%.o: private OUR_CPPFLAGS += $(SYSTEMD_CFLAGS) \
+	$(if $(HAS_NBD),-DSERVE_NBD)
+$(BUILD)/ktvblk-serve: $(SERVE_OBJ) $(LINKS)
+	$(call say,LD,$@)
+	$(Q)$(LINK_PIE) -o $@ $(SERVE_OBJ) -L$(BUILD) -lktvblk $(SYSTEMD_LIBS) \
+		$(if $(HAS_NBD),$(NBD_LIBS))
+
+# Made again whenever asked for, as the pkg-config file is.
+$(UNITS): $(BUILD)/units/%: src/units/%.in FORCE
+	@mkdir -p $(@D)
+	@sed 's|@BINDIR@|$(BINDIR)|' $< >$@
 
 # Unit tests see the library's own objects, whose calls may be wrapped.
 WRAPPED = $$(tests/unit/wrap.sh "$(NM)" "$(OBJCOPY)" $@ $(@:$(BUILD)/%=%) $^)
@@ -369,6 +390,9 @@ check-nbd: $(EXAMPLES)	## the example with an NBD server, which is killed and st
 check-lock: $(LINKS)	## one image, one writer: against qemu-img and qemu-storage-daemon
 	@BUILD=$(BUILD) tests/system/image-lock.sh
 
+check-serve: all $(SYS)/slowfs	## ktvblk-serve: options, locks, signals, systemd, NBD
+	@BUILD=$(BUILD) tests/system/serve.sh
+
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
 
@@ -442,6 +466,9 @@ install: all	## install below $(DESTDIR)$(PREFIX)
 	$(INSTALL) -m 644 $(CATALOG) $(DESTDIR)$(CATALOGDIR)
 	$(INSTALL) -d $(DESTDIR)$(BASHCOMPDIR)
 	cp -d --preserve=links,timestamps $(BASHCOMP) $(DESTDIR)$(BASHCOMPDIR)
+	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(VHOSTUSERDIR)
+	$(INSTALL) -m 644 $(filter-out %.json,$(UNITS)) $(DESTDIR)$(UNITDIR)
+	$(INSTALL) -m 644 $(filter %.json,$(UNITS)) $(DESTDIR)$(VHOSTUSERDIR)
 
 uninstall:	## remove what install put there
 	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(notdir $(wildcard include/*.h)))
@@ -451,6 +478,8 @@ uninstall:	## remove what install put there
 	rm -f $(patsubst src/man/%,$(DESTDIR)$(MANDIR)/%,$(MAN))
 	rm -f $(addprefix $(DESTDIR)$(CATALOGDIR)/,$(notdir $(CATALOG)))
 	rm -f $(addprefix $(DESTDIR)$(BASHCOMPDIR)/,$(notdir $(BASHCOMP)))
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(filter-out %.json,$(UNITS))))
+	rm -f $(addprefix $(DESTDIR)$(VHOSTUSERDIR)/,$(notdir $(filter %.json,$(UNITS))))
 
 deps:	## install the Debian packages to build and check with (as root)
 	@.ci/deps build check
@@ -486,11 +515,11 @@ help:	## this list
 
 FORCE:
 .PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
-	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo check-nbd check-lock coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo check-nbd check-lock check-serve coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) $(NBD_OBJ) \
+-include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SERVE_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) $(NBD_OBJ) \
 	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
 	$(FUZZ_MAIN) $(FUZZ_HELP_OBJ) $(HELP_OBJ) $(TEST_OBJ))

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "guard.h"
+#include "holder.h"
+#include "image.h"
+#include "say.h"
+
+/* Who has just ended may take so long to let go; and how often to try. */
+#define GRACE_MS 500
+#define TRY_MS 50
+
+static int lock(int fd, const struct options *options, pid_t *ret_holder)
+{
+	*ret_holder = 0;
+	return ktvblk_image_lock(fd, options->config.flags & KTVBLK_READ_ONLY,
+				 ret_holder);
+}
+
+static int try_for(int fd, const struct options *options, int ms,
+		   pid_t *ret_holder)
+{
+	int r = lock(fd, options, ret_holder);
+
+	for (; r == -EBUSY && ms > 0; ms -= TRY_MS) {
+		poll(NULL, 0, TRY_MS);
+		r = lock(fd, options, ret_holder);
+	}
+	return r;
+}
+
+/* The signals that would end us do. */
+static int wait_for_lock(int fd, const struct options *options,
+			 const char *holder)
+{
+	pid_t pid;
+	int r;
+
+	complain("%s: in use by %s: waiting", options->blk_file, holder);
+	guard_tell("STATUS=waiting for %s, in use by %s", options->blk_file,
+		   holder);
+	do {
+		poll(NULL, 0, TRY_MS);
+		r = lock(fd, options, &pid);
+	} while (r == -EBUSY);
+	return r;
+}
+
+static int take_lock(int fd, const struct options *options)
+{
+	char holder[HOLDER_TEXT_MAX];
+	pid_t pid;
+	int r = try_for(fd, options, GRACE_MS, &pid);
+
+	if (r == -EBUSY) {
+		holder_describe(fd, pid, holder);
+		if (options->wait) {
+			r = wait_for_lock(fd, options, holder);
+		} else {
+			complain("%s: in use by %s", options->blk_file, holder);
+			return r;
+		}
+	}
+	if (r < 0)
+		complain("%s: cannot be locked (--no-lock): %s",
+			 options->blk_file, strerror(-r));
+	return r;
+}
+
+static int refuse(const char *path)
+{
+	const bool could_read = errno == EROFS || errno == EACCES ||
+				errno == EPERM;
+
+	complain("%s: %s%s", path, strerror(errno),
+		 could_read && access(path, R_OK) == 0
+			 ? ": it can only be read (--read-only)"
+			 : "");
+	return -STATUS_FAILED;
+}
+
+int image_open(const struct options *options)
+{
+	const bool reads = options->config.flags & KTVBLK_READ_ONLY;
+	/* What is no disk must not hold us up either. */
+	const int flags = (reads ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY |
+			  O_NONBLOCK | (options->direct ? O_DIRECT : 0);
+	const int fd = open(options->blk_file, flags);
+
+	if (fd < 0 && errno == EINVAL && options->direct) {
+		complain("%s: its file system has no O_DIRECT (--direct)",
+			 options->blk_file);
+		return -STATUS_FAILED;
+	}
+	if (fd < 0)
+		return refuse(options->blk_file);
+	/* Of a pipe or the like it is not asked for. */
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+	if (!options->no_lock && take_lock(fd, options) < 0) {
+		close(fd);
+		return -STATUS_FAILED;
+	}
+	return fd;
+}
