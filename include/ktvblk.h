@@ -403,7 +403,8 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
  * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
  *
  * A write of 0 to Status resets the device, and one of 0 to QueueReady stops the
- * queue, which the driver may then set up and make ready anew. They return within
+ * queue, which the driver may then set up and make ready anew; so does one of 1
+ * to QueueReset (0x0c0) with VIRTIO_F_RING_RESET. They return within
  * reset_timeout_ms, or 20 ms later where a worker is stuck in guest memory
  * itself, however many are stuck; by then the guest's memory is the guest's again. No other access waits
  * for anything but, at a start, the kernel for memory. [device]

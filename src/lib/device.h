@@ -83,7 +83,10 @@ void device_reset(struct ktvblk_dev *dev);
  */
 void device_start(struct ktvblk_dev *dev);
 
-/* QueueReady 0 and 1 behind DRIVER_OK: end the session, start another. */
+/*
+ * QueueReady 0, or QueueReset, and QueueReady 1 behind DRIVER_OK: end the
+ * session, start another.
+ */
 void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 
@@ -97,8 +100,12 @@ void status_write(struct ktvblk_dev *dev, uint32_t value);
 bool status_takes_features(const struct ktvblk_dev *dev);
 bool status_takes_queue(const struct ktvblk_dev *dev);
 
+/* Did the driver take this feature? Not before FEATURES_OK. */
+bool status_has_feature(const struct ktvblk_dev *dev, unsigned int bit);
+
 /* queue.c: the set-up of the queues (section 4.2.3.2). */
 void queues_reset(struct ktvblk_dev *dev);
+void queue_reset(const struct ktvblk_dev *dev, struct device_queue *queue);
 void queue_set_size(struct device_queue *queue, uint16_t size_max,
 		    uint32_t value);
 
