@@ -48,6 +48,8 @@ struct ktvblk_dev {
 	void *init_data;
 	_Atomic uint64_t stop_requested_ns; /* 0: not yet */
 	_Atomic uint64_t reset_requested_ns; /* 0: no */
+	uint64_t paused_ns; /* when that was asked for last */
+	bool started; /* at any time: it cannot be restored any more */
 
 	/* the register file */
 	uint32_t device_features_sel;
@@ -89,6 +91,19 @@ void device_start(struct ktvblk_dev *dev);
  */
 void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
+
+/*
+ * The session of a queue, at its start or where a device that was saved had it;
+ * it is to have one, and no stop is under way. 0, or -errno with a record.
+ */
+int device_start_session(struct ktvblk_dev *dev, struct device_queue *queue,
+			 const struct ring_position *at);
+
+/* End all sessions, and have those of a device at reset. */
+void device_end_sessions(struct ktvblk_dev *dev);
+
+/* Interrupt the driver for what InterruptStatus says. */
+void device_interrupt(struct ktvblk_dev *dev);
 
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev, uint32_t queue);
