@@ -7,8 +7,8 @@
  * sessions of the moment, one for each queue. No worker ever touches it.
  *
  * Who may call what, from where:
- *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle
- *                           and pause, but what is listed next
+ *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle,
+ *                           pause and save, but what is listed next
  *   any thread, no lock     state.c, is_paused, kick_fd, irq_fd, the stats
  *   a worker                session, drain, io, request, virtqueue
  *   any thread of ours      counters, identity, journal, gate, ports, watch, era,
