@@ -277,7 +277,7 @@ int saved_decode(struct saved *saved, const unsigned char *from, size_t size)
 	struct walk walk = { .from = from };
 
 	memset(saved, 0, sizeof(*saved));
-	if (size < saved_bytes(1) || size > UINT32_MAX)
+	if (size < saved_bytes(1))
 		return -EINVAL;
 	walk.left = size - CRC_BYTES;
 	if (!has_header(&walk, from, size))
