@@ -517,8 +517,9 @@ int ktvblk_save(struct ktvblk_dev *dev, void *buf, size_t size);
  *            cut, of a later version or never from a device, or that do not suit
  *            this one or its guest memory
  *   -EBUSY   it was at DRIVER_OK before, or told to stop
- *   -ENOMEM, -EMFILE, -ENFILE, -EAGAIN, and what io_uring_setup() may answer:
- *   no worker could be had, which is recorded
+ *   -ENOMEM, -EMFILE, -ENFILE, -EAGAIN  no worker could be had, which is
+ *            recorded; what only the worker finds missing, an io_uring, is as
+ *            at DRIVER_OK
  */
 int ktvblk_restore(struct ktvblk_dev *dev, const void *buf, size_t size);
 

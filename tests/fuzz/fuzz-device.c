@@ -68,8 +68,13 @@ static unsigned int queue_of(const struct session *session)
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 			  void *(*start)(void *), void *arg)
 {
+	int refused;
+
 	if (start != worker_main)
 		return __real_pthread_create(thread, attr, start, arg);
+	/* As it does first. */
+	if (session_open_engine((struct session *)arg, &refused) < 0)
+		abort();
 	running[queue_of((struct session *)arg)] = (struct session *)arg;
 	*thread = (pthread_t)arg;
 	return 0;

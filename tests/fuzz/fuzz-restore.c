@@ -52,8 +52,13 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 			  void *(*start)(void *), void *arg)
 {
+	int refused;
+
 	if (start != worker_main)
 		return __real_pthread_create(thread, attr, start, arg);
+	/* As it does first. */
+	if (session_open_engine((struct session *)arg, &refused) < 0)
+		abort();
 	*thread = (pthread_t)arg;
 	return 0;
 }

@@ -212,9 +212,10 @@ static void load_close(struct load *load)
 	closep(&load->fd);
 }
 
+/* A quarter of a thousand times each: one request at once or 32, EVENT_IDX or not. */
 START_TEST(nothing_is_lost_however_often_a_disk_is_moved)
 {
-	const unsigned int n = rounds("SAVE_ROUNDS", 1000, 40);
+	const unsigned int n = rounds("SAVE_ROUNDS", 250, 40);
 	struct load load;
 
 	load_open(&load, _i & 1 ? 32 : 1, _i & 2);

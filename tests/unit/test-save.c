@@ -23,9 +23,7 @@ static int read_sector(struct rig *rig)
 
 static void open_idle(struct rig *rig)
 {
-	rig_open(rig, &(struct rig_options){
-			      .config = { .reset_timeout_ms = BUDGET,
-					  .destroy_timeout_ms = BUDGET } });
+	rig_open(rig, NULL);
 }
 
 static void open_started(struct rig *rig)
@@ -161,7 +159,7 @@ START_TEST(saving_and_restoring_leave_guest_memory_alone)
 	uint64_t sum;
 	struct rig rig;
 
-	wedge_open(&rig, BUDGET, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(read_sector(&rig), 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 2, 512);
