@@ -104,51 +104,63 @@ static struct kvm_msr_list *list_msrs(const struct vmm *vmm)
 	return list;
 }
 
-struct one_msr {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entry;
+/* Room for a list of one. */
+union one_msr {
+	struct kvm_msrs list;
+	unsigned char
+		bytes[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 };
 
-/* One that this CPU does not have cannot be read. */
-static bool read_msr(const struct vmm *vmm, struct one_msr *msr)
+static int access_msr(const struct vmm *vmm, unsigned long how,
+		      struct kvm_msr_entry *entry)
 {
-	msr->head.nmsrs = 1;
-	return ioctl(vmm->vcpu_fd, KVM_GET_MSRS, msr) == 1;
+	union one_msr one;
+	int n;
+
+	memset(&one, 0, sizeof(one));
+	one.list.nmsrs = 1;
+	memcpy(one.list.entries, entry, sizeof(*entry));
+	n = ioctl(vmm->vcpu_fd, how, &one);
+	memcpy(entry, one.list.entries, sizeof(*entry));
+	return n;
+}
+
+/* One that this CPU does not have cannot be read. */
+static bool read_msr(const struct vmm *vmm, struct kvm_msr_entry *entry)
+{
+	return access_msr(vmm, KVM_GET_MSRS, entry) == 1;
 }
 
 static void save_msrs(const struct vmm *vmm, FILE *file)
 {
 	struct kvm_msr_list *list = list_msrs(vmm);
-	struct one_msr msr = { 0 };
+	struct kvm_msr_entry entry = { 0 };
 
 	for (uint32_t i = 0; i < list->nmsrs; i++) {
-		msr.entry.index = list->indices[i];
-		if (read_msr(vmm, &msr))
-			file_write(file, &msr.entry, sizeof(msr.entry));
+		entry.index = list->indices[i];
+		if (read_msr(vmm, &entry))
+			file_write(file, &entry, sizeof(entry));
 	}
-	memset(&msr.entry, 0xff, sizeof(msr.entry));
-	file_write(file, &msr.entry, sizeof(msr.entry));
+	memset(&entry, 0xff, sizeof(entry));
+	file_write(file, &entry, sizeof(entry));
 	free(list);
 }
 
 /* Some can only be read, and say the same here. */
 static void restore_msrs(const struct vmm *vmm, FILE *file)
 {
-	struct one_msr msr = { 0 };
-	uint64_t value;
+	struct kvm_msr_entry entry, here;
 
 	for (;;) {
-		file_read(file, &msr.entry, sizeof(msr.entry));
-		if (msr.entry.index == UINT32_MAX)
+		file_read(file, &entry, sizeof(entry));
+		if (entry.index == UINT32_MAX)
 			return;
-		value = msr.entry.data;
-		if (read_msr(vmm, &msr) && msr.entry.data == value)
+		here = entry;
+		if (read_msr(vmm, &here) && here.data == entry.data)
 			continue;
-		msr.entry.data = value;
-		msr.head.nmsrs = 1;
-		if (ioctl(vmm->vcpu_fd, KVM_SET_MSRS, &msr) != 1)
+		if (access_msr(vmm, KVM_SET_MSRS, &entry) != 1)
 			give_up("this CPU is another one: register %#x",
-				msr.entry.index);
+				entry.index);
 	}
 }
 
