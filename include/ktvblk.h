@@ -406,7 +406,8 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
  * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
  *
  * A write of 0 to Status resets the device, and one of 0 to QueueReady stops the
- * queue, which the driver may then set up and make ready anew. They return within
+ * queue, which the driver may then set up and make ready anew; so does one of 1
+ * to QueueReset (0x0c0) with VIRTIO_F_RING_RESET. They return within
  * reset_timeout_ms, or 20 ms later where a worker is stuck in guest memory
  * itself, however many are stuck; by then the guest's memory is the guest's again. No other access waits
  * for anything but, at a start, the kernel for memory. [device]
@@ -480,6 +481,50 @@ int ktvblk_is_paused(const struct ktvblk_dev *dev);
  *   -EINVAL  NULL
  */
 int ktvblk_resume(struct ktvblk_dev *dev);
+
+/*
+ * Save and restore
+ *
+ * What a paused device is, as bytes, for another of the same configuration that
+ * goes on with it: in this process, or in another one or machine that has the
+ * guest's memory and the disk. That is all a guest can see of it: registers,
+ * features, queues and where they were left, what is owed to the throttle, a
+ * flush that failed. Not the configuration itself, nor counters and settings of
+ * the VMM's. Nothing is in flight. The bytes may be kept: a later library takes
+ * those of an earlier one; see libktvblk(7).
+ */
+
+/*
+ * Write it to buf, of size bytes: how many it took. The same device gives the
+ * same bytes until it is resumed. With NULL and 0: how many it would take, in any
+ * state. [device]
+ *   -EINVAL  dev NULL, or buf NULL with size not 0
+ *   -EBUSY   not paused (a worker that was left behind is enough: see
+ *            ktvblk_is_paused()), or told to stop or to reset
+ *   -ERANGE  size is too small
+ */
+int ktvblk_save(struct ktvblk_dev *dev, void *buf, size_t size);
+
+/*
+ * Be what was saved, and paused: ktvblk_resume() goes on. Of a device with guest
+ * memory that was never at DRIVER_OK, made with the same size, blocks, number and
+ * length of queues, read-only or not, and all the features that the other one
+ * offered. Guest memory need not be there before the device is resumed. What
+ * worker_init says runs at once. An interrupt that the driver has not
+ * acknowledged is raised again; kicks that got lost are made up for.
+ *
+ * The bytes may come from anybody. They can do no more than a guest can. Where it
+ * fails nothing has changed, but that the STOP_FD of records may be another.
+ * [device]
+ *   -EINVAL  dev or buf NULL, no guest memory is bound; bytes that are damaged,
+ *            cut, of a later version or never from a device, or that do not suit
+ *            this one or its guest memory
+ *   -EBUSY   it was at DRIVER_OK before, or told to stop
+ *   -ENOMEM, -EMFILE, -ENFILE, -EAGAIN  no worker could be had, which is
+ *            recorded; what only the worker finds missing, an io_uring, is as
+ *            at DRIVER_OK
+ */
+int ktvblk_restore(struct ktvblk_dev *dev, const void *buf, size_t size);
 
 /*
  * State

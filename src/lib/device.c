@@ -18,7 +18,8 @@
 #define FEATURES                                                               \
 	(BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_BLK_SIZE) |              \
 	 BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |          \
-	 BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_VERSION_1))
+	 BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_VERSION_1) |              \
+	 BIT(VIRTIO_F_RING_RESET))
 
 #define CONFIG_FLAGS (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY | KTVBLK_NO_POLL)
 

@@ -7,8 +7,8 @@
  * sessions of the moment, one for each queue. No worker ever touches it.
  *
  * Who may call what, from where:
- *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle
- *                           and pause, but what is listed next
+ *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle,
+ *                           pause and save, but what is listed next
  *   any thread, no lock     state.c, is_paused, kick_fd, irq_fd, the stats
  *   a worker                session, drain, io, request, virtqueue
  *   any thread of ours      counters, identity, journal, gate, ports, watch, era,
@@ -48,6 +48,8 @@ struct ktvblk_dev {
 	void *init_data;
 	_Atomic uint64_t stop_requested_ns; /* 0: not yet */
 	_Atomic uint64_t reset_requested_ns; /* 0: no */
+	uint64_t paused_ns; /* when that was asked for last */
+	bool started; /* at any time: it cannot be restored any more */
 
 	/* the register file */
 	uint32_t device_features_sel;
@@ -83,9 +85,25 @@ void device_reset(struct ktvblk_dev *dev);
  */
 void device_start(struct ktvblk_dev *dev);
 
-/* QueueReady 0 and 1 behind DRIVER_OK: end the session, start another. */
+/*
+ * QueueReady 0, or QueueReset, and QueueReady 1 behind DRIVER_OK: end the
+ * session, start another.
+ */
 void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
+
+/*
+ * The session of a queue, at its start or where a device that was saved had it;
+ * it is to have one, and no stop is under way. 0, or -errno with a record.
+ */
+int device_start_session(struct ktvblk_dev *dev, struct device_queue *queue,
+			 const struct ring_position *at);
+
+/* End all sessions, and have those of a device at reset. */
+void device_end_sessions(struct ktvblk_dev *dev);
+
+/* Interrupt the driver for what InterruptStatus says. */
+void device_interrupt(struct ktvblk_dev *dev);
 
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev, uint32_t queue);
@@ -97,8 +115,12 @@ void status_write(struct ktvblk_dev *dev, uint32_t value);
 bool status_takes_features(const struct ktvblk_dev *dev);
 bool status_takes_queue(const struct ktvblk_dev *dev);
 
+/* Did the driver take this feature? Not before FEATURES_OK. */
+bool status_has_feature(const struct ktvblk_dev *dev, unsigned int bit);
+
 /* queue.c: the set-up of the queues (section 4.2.3.2). */
 void queues_reset(struct ktvblk_dev *dev);
+void queue_reset(const struct ktvblk_dev *dev, struct device_queue *queue);
 void queue_set_size(struct device_queue *queue, uint16_t size_max,
 		    uint32_t value);
 

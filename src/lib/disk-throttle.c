@@ -96,3 +96,31 @@ bool disk_throttle_take(struct disk_throttle *shared,
 	gate_leave(&shared->lock);
 	return granted;
 }
+
+void disk_throttle_look(struct disk_throttle *shared, struct throttle *ret)
+{
+	gate_enter(&shared->lock);
+	*ret = shared->throttle;
+	gate_leave(&shared->lock);
+}
+
+static void set_balance(struct bucket *bucket, const struct bucket *from,
+			uint64_t now)
+{
+	if (!bucket->rate || !from->rate)
+		return;
+	bucket_init(bucket, bucket->capacity, bucket->rate, now);
+	if (from->available < bucket->available) {
+		bucket->available = from->available;
+		bucket->remainder = from->remainder;
+	}
+}
+
+void disk_throttle_set_balance(struct disk_throttle *shared,
+			       const struct throttle *from, uint64_t now)
+{
+	gate_enter(&shared->lock);
+	set_balance(&shared->throttle.ops, &from->ops, now);
+	set_balance(&shared->throttle.bytes, &from->bytes, now);
+	gate_leave(&shared->lock);
+}

@@ -50,6 +50,16 @@ bool disk_throttle_take(struct disk_throttle *shared,
 			const _Atomic bool *revoked, uint64_t bytes,
 			uint64_t now_ns, struct throttle_verdict *ret_verdict);
 
+/* What there is of tokens. */
+void disk_throttle_look(struct disk_throttle *shared, struct throttle *ret);
+
+/*
+ * Have as many as these, as far as they go, in each bucket that has a limit here
+ * and there; time counts from now_ns on.
+ */
+void disk_throttle_set_balance(struct disk_throttle *shared,
+			       const struct throttle *from, uint64_t now_ns);
+
 /* It waits no more, if it did. Takes no lock: it may be a vCPU that says so. */
 void disk_throttle_leave(struct disk_throttle *shared,
 			 const _Atomic bool *revoked);

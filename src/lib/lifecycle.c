@@ -19,6 +19,14 @@ void device_kick(struct ktvblk_dev *dev, uint32_t queue)
 	eventfd_signal(dev->ports->kick_fds[queue]);
 }
 
+void device_interrupt(struct ktvblk_dev *dev)
+{
+	const int r = eventfd_signal(dev->ports->irq_fd);
+
+	if (r < 0)
+		log_event(&dev->id, IRQ_WRITE_FAILED, -r);
+}
+
 static bool has_worker(const struct ktvblk_dev *dev)
 {
 	for (unsigned int i = 0; i < dev->n_queues; i++)
@@ -43,30 +51,45 @@ static int have_spares(struct ktvblk_dev *dev, struct device_queue *queue)
 	return r;
 }
 
-static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
+int device_start_session(struct ktvblk_dev *dev, struct device_queue *queue,
+			 const struct ring_position *at)
 {
 	struct session *session = queue->session;
 	const struct session_start start = {
 		.holdings = dev->holdings,
 		.ring = queue->config,
+		.at = *at,
 		.features = dev->driver_features,
 		.cpus = dev->has_cpus ? &dev->cpus : NULL,
 		.init = dev->init,
 		.init_data = dev->init_data,
 	};
 
-	if (dev->stop_requested_ns || dev->reset_requested_ns)
-		return true;
+	int r;
+
 	pages_take(&session->pages, &queue->pages);
-	if (have_spares(dev, queue) == 0 && session_start(session, &start) == 0)
+	r = have_spares(dev, queue);
+	if (r == 0)
+		r = session_start(session, &start);
+	if (r < 0)
+		pages_take(&queue->pages, &session->pages);
+	return r;
+}
+
+static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
+{
+	static const struct ring_position at_first;
+
+	if (dev->stop_requested_ns || dev->reset_requested_ns ||
+	    device_start_session(dev, queue, &at_first) == 0)
 		return true;
-	pages_take(&queue->pages, &session->pages);
-	session_needs_reset(session);
+	session_needs_reset(queue->session);
 	return false;
 }
 
 void device_start(struct ktvblk_dev *dev)
 {
+	dev->started = true;
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		struct device_queue *queue = &dev->queues[i];
 
@@ -154,6 +177,16 @@ static void stop_queues(struct ktvblk_dev *dev, struct device_queue *queues,
 			dev->era_is_kept = true;
 }
 
+void device_end_sessions(struct ktvblk_dev *dev)
+{
+	SCOPED_NO_CANCEL();
+	stop_queues(dev, dev->queues, dev->n_queues);
+	dev->reset_requested_ns = 0;
+	next_era(dev);
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		next_session(dev, &dev->queues[i], true);
+}
+
 void device_reset(struct ktvblk_dev *dev)
 {
 	SCOPED_NO_CANCEL();
@@ -162,11 +195,7 @@ void device_reset(struct ktvblk_dev *dev)
 	dev->driver_features = 0;
 	dev->config_generation++;
 	queues_reset(dev);
-	stop_queues(dev, dev->queues, dev->n_queues);
-	dev->reset_requested_ns = 0;
-	next_era(dev);
-	for (unsigned int i = 0; i < dev->n_queues; i++)
-		next_session(dev, &dev->queues[i], true);
+	device_end_sessions(dev);
 	/* An interrupt the old sessions raised is nobody's any more. */
 	eventfd_drain(dev->ports->irq_fd);
 	ports_state_changed(dev->ports);

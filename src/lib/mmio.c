@@ -8,12 +8,13 @@
 
 #include <endian.h>
 #include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
-#include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 #include <string.h>
 
 #include "device.h"
+#include "mmio.h"
 #include "util.h"
 
 #define MMIO_MAGIC 0x74726976u /* "virt" */
@@ -59,7 +60,7 @@ static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
 		return ALL_ONES; /* no such region */
 	case VIRTIO_MMIO_CONFIG_GENERATION:
 		return dev->config_generation;
-	default: /* VendorID too */
+	default: /* VendorID too, and QueueReset: it is over when it returns */
 		return 0;
 	}
 }
@@ -139,6 +140,22 @@ static void write_queue_ready(struct ktvblk_dev *dev,
 	}
 }
 
+/*
+ * As QueueReady 0, and the queue's registers are those of a reset; what the
+ * driver sets up next is another queue (section 2.6.1).
+ */
+static void write_queue_reset(struct ktvblk_dev *dev,
+			      struct device_queue *queue, uint32_t value)
+{
+	const bool in_use = !status_takes_queue(dev);
+
+	if (value != 1 || !status_has_feature(dev, VIRTIO_F_RING_RESET))
+		return;
+	queue_reset(dev, queue);
+	if (in_use)
+		device_stop_queue(dev, queue);
+}
+
 static void write_queue(struct ktvblk_dev *dev, uint64_t offset, uint32_t value)
 {
 	struct device_queue *queue = &dev->queues[dev->queue_sel];
@@ -146,6 +163,8 @@ static void write_queue(struct ktvblk_dev *dev, uint64_t offset, uint32_t value)
 
 	if (offset == VIRTIO_MMIO_QUEUE_READY)
 		write_queue_ready(dev, queue, value);
+	if (offset == VIRTIO_MMIO_QUEUE_RESET)
+		write_queue_reset(dev, queue, value);
 	if (!status_takes_queue(dev))
 		return;
 	switch (offset) {

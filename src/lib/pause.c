@@ -30,6 +30,8 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 		if (fd < 0)
 			return -errno;
 	}
+	if (!ports_pause_wanted(dev->ports))
+		dev->paused_ns = now_ns();
 	r = ports_pause(dev->ports, fd);
 	/* Asked again, too: the kick before may have failed. */
 	wake_workers(dev);

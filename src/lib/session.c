@@ -174,6 +174,8 @@ static void latch(struct session *session, const struct session_start *start)
 		.revoked = &session->revoked,
 		.mem = session->mem,
 		.ring = start->ring,
+		.next_avail = start->at.next_avail,
+		.next_used = start->at.next_used,
 		.event_idx = start->features >> VIRTIO_RING_F_EVENT_IDX & 1,
 		.indirect = start->features >> VIRTIO_RING_F_INDIRECT_DESC & 1,
 	};
@@ -182,6 +184,7 @@ static void latch(struct session *session, const struct session_start *start)
 	flight_init(&session->flight, &session->pages,
 		    MIN(session->disk.shape.n_ios,
 			(unsigned int)start->ring.size));
+	session->poisoned = start->at.poisoned;
 	session->init = start->init;
 	session->init_data = start->init_data;
 	session->write_through = !(start->features >> VIRTIO_BLK_F_FLUSH & 1);

@@ -137,10 +137,17 @@ void session_unref(struct session *session);
 /* Forget a stop, where there was no start; see device_reset(). */
 void session_renew(struct session *session);
 
+/* Where a queue was left, by a device that was saved. */
+struct ring_position {
+	uint16_t next_avail, next_used;
+	bool poisoned;
+};
+
 /* What a start takes from the device of that moment. */
 struct session_start {
 	struct holdings *holdings; /* the session takes a reference */
 	struct queue_config ring;
+	struct ring_position at;
 	uint64_t features; /* negotiated */
 	const cpu_set_t *cpus; /* NULL: inherit */
 	void (*init)(void *userdata); /* NULL: none */

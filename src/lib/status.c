@@ -47,6 +47,11 @@ bool status_takes_queue(const struct ktvblk_dev *dev)
 	       dev->queues[dev->queue_sel].stopped;
 }
 
+bool status_has_feature(const struct ktvblk_dev *dev, unsigned int bit)
+{
+	return !status_takes_features(dev) && (dev->driver_features >> bit & 1);
+}
+
 static bool has_version_1(const struct ktvblk_dev *dev)
 {
 	return dev->driver_features >> VIRTIO_F_VERSION_1 & 1;

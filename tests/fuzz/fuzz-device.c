@@ -33,13 +33,17 @@
 #define MOST_OPS 400u
 
 /* What a guest can cause, but where it takes a worker, or the VMM. */
-static const enum event not_here[] = {
-	EVENT_CAPACITY_BELOW_SECTOR, EVENT_MEMORY_ALREADY_SET,
-	EVENT_STATUS_CONTENDED,	     EVENT_STATUS_GUEST_FAILED_CONTENDED,
-	EVENT_IRQ_WRITE_FAILED,	     EVENT_DATA_NOT_BLOCKS,
-	EVENT_THROTTLE_REDRAINED,    EVENT_CHAIN_TOO_LONG,
-	EVENT_SEGMENT_TOO_LARGE,     EVENT_COUNT
-};
+static const enum event not_here[] = { EVENT_CAPACITY_BELOW_SECTOR,
+				       EVENT_MEMORY_ALREADY_SET,
+				       EVENT_STATUS_CONTENDED,
+				       EVENT_STATUS_GUEST_FAILED_CONTENDED,
+				       EVENT_IRQ_WRITE_FAILED,
+				       EVENT_DATA_NOT_BLOCKS,
+				       EVENT_THROTTLE_REDRAINED,
+				       EVENT_CHAIN_TOO_LONG,
+				       EVENT_SEGMENT_TOO_LARGE,
+				       EVENT_QUEUE_POISONED_HEAD,
+				       EVENT_COUNT };
 const struct reach reach = { .first = EVENT_CAPACITY_BELOW_SECTOR,
 			     .last = EVENT_REQUEST_DONE,
 			     .but = not_here,
@@ -162,7 +166,8 @@ static void set_up(struct ktvblk_dev *dev, struct fuzz_input *input)
 	    (features & 1u) << VIRTIO_RING_F_EVENT_IDX |
 		    (features >> 1 & 1u) << VIRTIO_RING_F_INDIRECT_DESC);
 	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
-	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES, 1);
+	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES,
+	    1 | (features >> 4 & 1u) << (VIRTIO_F_RING_RESET - 32));
 	reg(dev, VIRTIO_MMIO_STATUS, 0xb);
 	/* All queues in the same memory, as only a hostile driver has them. */
 	for (uint32_t i = 0; i <= (features >> 2 & 3u); i++) {

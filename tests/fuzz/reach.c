@@ -99,7 +99,7 @@ unsigned int reach_missing(void)
 	for (int i = 0; i < EVENT_COUNT; i++)
 		if (is_for((enum event)i))
 			n += check("event", names[i], events[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+	for (size_t i = 0; !reach.no_chains && i < ARRAY_SIZE(reasons); i++)
 		n += check("reason", reasons[i], malformed[i]);
 	if (!reach.counters)
 		return n;

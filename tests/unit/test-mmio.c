@@ -78,11 +78,11 @@ START_TEST(advertised_features_changed_by_indirect_desc_and_size_max)
 
 	rig_open(&rig, NULL);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120000244ull | RIG_INDIRECT_DESC);
+			  0x10120000244ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 	open_sized(&rig, 0, KTVBLK_READ_ONLY);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120000264ull | RIG_INDIRECT_DESC);
+			  0x10120000264ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 }
 END_TEST
@@ -97,7 +97,7 @@ START_TEST(masked_features_are_not_offered)
 	struct rig rig;
 
 	rig_open(&rig, &options);
-	ck_assert_uint_eq(features_of(&rig), 0x100000044ull);
+	ck_assert_uint_eq(features_of(&rig), 0x10100000044ull);
 	rig_close(&rig);
 }
 END_TEST

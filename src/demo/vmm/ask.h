@@ -10,8 +10,9 @@
 
 #define ASK_UNPLUG(slot) (1u << (slot))
 #define ASK_QUIT (1u << BUS_SLOTS)
+#define ASK_SAVE (ASK_QUIT << 1)
 
-/* From now on signals ask to end; on the main thread. */
+/* From now on signals ask to end, and SIGUSR2 to save; on the main thread. */
 void ask_start(void);
 
 /* Ask the main thread to pull out a disk, or to end. From any thread. */
