@@ -398,6 +398,19 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
 			   void *userdata);
 
 /*
+ * Other limits than config.throttle, at once, whatever the device is doing. What
+ * the disk owes for a large request stays owed; of the tokens that are there what
+ * fits into the new burst is kept, and a limit that was not there before begins
+ * with a whole burst. Requests that wait for tokens are looked at again. Since
+ * 1.1. [any]
+ *   -EINVAL  NULL, or what ktvblk_throttle_check() refuses
+ *   -EAGAIN  a thread of the device's was held up by the system for 20 ms while
+ *            it took tokens
+ */
+int ktvblk_set_throttle(struct ktvblk_dev *dev,
+			const struct ktvblk_throttle *throttle);
+
+/*
  * A guest's access at a byte offset into the device's window (section 4.2.2).
  * Registers answer 4-byte accesses only: other reads give all ones, other
  * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
