@@ -398,6 +398,18 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
 			   void *userdata);
 
 /*
+ * Another size of the disk, at once and whatever the device is doing: rounded as
+ * by ktvblk_new(), and kept over resets. A driver that runs hears of it by a
+ * configuration interrupt, and reads it with another ConfigGeneration (sections
+ * 2.5 and 4.2.2). Requests that begin from then on and go beyond it are errors;
+ * one that has begun ends as the storage has it. What lies beyond the size that
+ * the storage has told reads as zeros where it ends before, as with
+ * config.capacity_bytes. Never waits. Since 1.1. [device]
+ *   -EINVAL  NULL, or bytes 0
+ */
+int ktvblk_set_capacity(struct ktvblk_dev *dev, uint64_t bytes);
+
+/*
  * Other limits than config.throttle, at once, whatever the device is doing. What
  * the disk owes for a large request stays owed; of the tokens that are there what
  * fits into the new burst is kept, and a limit that was not there before begins
@@ -525,7 +537,7 @@ const char *ktvblk_state_name(int state);
 /* What names the device on its records. */
 struct ktvblk_identity {
 	uint64_t instance_id; /* INSTANCE_ID: counts devices of the process */
-	uint64_t capacity_sectors; /* CAPACITY_SECTORS */
+	uint64_t capacity_sectors; /* CAPACITY_SECTORS, of now */
 	/* STOP_FD of the first queue: another one after each reset. */
 	int32_t stop_fd;
 	uint32_t reserved;

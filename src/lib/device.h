@@ -55,6 +55,9 @@ struct ktvblk_dev {
 	uint64_t driver_features;
 	uint32_t queue_sel;
 	uint32_t config_generation;
+	uint64_t shown_sectors; /* the capacity in config space */
+	bool capacity_was_read; /* by the driver, since reset: it was this */
+	uint64_t read_sectors;
 
 	pthread_mutex_t session_lock; /* of these pointers, for state.c */
 	struct era *era; /* never NULL */
@@ -86,6 +89,14 @@ void device_start(struct ktvblk_dev *dev);
 /* QueueReady 0 and 1 behind DRIVER_OK: end the session, start another. */
 void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
+
+/*
+ * resize.c: the disk has this size from now on, in sectors, of which the storage
+ * says that it has so many bytes: for any thread. And what follows from the
+ * driver's having got to DRIVER_OK.
+ */
+void device_resize(struct ktvblk_dev *dev, uint64_t bytes, uint64_t told_bytes);
+void device_tell_missed_resize(struct ktvblk_dev *dev);
 
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev, uint32_t queue);

@@ -45,7 +45,7 @@ static bool range_ok(const struct session *session, struct io *io)
 	return !__builtin_mul_overflow(request->sector, (uint64_t)SECTOR_BYTES,
 				       &io->offset) &&
 	       !__builtin_add_overflow(io->offset, request->data_len, &end) &&
-	       end <= session->disk.capacity_bytes;
+	       end <= session_capacity_bytes(session);
 }
 
 /*
@@ -185,11 +185,14 @@ static void refused(struct session *session, const struct io *io, ssize_t n)
 /*
  * Is the end of the storage, met by a read, where it may be? Behind what the
  * storage told there may be a disk of a larger capacity, and it is zeros there.
- * Before that, zeros in the place of data would be a lie.
+ * Before that, zeros in the place of data would be a lie, and so they would where
+ * the disk has been made smaller while the request was out.
  */
 static bool may_end_here(const struct session *session, const struct io *io)
 {
-	return io->offset + io->moved >= session->disk.told_bytes;
+	return io->offset + io->moved >= disk_id_told_bytes(session->id.disk) &&
+	       io->offset + io->request.data_len <=
+		       session_capacity_bytes(session);
 }
 
 /* All data has moved, or there was none. */

@@ -72,8 +72,9 @@ void device_start(struct ktvblk_dev *dev)
 
 		queue->stopped = i > 0 && !queue->config.ready;
 		if (!queue->stopped && !start_worker(dev, queue))
-			return;
+			break;
 	}
+	device_tell_missed_resize(dev);
 }
 
 /* With what the device holds for it. */
@@ -83,9 +84,9 @@ static void set_session(struct ktvblk_dev *dev, struct device_queue *queue,
 	session_set_era(session, dev->era);
 	pthread_mutex_lock(&dev->session_lock);
 	queue->session = session;
-	pthread_mutex_unlock(&dev->session_lock);
 	if (queue == dev->queues)
 		dev->id.stop_fd = session->stop_fd;
+	pthread_mutex_unlock(&dev->session_lock);
 }
 
 /* A queue's next session, the last one having been stopped. */
@@ -161,6 +162,7 @@ void device_reset(struct ktvblk_dev *dev)
 	dev->device_features_sel = dev->driver_features_sel = 0;
 	dev->driver_features = 0;
 	dev->config_generation++;
+	dev->capacity_was_read = false;
 	queues_reset(dev);
 	stop_queues(dev, dev->queues, dev->n_queues);
 	dev->reset_requested_ns = 0;

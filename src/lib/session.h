@@ -36,10 +36,8 @@
 
 /* What a session takes from its device, for the device's whole life. */
 struct disk_config {
-	uint64_t capacity_bytes; /* whole blocks */
 	uint32_t block_bytes; /* these two: see backend.h */
 	uint32_t mem_align;
-	uint64_t told_bytes; /* the storage said that it has so many */
 	bool read_only;
 	bool zero_copy;
 	enum ktvblk_engine engine;
@@ -181,6 +179,12 @@ static inline bool session_stopping(const struct session *session)
 static inline bool session_revoked(const struct session *session)
 {
 	return atomic_load_explicit(&session->revoked, memory_order_acquire);
+}
+
+/* The disk's size: of now, as it may change at any time. */
+static inline uint64_t session_capacity_bytes(const struct session *session)
+{
+	return disk_id_sectors(session->id.disk) << SECTOR_SHIFT;
 }
 
 /* Should the worker do something else than the next request? */
