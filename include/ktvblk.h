@@ -74,8 +74,19 @@ struct ktvblk_region {
 	uint64_t guest_addr; /* these three are multiples of 4096 */
 	void *host_addr;
 	uint64_t size;
-	uint64_t reserved; /* 0 */
+	__extension__ union {
+		uint64_t flags; /* KTVBLK_REGION_READ_ONLY, since 1.1 */
+		uint64_t reserved; /* as that was called before */
+	};
 };
+
+/*
+ * The device never writes there, so it may be mapped without PROT_WRITE: ROM, for
+ * one. A request that would is an I/O error, or, if its status would lie there,
+ * dropped as one whose status lies nowhere. The guest may write it or not, which
+ * is the VMM's to see to.
+ */
+#define KTVBLK_REGION_READ_ONLY (UINT64_C(1) << 0)
 
 /*
  * Describe guest RAM. The array is copied. release(userdata), if not NULL, runs
@@ -84,7 +95,7 @@ struct ktvblk_region {
  * anything but what waits for the device it ran for. [any]
  *   -EINVAL  no region, NULL, a size of zero, not 4096-aligned, a range that
  *            overlaps another in guest addresses or reaches the end of the
- *            address space, reserved not 0
+ *            address space, a flag that is not known
  *   -ENOMEM
  */
 int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,

@@ -336,11 +336,14 @@ bool request_zero(const struct request *request, struct cursor at,
 bool request_data_ok(const struct request *request,
 		     const struct ktvblk_mem *mem, bool writable)
 {
+	bool (*const is_there)(const struct ktvblk_mem *, uint64_t, uint64_t) =
+		writable ? mem_covers_writable : mem_covers;
+
 	for (unsigned int i = 0; i < request->n_segs; i++) {
 		const struct chain_desc *seg = &request->chain.descs[i];
 
 		if (seg->len && (seg->writable != writable ||
-				 !mem_covers(mem, seg->addr, seg->len)))
+				 !is_there(mem, seg->addr, seg->len)))
 			return false;
 	}
 	return true;
@@ -355,8 +358,9 @@ uint64_t request_map(const struct request *request, struct cursor at,
 
 	for_each_range(request, at, len, addr, have)
 		for (uint64_t done = 0; done < have; done += piece) {
-			void *host =
-				mem_span(mem, addr + done, have - done, &piece);
+			void *host = mem_span_for(
+				mem, addr + done, have - done,
+				request->chain.descs[at.seg].writable, &piece);
 
 			if (!host || n == max) {
 				*ret_n = n;

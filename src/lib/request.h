@@ -68,7 +68,7 @@ bool request_copy_in(const struct request *request, struct cursor at,
 bool request_zero(const struct request *request, struct cursor at,
 		  const struct ktvblk_mem *mem, uint64_t len);
 
-/* Is all data guest memory, and of the given direction? */
+/* Is all data guest memory, of the given direction, and may be written then? */
 bool request_data_ok(const struct request *request,
 		     const struct ktvblk_mem *mem, bool writable);
 

@@ -65,13 +65,13 @@ void virtqueue_map(struct virtqueue *vq)
 			    sizeof(struct vring_desc) * vq->ring.size);
 	vq->avail = piece_at(vq->mem, vq->ring.avail_addr,
 			     used_event(vq) + sizeof(uint16_t));
-	vq->used = piece_at(vq->mem, vq->ring.used_addr,
-			    avail_event(vq) + sizeof(uint16_t));
+	vq->used = piece_for(vq->mem, vq->ring.used_addr,
+			     avail_event(vq) + sizeof(uint16_t), true);
 }
 
 /* A field of a ring, or NULL; the guest chose the ring's address. */
 static void *field(const struct virtqueue *vq, const struct piece *piece,
-		   uint64_t ring, uint64_t offset, size_t size)
+		   uint64_t ring, uint64_t offset, size_t size, bool writing)
 {
 	uint64_t addr;
 
@@ -79,20 +79,21 @@ static void *field(const struct virtqueue *vq, const struct piece *piece,
 		return piece->host + offset;
 	return __builtin_add_overflow(ring, offset, &addr)
 		       ? NULL
-		       : mem_at(vq->mem, addr, size);
+		       : mem_at_for(vq->mem, addr, size, writing);
 }
 
 static void *used_field(const struct virtqueue *vq, uint64_t offset,
 			size_t size)
 {
-	return field(vq, &vq->used, vq->ring.used_addr, offset, size);
+	return field(vq, &vq->used, vq->ring.used_addr, offset, size, true);
 }
 
 static bool load_avail(const struct virtqueue *vq, uint64_t offset,
 		       uint16_t *ret)
 {
-	const _Atomic uint16_t *at = (_Atomic uint16_t *)field(
-		vq, &vq->avail, vq->ring.avail_addr, offset, sizeof(*at));
+	const _Atomic uint16_t *at =
+		(_Atomic uint16_t *)field(vq, &vq->avail, vq->ring.avail_addr,
+					  offset, sizeof(*at), false);
 
 	if (!at)
 		return false;
