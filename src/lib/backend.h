@@ -16,6 +16,13 @@ struct ktvblk_backend {
 	uint64_t told_bytes; /* its size as it was made, where that is known */
 	uint32_t block_bytes; /* it takes whole ones, in whole ones of memory */
 	uint32_t mem_align; /* at multiples of this; 1: none of it matters */
+	/*
+	 * How many writes have ended; and what that was when the last good flush
+	 * began: the same, and there is nothing to flush. It begins with 1, as
+	 * nothing is known of who had the disk before.
+	 */
+	_Atomic uint64_t written;
+	_Atomic uint64_t flushed;
 };
 
 static inline bool backend_is_read_only(const struct ktvblk_backend *backend)

@@ -202,6 +202,7 @@ int device_make_session(struct ktvblk_dev *dev,
 
 void device_free(struct ktvblk_dev *dev)
 {
+	device_drop_asking(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		session_unmap(&dev->queues[i].pages);
 		session_unref(dev->queues[i].spare);

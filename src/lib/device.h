@@ -46,6 +46,8 @@ struct ktvblk_dev {
 	bool has_cpus;
 	void (*init)(void *userdata);
 	void *init_data;
+	struct dirty_log dirty;
+	struct asking *asking; /* the last; NULL: the storage never was */
 	_Atomic uint64_t stop_requested_ns; /* 0: not yet */
 	_Atomic uint64_t reset_requested_ns; /* 0: no */
 
@@ -97,6 +99,16 @@ void device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
  */
 void device_resize(struct ktvblk_dev *dev, uint64_t bytes, uint64_t told_bytes);
 void device_tell_missed_resize(struct ktvblk_dev *dev);
+
+/* And the storage could not say what it is; for any thread. */
+void device_size_unknown(struct ktvblk_dev *dev, int error);
+
+/* refresh.c: what the storage still answers is nothing any more. */
+void device_forget_asking(struct ktvblk_dev *dev);
+void device_drop_asking(struct ktvblk_dev *dev);
+
+/* Is it one of its workers that calls? */
+bool device_on_worker(const struct ktvblk_dev *dev);
 
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev, uint32_t queue);

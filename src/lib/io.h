@@ -25,6 +25,12 @@ enum io_end io_step(struct session *session, struct io *io);
 /* Its transfer has ended, and nobody waits for it any more. */
 void io_ended(struct session *session, const struct io *io);
 
+/*
+ * With zero-copy the storage itself writes guest memory, at any time in its
+ * transfer: to be told when that begins and when it has ended, however.
+ */
+void io_tell_dirty(const struct session *session, const struct io *io);
+
 static inline struct io *io_of(struct transfer *transfer)
 {
 	return container_of(transfer, struct io, transfer);

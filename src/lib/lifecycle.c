@@ -53,6 +53,7 @@ static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
 		.cpus = dev->has_cpus ? &dev->cpus : NULL,
 		.init = dev->init,
 		.init_data = dev->init_data,
+		.dirty = dev->dirty,
 	};
 
 	if (dev->stop_requested_ns || dev->reset_requested_ns)

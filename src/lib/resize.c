@@ -46,7 +46,7 @@ void device_resize(struct ktvblk_dev *dev, uint64_t bytes, uint64_t told_bytes)
 		atomic_store(&disk->told_bytes, told_bytes);
 	atomic_store(&disk->capacity_sectors, sectors);
 	atomic_store(&disk->told_bytes, told_bytes);
-	if (!sectors)
+	if (!sectors && bytes)
 		log_event(&dev->id, CAPACITY_BELOW_SECTOR, bytes,
 			  dev->disk.block_bytes);
 	if (changed)
@@ -63,10 +63,18 @@ void device_tell_missed_resize(struct ktvblk_dev *dev)
 		raise_config(dev);
 }
 
+void device_size_unknown(struct ktvblk_dev *dev, int error)
+{
+	SCOPED_LOCK(&dev->session_lock);
+
+	log_event(&dev->id, CAPACITY_UNKNOWN, error);
+}
+
 int ktvblk_set_capacity(struct ktvblk_dev *dev, uint64_t bytes)
 {
 	if (!dev || !bytes)
 		return -EINVAL;
+	device_forget_asking(dev);
 	/* What was cut off, the storage need not have any more. */
 	device_resize(dev, bytes, MIN(disk_id_told_bytes(dev->disk_id), bytes));
 	return 0;

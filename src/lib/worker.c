@@ -420,16 +420,19 @@ static void ended_abnormally(void *arg)
 {
 	struct ending *ending = (struct ending *)arg;
 	struct session *session = ending->session;
+	struct io *io = session->flight.beginning;
 
 	/* Out of a release callback, further below. */
 	if (ending->begun)
 		return;
 	ending->begun = true;
-	if (session->flight.beginning) {
-		io_ended(session, session->flight.beginning);
-		session_request_ended(session, session->flight.beginning->slot);
+	if (io) {
+		io_ended(session, io);
+		session_request_ended(session, io->slot);
 	}
 	if (session->gate_held || session_enter(session)) {
+		if (io)
+			io_tell_dirty(session, io);
 		session->panic = PANIC_UNKNOWN;
 		session_unthrottle(session);
 		session_needs_reset(session);
