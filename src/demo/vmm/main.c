@@ -23,6 +23,10 @@ static enum end do_what_is_asked(void)
 	for (unsigned int i = 0; i < vmm.n_disks; i++)
 		if (what & ASK_UNPLUG(i))
 			bus_unplug(&vmm, i);
+	if (what & ASK_SIZES)
+		bus_look_at_sizes(&vmm);
+	if (what & ASK_LIMITS)
+		bus_switch_limits(&vmm);
 	return what & ASK_QUIT ? QUIT : RUNNING;
 }
 
