@@ -263,12 +263,12 @@ void io_ended(struct session *session, const struct io *io)
 		atomic_fetch_add(&session->holdings->backend->written, 1);
 }
 
-void io_tell_dirty(const struct session *session, const struct io *io)
+void io_tell(const struct session *session, const struct io *io)
 {
 	const struct ktvblk_io *ask = &io->transfer.io;
 
-	if (dirty_is_wanted(&session->vq.dirty) && io->state == IO_DATA &&
-	    is_read(io) && ask->iov != &io->one && !session_revoked(session))
+	if (io->state == IO_DATA && is_read(io) && ask->iov != &io->one &&
+	    !session_revoked(session))
 		request_tell_dirty(&io->request, io->at, ask->length);
 }
 

@@ -359,14 +359,13 @@ void request_tell_dirty(const struct request *request, struct cursor at,
 bool request_data_ok(const struct request *request,
 		     const struct ktvblk_mem *mem, bool writable)
 {
-	bool (*const is_there)(const struct ktvblk_mem *, uint64_t, uint64_t) =
-		writable ? mem_covers_writable : mem_covers;
-
 	for (unsigned int i = 0; i < request->n_segs; i++) {
 		const struct chain_desc *seg = &request->chain.descs[i];
 
-		if (seg->len && (seg->writable != writable ||
-				 !is_there(mem, seg->addr, seg->len)))
+		if (seg->len &&
+		    (seg->writable != writable ||
+		     !(writable ? mem_covers_writable(mem, seg->addr, seg->len)
+				: mem_covers(mem, seg->addr, seg->len))))
 			return false;
 	}
 	return true;

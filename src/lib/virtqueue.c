@@ -341,9 +341,12 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 	vq->next_used++;
 	vq->num_added++;
 	/* The index twice: it is written, too, and then the driver knows. */
-	dirty_tell(&vq->dirty, vq->ring.used_addr + entry,
-		   sizeof(struct vring_used_elem));
-	dirty_tell(&vq->dirty, vq->ring.used_addr + RING_IDX, sizeof(*idx));
+	if (dirty_is_wanted(&vq->dirty)) {
+		dirty_tell(&vq->dirty, vq->ring.used_addr + entry,
+			   sizeof(struct vring_used_elem));
+		dirty_tell(&vq->dirty, vq->ring.used_addr + RING_IDX,
+			   sizeof(*idx));
+	}
 	/* Releases the entry, the status byte and the data before it. */
 	atomic_store_explicit(idx, htole16(vq->next_used),
 			      memory_order_release);
