@@ -74,8 +74,19 @@ struct ktvblk_region {
 	uint64_t guest_addr; /* these three are multiples of 4096 */
 	void *host_addr;
 	uint64_t size;
-	uint64_t reserved; /* 0 */
+	__extension__ union {
+		uint64_t flags; /* KTVBLK_REGION_READ_ONLY, since 1.1 */
+		uint64_t reserved; /* as that was called before */
+	};
 };
+
+/*
+ * The device never writes there, so it may be mapped without PROT_WRITE: ROM, for
+ * one. A request that would is an I/O error, or, if its status would lie there,
+ * dropped as one whose status lies nowhere. The guest may write it or not, which
+ * is the VMM's to see to.
+ */
+#define KTVBLK_REGION_READ_ONLY (UINT64_C(1) << 0)
 
 /*
  * Describe guest RAM. The array is copied. release(userdata), if not NULL, runs
@@ -84,7 +95,7 @@ struct ktvblk_region {
  * anything but what waits for the device it ran for. [any]
  *   -EINVAL  no region, NULL, a size of zero, not 4096-aligned, a range that
  *            overlaps another in guest addresses or reaches the end of the
- *            address space, reserved not 0
+ *            address space, a flag that is not known
  *   -ENOMEM
  */
 int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,
@@ -136,7 +147,8 @@ struct ktvblk_backend_ops {
 	int (*flush)(void *userdata);
 	/*
 	 * The size in bytes. Called once by ktvblk_new(), on its thread, unless
-	 * config.capacity_bytes is given.
+	 * config.capacity_bytes is given; and for ktvblk_refresh_capacity() on a
+	 * thread of its own, while others may be in any other call.
 	 */
 	int (*capacity)(void *userdata, uint64_t *ret_bytes);
 	/*
@@ -381,6 +393,55 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev);
 int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem);
 
 /*
+ * Other guest memory in the place of what is bound, or, where none is, this from
+ * now on; whatever the device is doing, and kept over resets. Running queues go
+ * over between two accesses: a request in flight ends in the new memory, or as an
+ * error where that has not its addresses. When this has returned 0 the old memory
+ * is not touched any more, but by a worker that was left behind before, and its
+ * release() runs when nobody has a reference to it, on a thread of the library's.
+ * A queue whose rings are not in the new memory is not served until reset, which
+ * the guest is told by NEEDS_RESET, and a record (QUEUE_POISONED_MEMORY).
+ *
+ * Waits for workers that are in guest memory just now, and not for storage, but
+ * with KTVBLK_ZERO_COPY: then for all requests in flight, for which the device is
+ * paused. A pause of the VMM's own stays. On -ETIMEDOUT nothing changed. Since
+ * 1.1. [device]
+ *   -EINVAL     NULL
+ *   -EBUSY      told to stop
+ *   -ETIMEDOUT  a worker is stuck in guest memory, or, with KTVBLK_ZERO_COPY, a
+ *               request in storage
+ *   -EDEADLK    called from a worker of the device's own
+ *   -ENOMEM, -EAGAIN
+ */
+int ktvblk_replace_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem,
+			  uint32_t timeout_ms);
+
+/*
+ * Have fn(userdata, guest_addr, length) told of all guest memory that the device
+ * writes: data, status bytes, used rings. It is called behind the write, so who
+ * clears a page's mark first and copies the page then misses nothing, and before
+ * the used index makes it known to the guest; of the used index itself once more
+ * behind that. What is told may be more than was written, and twice. fn runs on
+ * the workers, those of several queues at once; it must not wait, as the
+ * worker is in guest memory meanwhile, and may call whatever is marked [any]. NULL:
+ * nobody is told.
+ *
+ * When this has returned 0 all that is written from then on is told to the new
+ * fn, and the old one is in no call and gets no more, whatever workers are stuck
+ * in. With KTVBLK_ZERO_COPY requests are told when they begin, too: what one that
+ * was left behind still writes (KTVBLK_FENCED=no) nobody can tell. Kept over
+ * resets. Since 1.1. [device]
+ *   -EINVAL     NULL
+ *   -ETIMEDOUT  a worker is stuck in guest memory, or in the old fn; nothing
+ *               changed
+ *   -EDEADLK    called from a worker of the device's own
+ */
+int ktvblk_set_dirty_log(struct ktvblk_dev *dev,
+			 void (*fn)(void *userdata, uint64_t guest_addr,
+				    uint64_t length),
+			 void *userdata, uint32_t timeout_ms);
+
+/*
  * Which CPUs each worker may run on, from its next start; none: as the thread
  * that writes DRIVER_OK. CPUs the kernel's mask cannot hold (1024 and up) are
  * left out; what cannot be applied is recorded and is no error. [device]
@@ -399,6 +460,46 @@ int ktvblk_set_worker_cpus(struct ktvblk_dev *dev, const uint32_t *cpus,
  */
 int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
 			   void *userdata);
+
+/*
+ * Another size of the disk, at once and whatever the device is doing: rounded as
+ * by ktvblk_new(), and kept over resets. A driver that runs hears of it by a
+ * configuration interrupt, and reads it with another ConfigGeneration (sections
+ * 2.5 and 4.2.2). Requests that begin from then on and go beyond it are errors;
+ * one that has begun ends as the storage has it. What lies beyond the size that
+ * the storage has told reads as zeros where it ends before, as with
+ * config.capacity_bytes. Never waits. Since 1.1. [device]
+ *   -EINVAL  NULL, or bytes 0
+ */
+int ktvblk_set_capacity(struct ktvblk_dev *dev, uint64_t bytes);
+
+/*
+ * Have the storage asked for its size, by its capacity(), and the disk have that:
+ * as if ktvblk_set_capacity() were called with the answer, but that behind it a
+ * read inside that size is never zeros for want of data. Returns at once, as the
+ * storage may hang; when it has answered, 1 is added to ktvblk_state_fd(), and
+ * ktvblk_get_identity() tells what it is. If it fails the size stays, with a
+ * record (CAPACITY_UNKNOWN). A ktvblk_set_capacity() behind this makes the answer
+ * void. One that is still out when the device is destroyed counts as a stuck
+ * worker does. Since 1.1. [device]
+ *   -EINVAL  NULL
+ *   -EBUSY   the storage has not answered the last one, or told to stop
+ *   -ENOMEM, -EAGAIN
+ */
+int ktvblk_refresh_capacity(struct ktvblk_dev *dev);
+
+/*
+ * Other limits than config.throttle, at once, whatever the device is doing. What
+ * the disk owes for a large request stays owed; of the tokens that are there what
+ * fits into the new burst is kept, and a limit that was not there before begins
+ * with a whole burst. Requests that wait for tokens are looked at again. Since
+ * 1.1. [any]
+ *   -EINVAL  NULL, or what ktvblk_throttle_check() refuses
+ *   -EAGAIN  a thread of the device's was held up by the system for 20 ms while
+ *            it took tokens
+ */
+int ktvblk_set_throttle(struct ktvblk_dev *dev,
+			const struct ktvblk_throttle *throttle);
 
 /*
  * A guest's access at a byte offset into the device's window (section 4.2.2).
@@ -507,9 +608,9 @@ int ktvblk_save(struct ktvblk_dev *dev, void *buf, size_t size);
 
 /*
  * Be what was saved, and paused: ktvblk_resume() goes on. Of a device with guest
- * memory that was never at DRIVER_OK, made with the same size, blocks, number and
- * length of queues, read-only or not, and all the features that the other one
- * offered. Guest memory need not be there before the device is resumed. What
+ * memory that was never at DRIVER_OK, of the size that the other one had last, by
+ * config or ktvblk_set_capacity(), made with the same blocks, number and length of
+ * queues, read-only or not, and all the features that the other one offered. Guest memory need not be there before the device is resumed. What
  * worker_init says runs at once. An interrupt that the driver has not
  * acknowledged is raised again; kicks that got lost are made up for.
  *
@@ -560,7 +661,7 @@ const char *ktvblk_state_name(int state);
 /* What names the device on its records. */
 struct ktvblk_identity {
 	uint64_t instance_id; /* INSTANCE_ID: counts devices of the process */
-	uint64_t capacity_sectors; /* CAPACITY_SECTORS */
+	uint64_t capacity_sectors; /* CAPACITY_SECTORS, of now */
 	/* STOP_FD of the first queue: another one after each reset. */
 	int32_t stop_fd;
 	uint32_t reserved;

@@ -37,6 +37,8 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 	backend->told_bytes = 0;
 	backend->block_bytes = SECTOR_BYTES;
 	backend->mem_align = 1;
+	atomic_init(&backend->written, 0);
+	atomic_init(&backend->flushed, 0);
 	*ret_backend = backend;
 	return 0;
 }

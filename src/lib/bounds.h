@@ -89,6 +89,7 @@
 #define RELEASE_GRACE_NS UINT64_C(20000000)
 #define LOG_STOP_NS UINT64_C(20000000)
 #define TELLING_NS UINT64_C(20000000)
+#define TOKENS_NS UINT64_C(20000000) /* for the lock of the throttle */
 
 /* Records. */
 #define STALL_WARN_MS_DEFAULT 5000u

@@ -140,7 +140,8 @@ static void apply_config(struct ktvblk_dev *dev,
 
 	const uint32_t block_bytes = config->backend->block_bytes;
 
-	dev->disk.capacity_bytes = capacity - capacity % block_bytes;
+	dev->shown_sectors = (capacity - capacity % block_bytes) >>
+			     SECTOR_SHIFT;
 	dev->disk.block_bytes = block_bytes;
 	dev->disk.mem_align = config->backend->mem_align;
 	dev->disk.read_only = config->flags & KTVBLK_READ_ONLY;
@@ -202,6 +203,7 @@ int device_make_session(struct ktvblk_dev *dev,
 
 void device_free(struct ktvblk_dev *dev)
 {
+	device_drop_asking(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		session_unmap(&dev->queues[i].pages);
 		session_unref(dev->queues[i].spare);
@@ -263,10 +265,8 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 	dev->n_queues = n_queues;
 	apply_config(dev, &ours, capacity);
 	pthread_mutex_init(&dev->session_lock, NULL);
-	dev->disk.told_bytes = told;
 	r = -ENOMEM;
-	dev->disk_id = disk_id_new(ours.name,
-				   dev->disk.capacity_bytes >> SECTOR_SHIFT);
+	dev->disk_id = disk_id_new(ours.name, dev->shown_sectors);
 	dev->stats = stats_new();
 	dev->throttle = disk_throttle_new(&ours.throttle, now_ns());
 	dev->era = era_new();
@@ -275,6 +275,8 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 	if (!dev->disk_id || !dev->stats || !dev->throttle || !dev->era ||
 	    !dev->spare_era || !dev->holdings)
 		goto fail;
+	atomic_store(&dev->disk_id->told_bytes, told);
+	backend_may_be_dirty(ours.backend);
 	r = ports_new(n_queues, &dev->ports);
 	if (r == 0)
 		r = make_queues(dev);

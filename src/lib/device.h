@@ -46,6 +46,8 @@ struct ktvblk_dev {
 	bool has_cpus;
 	void (*init)(void *userdata);
 	void *init_data;
+	struct dirty_log dirty;
+	struct asking *asking; /* the last; NULL: the storage never was */
 	_Atomic uint64_t stop_requested_ns; /* 0: not yet */
 	_Atomic uint64_t reset_requested_ns; /* 0: no */
 	uint64_t paused_ns; /* when that was asked for last */
@@ -57,6 +59,9 @@ struct ktvblk_dev {
 	uint64_t driver_features;
 	uint32_t queue_sel;
 	uint32_t config_generation;
+	uint64_t shown_sectors; /* the capacity in config space */
+	bool capacity_was_read; /* by the driver, since reset: it was this */
+	uint64_t read_sectors;
 
 	pthread_mutex_t session_lock; /* of these pointers, for state.c */
 	struct era *era; /* never NULL */
@@ -104,6 +109,24 @@ void device_end_sessions(struct ktvblk_dev *dev);
 
 /* Interrupt the driver for what InterruptStatus says. */
 void device_interrupt(struct ktvblk_dev *dev);
+
+/*
+ * resize.c: the disk has this size from now on, in sectors, of which the storage
+ * says that it has so many bytes: for any thread. And what follows from the
+ * driver's having got to DRIVER_OK, here or before it was moved.
+ */
+void device_resize(struct ktvblk_dev *dev, uint64_t bytes, uint64_t told_bytes);
+void device_tell_missed_resize(struct ktvblk_dev *dev);
+
+/* And the storage could not say what it is; for any thread. */
+void device_size_unknown(struct ktvblk_dev *dev, int error);
+
+/* refresh.c: what the storage still answers is nothing any more. */
+void device_forget_asking(struct ktvblk_dev *dev);
+void device_drop_asking(struct ktvblk_dev *dev);
+
+/* Is it one of its workers that calls? */
+bool device_on_worker(const struct ktvblk_dev *dev);
 
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev, uint32_t queue);

@@ -31,6 +31,20 @@ void disk_throttle_unref(struct disk_throttle *shared)
 		free(shared);
 }
 
+bool disk_throttle_change(struct disk_throttle *shared,
+			  const struct ktvblk_throttle *config,
+			  uint64_t deadline_ns)
+{
+	if (!gate_enter_until(&shared->lock, deadline_ns))
+		return false;
+	throttle_change(&shared->throttle, config, now_ns());
+	atomic_store(&shared->limits, throttle_limits(&shared->throttle));
+	/* Before the kick: the worker reads that, and then this. */
+	atomic_fetch_add(&shared->changes, 1);
+	gate_leave(&shared->lock);
+	return true;
+}
+
 void disk_throttle_leave(struct disk_throttle *shared,
 			 const _Atomic bool *revoked)
 {

@@ -23,6 +23,7 @@
 struct disk_throttle {
 	_Atomic unsigned int refs;
 	_Atomic bool limits;
+	_Atomic uint32_t changes; /* of the limits, counted */
 	/* The session's, whose request is first in line; NULL: none is. */
 	const _Atomic bool *_Atomic first;
 	struct gate lock; /* of what follows */
@@ -35,6 +36,20 @@ struct disk_throttle *disk_throttle_new(const struct ktvblk_throttle *config,
 					uint64_t now_ns);
 struct disk_throttle *disk_throttle_ref(struct disk_throttle *shared);
 void disk_throttle_unref(struct disk_throttle *shared);
+
+/*
+ * Other limits from now on, for any thread; who waits is to be woken. False: the
+ * lock could not be had until deadline_ns, and nothing is changed.
+ */
+bool disk_throttle_change(struct disk_throttle *shared,
+			  const struct ktvblk_throttle *config,
+			  uint64_t deadline_ns);
+
+/* Which limits these are: who waits by others looks again. */
+static inline uint32_t disk_throttle_number(const struct disk_throttle *shared)
+{
+	return atomic_load(&shared->changes);
+}
 
 /* Is there any limit? Without one, time does not matter below. */
 static inline bool disk_throttle_limits(const struct disk_throttle *shared)

@@ -191,6 +191,9 @@ X(CAPACITY_BELOW_SECTOR, LOG_WARNING, 0,                                       \
   DEC(CAPACITY_BYTES), DEC(SECTOR_SIZE))                                       \
 X(MEMORY_ALREADY_SET, LOG_WARNING, 0,                                          \
   "guest memory is bound already, the binding is unchanged")                   \
+X(CAPACITY_UNKNOWN, LOG_WARNING, EV_REPEATED,                                  \
+  "the storage could not say how large it is, the capacity is unchanged",      \
+  ERRNO)                                                                       \
 X(STATUS_NEEDS_RESET, LOG_WARNING, EV_LIMITED,                                 \
   "status write refused: the device needs a reset",                            \
   HEX(DEVICE_STATUS), HEX(REQUESTED), MAYBE_HEX(NEW_BITS))                     \
@@ -227,6 +230,9 @@ X(QUEUE_POISONED_ACCESS, LOG_WARNING, EV_LIMITED,                              \
 X(QUEUE_POISONED_HEAD, LOG_WARNING, EV_LIMITED,                                \
   "a chain in service was made available again; the queue is served no more "  \
   "until reset", DEC(HEAD))                                                    \
+X(QUEUE_POISONED_MEMORY, LOG_WARNING, 0,                                       \
+  "guest memory was replaced by such as has not its rings; the queue is "      \
+  "served no more until reset")                                                \
 X(NOTIFY_DISABLE_FAILED, LOG_WARNING, EV_LIMITED,                              \
   "the used ring's flags are not in guest memory")                             \
 X(NOTIFY_ENABLE_FAILED, LOG_WARNING, EV_LIMITED,                               \

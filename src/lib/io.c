@@ -45,7 +45,7 @@ static bool range_ok(const struct session *session, struct io *io)
 	return !__builtin_mul_overflow(request->sector, (uint64_t)SECTOR_BYTES,
 				       &io->offset) &&
 	       !__builtin_add_overflow(io->offset, request->data_len, &end) &&
-	       end <= session->disk.capacity_bytes;
+	       end <= session_capacity_bytes(session);
 }
 
 /*
@@ -145,13 +145,13 @@ static enum step prepare_data(struct session *session, struct io *io)
  */
 static enum step prepare_flush(struct session *session, struct io *io)
 {
-	const struct holdings *holdings = session->holdings;
+	const struct ktvblk_backend *backend = session->backend;
 	struct ktvblk_io *ask = &io->transfer.io;
 
 	if (flush_failed(session, io))
 		return STEP_FAILED;
-	io->written = atomic_load(&holdings->written);
-	if (io->written == atomic_load(&holdings->flushed))
+	io->written = atomic_load(&backend->written);
+	if (io->written == atomic_load(&backend->flushed))
 		return STEP_DONE;
 	*ask = (struct ktvblk_io){ .op = KTVBLK_IO_FLUSH };
 	return STEP_TRANSFER;
@@ -185,11 +185,14 @@ static void refused(struct session *session, const struct io *io, ssize_t n)
 /*
  * Is the end of the storage, met by a read, where it may be? Behind what the
  * storage told there may be a disk of a larger capacity, and it is zeros there.
- * Before that, zeros in the place of data would be a lie.
+ * Before that, zeros in the place of data would be a lie, and so they would where
+ * the disk has been made smaller while the request was out.
  */
 static bool may_end_here(const struct session *session, const struct io *io)
 {
-	return io->offset + io->moved >= session->disk.told_bytes;
+	return io->offset + io->moved >= disk_id_told_bytes(session->id.disk) &&
+	       io->offset + io->request.data_len <=
+		       session_capacity_bytes(session);
 }
 
 /* All data has moved, or there was none. */
@@ -239,8 +242,8 @@ static enum step absorb_data(struct session *session, struct io *io)
 static enum step absorb_flush(struct session *session, struct io *io)
 {
 	const ssize_t r = io->transfer.result;
-	struct holdings *holdings = session->holdings;
-	uint64_t flushed = atomic_load(&holdings->flushed);
+	struct ktvblk_backend *backend = session->holdings->backend;
+	uint64_t flushed = atomic_load(&backend->flushed);
 
 	if (r < 0) {
 		atomic_store(&session->era->flush_failed, true);
@@ -248,7 +251,7 @@ static enum step absorb_flush(struct session *session, struct io *io)
 		return STEP_FAILED;
 	}
 	while (flushed < io->written &&
-	       !atomic_compare_exchange_weak(&holdings->flushed, &flushed,
+	       !atomic_compare_exchange_weak(&backend->flushed, &flushed,
 					     io->written))
 		;
 	return STEP_DONE;
@@ -257,11 +260,21 @@ static enum step absorb_flush(struct session *session, struct io *io)
 void io_ended(struct session *session, const struct io *io)
 {
 	if (io->transfer.io.op == KTVBLK_IO_WRITE)
-		atomic_fetch_add(&session->holdings->written, 1);
+		atomic_fetch_add(&session->holdings->backend->written, 1);
+}
+
+void io_tell(const struct session *session, const struct io *io)
+{
+	const struct ktvblk_io *ask = &io->transfer.io;
+
+	if (io->state == IO_DATA && is_read(io) && ask->iov != &io->one &&
+	    !session_revoked(session))
+		request_tell_dirty(&io->request, io->at, ask->length);
 }
 
 static enum step absorb(struct session *session, struct io *io)
 {
+	io_tell_dirty(session, io);
 	if (io->transfer.again)
 		return prepare(session, io);
 	io_ended(session, io);
@@ -329,6 +342,8 @@ static enum io_end go_on(struct session *session, struct io *io, enum step step)
 		/* Behind what may have waited for guest memory. */
 		if (session_stopping(session) || session->flight.closed)
 			return IO_ABANDONED;
+		/* It may never be heard of again. */
+		io_tell_dirty(session, io);
 		session_leave(session);
 		ended = begin(session, io);
 		if (!session_enter(session))

@@ -25,6 +25,19 @@ enum io_end io_step(struct session *session, struct io *io);
 /* Its transfer has ended, and nobody waits for it any more. */
 void io_ended(struct session *session, const struct io *io);
 
+/*
+ * With zero-copy the storage itself writes guest memory, at any time in its
+ * transfer: to be told when that begins and when it has ended, however.
+ */
+void io_tell(const struct session *session, const struct io *io);
+
+static inline void io_tell_dirty(const struct session *session,
+				 const struct io *io)
+{
+	if (dirty_is_wanted(&session->vq.dirty))
+		io_tell(session, io);
+}
+
 static inline struct io *io_of(struct transfer *transfer)
 {
 	return container_of(transfer, struct io, transfer);

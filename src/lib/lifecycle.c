@@ -63,6 +63,7 @@ int device_start_session(struct ktvblk_dev *dev, struct device_queue *queue,
 		.cpus = dev->has_cpus ? &dev->cpus : NULL,
 		.init = dev->init,
 		.init_data = dev->init_data,
+		.dirty = dev->dirty,
 	};
 
 	int r;
@@ -95,8 +96,9 @@ void device_start(struct ktvblk_dev *dev)
 
 		queue->stopped = i > 0 && !queue->config.ready;
 		if (!queue->stopped && !start_worker(dev, queue))
-			return;
+			break;
 	}
+	device_tell_missed_resize(dev);
 }
 
 /* With what the device holds for it. */
@@ -106,9 +108,9 @@ static void set_session(struct ktvblk_dev *dev, struct device_queue *queue,
 	session_set_era(session, dev->era);
 	pthread_mutex_lock(&dev->session_lock);
 	queue->session = session;
-	pthread_mutex_unlock(&dev->session_lock);
 	if (queue == dev->queues)
 		dev->id.stop_fd = session->stop_fd;
+	pthread_mutex_unlock(&dev->session_lock);
 }
 
 /* A queue's next session, the last one having been stopped. */
@@ -194,6 +196,7 @@ void device_reset(struct ktvblk_dev *dev)
 	dev->device_features_sel = dev->driver_features_sel = 0;
 	dev->driver_features = 0;
 	dev->config_generation++;
+	dev->capacity_was_read = false;
 	queues_reset(dev);
 	device_end_sessions(dev);
 	/* An interrupt the old sessions raised is nobody's any more. */

@@ -27,7 +27,22 @@ static bool queue_is_there(const struct ktvblk_dev *dev)
 	return dev->queue_sel < dev->n_queues;
 }
 
-static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
+/*
+ * The disk's size may change on any thread and at any time, and the driver reads
+ * it in two halves, with the generation before and behind. So what config space
+ * shows changes here only, and the generation with it.
+ */
+static void look_at_capacity(struct ktvblk_dev *dev)
+{
+	const uint64_t sectors = disk_id_sectors(dev->disk_id);
+
+	if (sectors == dev->shown_sectors)
+		return;
+	dev->shown_sectors = sectors;
+	dev->config_generation++;
+}
+
+static uint32_t read_register(struct ktvblk_dev *dev, uint64_t offset)
 {
 	switch (offset) {
 	case VIRTIO_MMIO_MAGIC_VALUE:
@@ -59,6 +74,7 @@ static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
 	case VIRTIO_MMIO_SHM_BASE_HIGH:
 		return ALL_ONES; /* no such region */
 	case VIRTIO_MMIO_CONFIG_GENERATION:
+		look_at_capacity(dev);
 		return dev->config_generation;
 	default: /* VendorID too, and QueueReset: it is over when it returns */
 		return 0;
@@ -73,11 +89,24 @@ static uint32_t seg_max(const struct ktvblk_dev *dev)
 	return MIN(SEG_MAX, MAX(dev->queue_size_max, 3u) - 2);
 }
 
-static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
-			void *data, size_t len)
+/* By an access at this offset of config space. */
+static uint64_t read_capacity(struct ktvblk_dev *dev, uint64_t offset)
+{
+	const size_t size = sizeof(((struct virtio_blk_config *)0)->capacity);
+
+	if (offset < offsetof(struct virtio_blk_config, capacity) + size) {
+		look_at_capacity(dev);
+		dev->capacity_was_read = true;
+		dev->read_sectors = dev->shown_sectors;
+	}
+	return dev->shown_sectors;
+}
+
+static void read_config(struct ktvblk_dev *dev, uint64_t offset, void *data,
+			size_t len)
 {
 	const struct virtio_blk_config config = {
-		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
+		.capacity = htole64(read_capacity(dev, offset)),
 		.seg_max = htole32(seg_max(dev)),
 		.blk_size = htole32(dev->disk.block_bytes),
 		.num_queues = htole16((uint16_t)dev->n_queues),

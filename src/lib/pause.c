@@ -42,7 +42,7 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 	return 0;
 }
 
-static bool on_own_worker(const struct ktvblk_dev *dev)
+bool device_on_worker(const struct ktvblk_dev *dev)
 {
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		const struct session *session = dev->queues[i].session;
@@ -66,7 +66,7 @@ int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
 
 	if (!dev)
 		return -EINVAL;
-	if (on_own_worker(dev))
+	if (device_on_worker(dev))
 		return -EDEADLK;
 	ours = !ports_pause_wanted(dev->ports);
 	if (ours)

@@ -288,10 +288,19 @@ static uint64_t step(uint64_t addr, uint64_t len)
 	return MIN(len, PAGE_BYTES - addr % PAGE_BYTES);
 }
 
+/* Of each page: it may be the last before the session is revoked. */
+static const struct dirty_log *dirty_log(const struct request *request)
+{
+	return request->dirty && dirty_is_wanted(request->dirty)
+		       ? request->dirty
+		       : NULL;
+}
+
 bool request_copy_out(const struct request *request, struct cursor at,
 		      const struct ktvblk_mem *mem, const void *from,
 		      uint64_t len)
 {
+	const struct dirty_log *log = dirty_log(request);
 	const unsigned char *in = (const unsigned char *)from;
 	uint64_t addr, have, n;
 
@@ -301,6 +310,8 @@ bool request_copy_out(const struct request *request, struct cursor at,
 			if (revoked(request) ||
 			    !mem_write(mem, addr + done, in, n))
 				return false;
+			if (log && !revoked(request))
+				dirty_tell(log, addr + done, n);
 		}
 	return !len;
 }
@@ -322,6 +333,7 @@ bool request_copy_in(const struct request *request, struct cursor at,
 bool request_zero(const struct request *request, struct cursor at,
 		  const struct ktvblk_mem *mem, uint64_t len)
 {
+	const struct dirty_log *log = dirty_log(request);
 	uint64_t addr, have, n;
 
 	for_each_range(request, at, len, addr, have)
@@ -329,8 +341,19 @@ bool request_zero(const struct request *request, struct cursor at,
 			n = step(addr + done, have - done);
 			if (revoked(request) || !mem_zero(mem, addr + done, n))
 				return false;
+			if (log && !revoked(request))
+				dirty_tell(log, addr + done, n);
 		}
 	return !len;
+}
+
+void request_tell_dirty(const struct request *request, struct cursor at,
+			uint64_t len)
+{
+	uint64_t addr, have;
+
+	for_each_range(request, at, len, addr, have)
+		dirty_tell(request->dirty, addr, have);
 }
 
 bool request_data_ok(const struct request *request,
@@ -339,8 +362,10 @@ bool request_data_ok(const struct request *request,
 	for (unsigned int i = 0; i < request->n_segs; i++) {
 		const struct chain_desc *seg = &request->chain.descs[i];
 
-		if (seg->len && (seg->writable != writable ||
-				 !mem_covers(mem, seg->addr, seg->len)))
+		if (seg->len &&
+		    (seg->writable != writable ||
+		     !(writable ? mem_covers_writable(mem, seg->addr, seg->len)
+				: mem_covers(mem, seg->addr, seg->len))))
 			return false;
 	}
 	return true;
@@ -355,8 +380,9 @@ uint64_t request_map(const struct request *request, struct cursor at,
 
 	for_each_range(request, at, len, addr, have)
 		for (uint64_t done = 0; done < have; done += piece) {
-			void *host =
-				mem_span(mem, addr + done, have - done, &piece);
+			void *host = mem_span_for(
+				mem, addr + done, have - done,
+				request->chain.descs[at.seg].writable, &piece);
 
 			if (!host || n == max) {
 				*ret_n = n;

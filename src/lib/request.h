@@ -11,6 +11,7 @@
  */
 
 #include "counters.h"
+#include "dirty.h"
 #include "identity.h"
 #include "memory.h"
 #include "virtqueue.h"
@@ -27,6 +28,7 @@ struct request {
 	const char *label; /* which gate it ended at, for the records */
 	/* Then nothing is written or counted any more; NULL: that cannot be. */
 	const _Atomic bool *revoked;
+	const struct dirty_log *dirty; /* NULL: nobody is told */
 };
 
 enum request_action {
@@ -68,7 +70,11 @@ bool request_copy_in(const struct request *request, struct cursor at,
 bool request_zero(const struct request *request, struct cursor at,
 		  const struct ktvblk_mem *mem, uint64_t len);
 
-/* Is all data guest memory, and of the given direction? */
+/* Say that it is written, or about to be. */
+void request_tell_dirty(const struct request *request, struct cursor at,
+			uint64_t len);
+
+/* Is all data guest memory, of the given direction, and may be written then? */
 bool request_data_ok(const struct request *request,
 		     const struct ktvblk_mem *mem, bool writable);
 

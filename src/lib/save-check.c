@@ -25,7 +25,8 @@
 static bool suits(const struct saved *saved, const struct ktvblk_dev *dev)
 {
 	return !(saved->features & ~dev->features) &&
-	       saved->capacity_bytes == dev->disk.capacity_bytes &&
+	       saved->capacity_bytes == disk_id_sectors(dev->disk_id)
+						<< SECTOR_SHIFT &&
 	       saved->block_bytes == dev->disk.block_bytes &&
 	       saved->read_only == dev->disk.read_only &&
 	       saved->n_queues == dev->n_queues &&
@@ -42,6 +43,8 @@ static bool registers_ok(const struct saved *saved)
 {
 	const uint64_t version_1 = UINT64_C(1) << VIRTIO_F_VERSION_1;
 
+	if (!saved->capacity_was_read && saved->read_sectors)
+		return false;
 	if ((saved->status & ~(uint32_t)S_KNOWN) ||
 	    (saved->interrupt_status &
 	     ~(uint32_t)(VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG)))
@@ -84,9 +87,10 @@ bool saved_is_regular(const struct saved *saved,
 	       mem_covers(mem, config->avail_addr,
 			  sizeof(struct vring_avail) + n * sizeof(uint16_t) +
 				  event) &&
-	       mem_covers(mem, config->used_addr,
-			  sizeof(struct vring_used) +
-				  n * sizeof(struct vring_used_elem) + event);
+	       mem_covers_writable(mem, config->used_addr,
+				   sizeof(struct vring_used) +
+					   n * sizeof(struct vring_used_elem) +
+					   event);
 }
 
 static bool config_ok(const struct queue_config *config, uint32_t size_max)

@@ -39,7 +39,11 @@ enum tag {
 };
 
 enum disk_flags { DISK_READ_ONLY = 1 };
-enum register_flags { REGISTERS_FLUSH_FAILED = 1 };
+enum register_flags {
+	REGISTERS_FLUSH_FAILED = 1,
+	REGISTERS_CAPACITY_WAS_READ = 2,
+	REGISTERS_FLAGS = 3,
+};
 enum throttle_flags { THROTTLE_OPS = 1, THROTTLE_BYTES = 2 };
 
 /* Fields one after another, in either direction. */
@@ -111,11 +115,15 @@ static void disk(struct walk *walk, struct saved *saved)
 	saved->read_only = set & DISK_READ_ONLY;
 }
 
-#define REGISTERS_BYTES 36u
+#define REGISTERS_BYTES 52u
 
 static void registers(struct walk *walk, struct saved *saved)
 {
-	uint32_t set = saved->flush_failed ? REGISTERS_FLUSH_FAILED : 0;
+	uint32_t set =
+		(saved->flush_failed ? (uint32_t)REGISTERS_FLUSH_FAILED : 0) |
+		(saved->capacity_was_read
+			 ? (uint32_t)REGISTERS_CAPACITY_WAS_READ
+			 : 0);
 
 	u64(walk, &saved->driver_features);
 	u32(walk, &saved->status);
@@ -124,8 +132,11 @@ static void registers(struct walk *walk, struct saved *saved)
 	u32(walk, &saved->driver_features_sel);
 	u32(walk, &saved->queue_sel);
 	u32(walk, &saved->config_generation);
-	flags(walk, &set, REGISTERS_FLUSH_FAILED);
+	u64(walk, &saved->shown_sectors);
+	u64(walk, &saved->read_sectors);
+	flags(walk, &set, REGISTERS_FLAGS);
 	saved->flush_failed = set & REGISTERS_FLUSH_FAILED;
+	saved->capacity_was_read = set & REGISTERS_CAPACITY_WAS_READ;
 }
 
 #define QUEUE_BYTES 34u

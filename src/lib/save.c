@@ -49,26 +49,37 @@ static void look_at_bucket(struct bucket *bucket, uint64_t paused_ns)
 		bucket_can_take(bucket, 1, paused_ns);
 }
 
-static void look(const struct ktvblk_dev *dev, struct saved *saved)
+/* What another size of the disk changes, on any thread: before that or behind. */
+static void look_at_size(struct ktvblk_dev *dev, struct saved *saved)
+{
+	SCOPED_LOCK(&dev->session_lock);
+
+	saved->capacity_bytes = disk_id_sectors(dev->disk_id) << SECTOR_SHIFT;
+	saved->status = atomic_load(&dev->era->status);
+	saved->interrupt_status = atomic_load(&dev->era->interrupt_status);
+}
+
+static void look(struct ktvblk_dev *dev, struct saved *saved)
 {
 	const struct era *era = dev->era;
 
 	*saved = (struct saved){
-		.capacity_bytes = dev->disk.capacity_bytes,
 		.features = dev->features,
 		.block_bytes = dev->disk.block_bytes,
 		.n_queues = dev->n_queues,
 		.queue_size_max = dev->queue_size_max,
 		.read_only = dev->disk.read_only,
 		.driver_features = dev->driver_features,
-		.status = atomic_load(&era->status),
-		.interrupt_status = atomic_load(&era->interrupt_status),
 		.device_features_sel = dev->device_features_sel,
 		.driver_features_sel = dev->driver_features_sel,
 		.queue_sel = dev->queue_sel,
 		.config_generation = dev->config_generation,
+		.shown_sectors = dev->shown_sectors,
+		.capacity_was_read = dev->capacity_was_read,
+		.read_sectors = dev->capacity_was_read ? dev->read_sectors : 0,
 		.flush_failed = atomic_load(&era->flush_failed),
 	};
+	look_at_size(dev, saved);
 	disk_throttle_look(dev->throttle, &saved->throttle);
 	for (uint32_t i = 0; i < dev->n_queues; i++)
 		look_at_queue(dev, saved, i);
@@ -105,6 +116,8 @@ int ktvblk_save(struct ktvblk_dev *dev, void *buf, size_t size)
 /* The register file; what a worker may add to meanwhile is there before it. */
 static void take_on(struct ktvblk_dev *dev, const struct saved *saved)
 {
+	SCOPED_LOCK(&dev->session_lock);
+
 	atomic_store(&dev->era->status, saved->status);
 	atomic_store(&dev->era->interrupt_status, saved->interrupt_status);
 	atomic_store(&dev->era->flush_failed, saved->flush_failed);
@@ -113,6 +126,9 @@ static void take_on(struct ktvblk_dev *dev, const struct saved *saved)
 	dev->driver_features_sel = saved->driver_features_sel;
 	dev->queue_sel = saved->queue_sel;
 	dev->config_generation = saved->config_generation;
+	dev->shown_sectors = saved->shown_sectors;
+	dev->capacity_was_read = saved->capacity_was_read;
+	dev->read_sectors = saved->read_sectors;
 	for (uint32_t i = 0; i < dev->n_queues; i++) {
 		dev->queues[i].config = saved->queues[i].config;
 		dev->queues[i].stopped = saved->queues[i].flags & SAVED_STOPPED;
@@ -178,6 +194,7 @@ int ktvblk_restore(struct ktvblk_dev *dev, const void *buf, size_t size)
 		r = come_up(dev, &saved);
 	if (r < 0)
 		return r;
+	backend_may_be_dirty(dev->holdings->backend);
 	dev->started = saved.status & VIRTIO_CONFIG_S_DRIVER_OK;
 	dev->paused_ns = now_ns();
 	disk_throttle_set_balance(dev->throttle, &saved.throttle,
@@ -185,6 +202,7 @@ int ktvblk_restore(struct ktvblk_dev *dev, const void *buf, size_t size)
 	/* Whoever waited for it may have been told by another's eventfd. */
 	if (saved.interrupt_status)
 		device_interrupt(dev);
+	device_tell_missed_resize(dev);
 	ports_state_changed(dev->ports);
 	return 0;
 }

@@ -39,7 +39,7 @@ struct saved_queue {
 
 struct saved {
 	/* what the device was made as, and has to be */
-	uint64_t capacity_bytes;
+	uint64_t capacity_bytes; /* what it was last */
 	uint64_t features; /* offered */
 	uint32_t block_bytes;
 	uint32_t n_queues;
@@ -54,6 +54,9 @@ struct saved {
 	uint32_t driver_features_sel;
 	uint32_t queue_sel;
 	uint32_t config_generation;
+	uint64_t shown_sectors; /* these three: see struct ktvblk_dev */
+	bool capacity_was_read;
+	uint64_t read_sectors;
 	bool flush_failed;
 
 	/* Of each bucket the balance, and whether there is one: a rate. */

@@ -178,6 +178,7 @@ static void latch(struct session *session, const struct session_start *start)
 		.next_used = start->at.next_used,
 		.event_idx = start->features >> VIRTIO_RING_F_EVENT_IDX & 1,
 		.indirect = start->features >> VIRTIO_RING_F_INDIRECT_DESC & 1,
+		.dirty = start->dirty,
 	};
 	if (session->mem)
 		virtqueue_map(&session->vq);
@@ -289,6 +290,13 @@ void session_needs_reset(struct session *session)
 	ports_state_changed(session->ports);
 }
 
+void session_poison(struct session *session)
+{
+	session->poisoned = true;
+	session_unthrottle(session);
+	session_needs_reset(session);
+}
+
 void session_unthrottle(struct session *session)
 {
 	/* Mostly it does not, and then a look is enough. */
@@ -321,11 +329,15 @@ void session_request_ended(struct session *session, uint32_t slot)
 
 void session_release(struct session *session)
 {
-	struct holdings *holdings = session->holdings;
+	struct holdings *holdings;
 
+	/* Else replace.c could be at them. */
+	gate_enter(&session->gate);
+	holdings = session->holdings;
 	session->holdings = NULL;
 	session->mem = NULL;
 	session->backend = NULL;
+	gate_leave(&session->gate);
 	close_engine(session);
 	if (!atomic_load(&session->last))
 		pages_idle(&session->pages);

@@ -9,8 +9,9 @@
  * left behind keeps its session, and with it all it may still use.
  *
  * Who writes what: the device's side (under the VMM's lock) before the worker
- * starts and after it was joined; the worker in between, with the gate held.
- * Both sides, atomically: the era, stop, fate.
+ * starts and after it was joined; the worker in between, with the gate held. The
+ * device's side too, with the gate, what replace.c is about. Both sides,
+ * atomically: the era, stop, fate.
  */
 
 #include <pthread.h>
@@ -36,10 +37,8 @@
 
 /* What a session takes from its device, for the device's whole life. */
 struct disk_config {
-	uint64_t capacity_bytes; /* whole blocks */
 	uint32_t block_bytes; /* these two: see backend.h */
 	uint32_t mem_align;
-	uint64_t told_bytes; /* the storage said that it has so many */
 	bool read_only;
 	bool zero_copy;
 	enum ktvblk_engine engine;
@@ -82,7 +81,10 @@ struct session {
 	int epoll_fd; /* these two: -1 before the start */
 	int timer_fd;
 
-	/* From the start to the worker's end; the two are what is in it. */
+	/*
+	 * From the start to the worker's end; the two are what is in it. With the
+	 * gate they, and vq with them, change under way: see replace.c.
+	 */
 	struct holdings *holdings;
 	const struct ktvblk_mem *mem; /* NULL: none was bound */
 	const struct ktvblk_backend *backend;
@@ -152,6 +154,7 @@ struct session_start {
 	const cpu_set_t *cpus; /* NULL: inherit */
 	void (*init)(void *userdata); /* NULL: none */
 	void *init_data;
+	struct dirty_log dirty;
 };
 
 /*
@@ -190,6 +193,12 @@ static inline bool session_revoked(const struct session *session)
 	return atomic_load_explicit(&session->revoked, memory_order_acquire);
 }
 
+/* The disk's size: of now, as it may change at any time. */
+static inline uint64_t session_capacity_bytes(const struct session *session)
+{
+	return disk_id_sectors(session->id.disk) << SECTOR_SHIFT;
+}
+
 /* Should the worker do something else than the next request? */
 static inline bool session_interrupted(const struct session *session)
 {
@@ -204,6 +213,9 @@ void session_raise(struct session *session, uint32_t bits);
 
 /* Tell the driver that only a reset helps. */
 void session_needs_reset(struct session *session);
+
+/* Its ring is broken: it is served no more, and that is told. */
+void session_poison(struct session *session);
 
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);

@@ -35,6 +35,8 @@
 /* What a guest can cause, but where it takes a worker, or the VMM. */
 static const enum event not_here[] = { EVENT_CAPACITY_BELOW_SECTOR,
 				       EVENT_MEMORY_ALREADY_SET,
+				       EVENT_CAPACITY_UNKNOWN,
+				       EVENT_QUEUE_POISONED_MEMORY,
 				       EVENT_STATUS_CONTENDED,
 				       EVENT_STATUS_GUEST_FAILED_CONTENDED,
 				       EVENT_IRQ_WRITE_FAILED,

@@ -80,6 +80,9 @@ special_disks() {
 	echo 'readonly readonly_disk readonly 8192'
 	disk throttled 4 iops=100
 	echo 'throttled throttle throttled'
+	disk live 8
+	echo 'resize resize live'
+	echo 'limit limit live'
 }
 
 # record ID [MATCH...]: there is one, and it names the disk in full.

@@ -42,6 +42,21 @@ static void avail_in_service(struct rig *rig)
 	later_complete_all(rig->options.later);
 }
 
+static void replace_memory(struct rig *rig)
+{
+	const struct ktvblk_region elsewhere = {
+		.guest_addr = RIG_RAM_BYTES,
+		.host_addr = rig->ram,
+		.size = RIG_RAM_BYTES,
+	};
+	struct ktvblk_mem *mem;
+
+	rig_start(rig);
+	ck_assert_int_eq(ktvblk_mem_new(&elsewhere, 1, NULL, NULL, &mem), 0);
+	ck_assert_int_eq(ktvblk_replace_memory(rig->dev, mem, WAIT_MS), 0);
+	ktvblk_mem_unref(mem);
+}
+
 static void avail_outside(struct rig *rig)
 {
 	start_with(rig, VIRTIO_MMIO_QUEUE_AVAIL_LOW, OUTSIDE);
@@ -202,6 +217,7 @@ const struct provoked guest_events[] = {
 	EV(QUEUE_POISONED_INDEX, poison,
 	  "KTVBLK_AVAIL_IDX=100|KTVBLK_NEXT_AVAIL=0"),
 	EV(QUEUE_POISONED_HEAD, avail_in_service, "KTVBLK_HEAD=0"),
+	EV(QUEUE_POISONED_MEMORY, replace_memory, ""),
 	EV(QUEUE_POISONED_ACCESS, avail_outside, "KTVBLK_NEXT_AVAIL=0"),
 	EV(NOTIFY_DISABLE_FAILED, used_outside, ""),
 	EV(NOTIFY_ENABLE_FAILED, used_outside, ""),

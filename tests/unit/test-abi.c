@@ -40,6 +40,7 @@ START_TEST(layout_of_a_region)
 	PIN(ktvblk_region, host_addr, 8, 8);
 	PIN(ktvblk_region, size, 16, 8);
 	PIN(ktvblk_region, reserved, 24, 8);
+	PIN(ktvblk_region, flags, 24, 8);
 }
 END_TEST
 

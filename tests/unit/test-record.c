@@ -98,6 +98,7 @@ static struct log_entry entry_of(int event, const struct identity *id)
 	struct log_entry entry = {
 		.event = (enum event)event,
 		.id = *id,
+		.capacity_sectors = id->disk ? disk_id_sectors(id->disk) : 0,
 		.site = { "src/lib/some.c", "some_function", 321 },
 	};
 

@@ -43,7 +43,6 @@ struct parts {
 static void parts_open(struct parts *parts)
 {
 	*parts = (struct parts){ .disk_id = disk_id_new("vda", 128) };
-	parts->disk.capacity_bytes = RIG_DISK_BYTES;
 	parts->disk.stall_warn_ms = 5000;
 	ck_assert_int_eq(ports_new(1, &parts->ports), 0);
 	parts->stats = stats_new();

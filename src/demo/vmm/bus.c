@@ -8,6 +8,8 @@
  *   connect    tell KVM of its two eventfds
  *   access     pass on the guest's reads and writes of its registers
  *   reset      when the machine is reset, so are its devices
+ *   sizes      a disk has the size that its storage has now
+ *   limits     those of the options, or none
  *   unplug     end one device under the running guest
  *   close      end them all
  *   pause, save, restore, resume   have them go on in another process
@@ -117,6 +119,35 @@ void bus_reset(const struct vmm *vmm)
 	for (unsigned int i = 0; i < vmm->n_disks; i++)
 		ktvblk_mmio_write(vmm->disks[i].dev, VIRTIO_MMIO_STATUS, &reset,
 				  sizeof(reset));
+}
+
+/* The guest hears of it when the storage has answered. */
+void bus_look_at_sizes(const struct vmm *vmm)
+{
+	for (unsigned int i = 0; i < vmm->n_disks; i++) {
+		const struct disk *disk = &vmm->disks[i];
+		int r = disk->dev ? ktvblk_refresh_capacity(disk->dev) : 0;
+
+		if (r < 0)
+			fprintf(stderr, "ktvblk-vmm: %s: size: %s\n",
+				disk->path, strerror(-r));
+	}
+}
+
+void bus_switch_limits(struct vmm *vmm)
+{
+	static const struct ktvblk_throttle none;
+
+	vmm->unlimited = !vmm->unlimited;
+	for (unsigned int i = 0; i < vmm->n_disks; i++) {
+		const struct disk *disk = &vmm->disks[i];
+
+		if (disk->dev)
+			ktvblk_set_throttle(disk->dev,
+					    vmm->unlimited
+						    ? &none
+						    : &disk->config.throttle);
+	}
 }
 
 /* What is not joined is told, and remembered for the exit status. */

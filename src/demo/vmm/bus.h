@@ -11,6 +11,8 @@ void bus_connect(const struct vmm *vmm);
 void bus_access(const struct vmm *vmm, uint64_t addr, bool is_write, void *data,
 		size_t len);
 void bus_reset(const struct vmm *vmm);
+void bus_look_at_sizes(const struct vmm *vmm);
+void bus_switch_limits(struct vmm *vmm);
 void bus_unplug(struct vmm *vmm, unsigned int slot);
 void bus_close(struct vmm *vmm);
 

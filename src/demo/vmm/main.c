@@ -24,6 +24,10 @@ static enum end do_what_is_asked(const struct options *options)
 	for (unsigned int i = 0; i < vmm.n_disks; i++)
 		if (what & ASK_UNPLUG(i))
 			bus_unplug(&vmm, i);
+	if (what & ASK_SIZES)
+		bus_look_at_sizes(&vmm);
+	if (what & ASK_LIMITS)
+		bus_switch_limits(&vmm);
 	if (what & ASK_SAVE && options->save) {
 		const enum end end = machine_settle(&vmm);
 

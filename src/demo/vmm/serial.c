@@ -184,6 +184,10 @@ static void escape(uint8_t byte)
 {
 	if (byte == 'x')
 		ask_for(ASK_QUIT);
+	else if (byte == 'r')
+		ask_for(ASK_SIZES);
+	else if (byte == 'l')
+		ask_for(ASK_LIMITS);
 	else if (byte >= '0' && byte < '0' + BUS_SLOTS)
 		ask_for(ASK_UNPLUG(byte - '0'));
 	else if (byte == CTRL_A)

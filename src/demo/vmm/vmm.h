@@ -31,6 +31,7 @@ struct vmm {
 	uint64_t ram_size;
 	struct disk disks[BUS_SLOTS];
 	unsigned int n_disks;
+	bool unlimited; /* the disks, whatever their options say */
 	bool left_behind; /* a disk's worker, which the exit status tells */
 	/* Anew for each boot. */
 	int vm_fd; /* -1: off */
