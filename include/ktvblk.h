@@ -160,13 +160,45 @@ struct ktvblk_backend_ops {
 	 * are given config.engine decides.
 	 */
 	int (*submit)(void *userdata, struct ktvblk_io *io);
+	/*
+	 * Since 1.1, both for storage that can be written, both 0 or -errno,
+	 * about whole blocks inside the capacity, at most 1 GiB at a time.
+	 *
+	 * discard: the guest has no use for these bytes any more. The storage
+	 * may keep them as they are, or have zeros there, and touches no other.
+	 * write_zeroes: they read as zeros from now on, which flush() makes
+	 * durable; flags is 0, or KTVBLK_IO_MAY_UNMAP: where the storage need
+	 * not keep room for them.
+	 *
+	 * -EOPNOTSUPP, -ENOSYS, -ENOTTY, -EPERM: the storage cannot, and is not
+	 * asked again; -EINVAL: not in this place. Then a discard is done, with
+	 * no effect, as in QEMU; and zeros are asked for without
+	 * KTVBLK_IO_MAY_UNMAP, and at last written by pwritev, in pieces.
+	 * -EINTR as above. What else there is is an error of the request.
+	 *
+	 * discard NULL: the guest is not offered it. write_zeroes NULL: zeros
+	 * are written.
+	 */
+	int (*discard)(void *userdata, uint64_t offset, uint64_t length);
+	int (*write_zeroes)(void *userdata, uint64_t offset, uint64_t length,
+			    uint32_t flags);
+	/* KTVBLK_SUBMIT_*: what else submit() takes, in place of those two. */
+	uint32_t submit_flags;
+	/* Discards of less than this, a power of two, gain nothing; 0: none. */
+	uint32_t discard_granularity_bytes;
 };
+
+#define KTVBLK_SUBMIT_DISCARD 1u
+#define KTVBLK_SUBMIT_WRITE_ZEROES 2u
 
 /* What is asked of storage that answers later. */
 enum ktvblk_io_op {
 	KTVBLK_IO_READ = 0,
 	KTVBLK_IO_WRITE = 1,
-	KTVBLK_IO_FLUSH = 2 /* no data; what was completed before, durably */
+	KTVBLK_IO_FLUSH = 2, /* no data; what was completed before, durably */
+	/* As the ops of that name; these have no iov. See submit_flags. */
+	KTVBLK_IO_DISCARD = 3,
+	KTVBLK_IO_WRITE_ZEROES = 4
 	/* More may come: -EOPNOTSUPP is the answer to what is not known. */
 };
 
@@ -178,13 +210,18 @@ struct ktvblk_io {
 	int n_iov;
 	const struct iovec *iov;
 	uint64_t offset; /* in bytes, these two */
-	uint64_t length; /* of all of iov */
+	uint64_t length; /* of all of iov; or of the range, where there is none */
 	void *userdata; /* the storage's own, for as long as it has the io */
+	uint32_t flags; /* of KTVBLK_IO_WRITE_ZEROES: KTVBLK_IO_MAY_UNMAP, or 0 */
+	uint32_t reserved;
 };
+
+/* Zeros that may be a hole. */
+#define KTVBLK_IO_MAY_UNMAP 1u
 
 /*
  * The answer to one transfer, exactly once for each: the bytes moved or -errno,
- * as preadv and pwritev have them, 0 or -errno of a flush. Never waits. [any]
+ * as preadv and pwritev have them, 0 or -errno of the others. Never waits. [any]
  *   -EINVAL    NULL
  *   -EALREADY  it was completed before, as far as that can be seen
  */
@@ -193,7 +230,8 @@ int ktvblk_io_complete(struct ktvblk_io *io, ssize_t result);
 /*
  * Storage by callbacks. The ops are copied. [any]
  *   -EINVAL  NULL, ops->size too small, capacity missing, or both of preadv and
- *            submit
+ *            submit; a flag of submit_flags that is not known, or without submit;
+ *            discard_granularity_bytes not a power of two from 512 on
  *   -E2BIG   ops->size is larger than this library's, and not all zeros there
  *   -ENOMEM
  */
@@ -218,6 +256,12 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * Inside the size it had when this was called, or, without
  * config.capacity_bytes, by ktvblk_new(), storage that has become shorter is an
  * error for a read, never zeros. A write makes a regular file long enough.
+ *
+ * A discard punches a hole into a file, and zeros are a hole, or room that is
+ * kept for them, without being written, where the file system can do that. Of a
+ * block device the guest is offered discards where the device takes them. All
+ * of it is io_uring's where that serves. A device that can discard and not
+ * write zeros is asked by the worker itself.
  *
  * The kernel tells of writes that were lost once for each open file: where fd,
  * or another duplicate of it, is passed to fsync() or the like meanwhile, the
@@ -313,7 +357,18 @@ struct ktvblk_config {
 	 * that was left behind lives, none of any queue touches the disk.
 	 */
 	uint32_t n_queues;
-	uint32_t reserved_end; /* 0 */
+	uint32_t discard; /* enum ktvblk_discard */
+};
+
+/* May the guest give space back? */
+enum ktvblk_discard {
+	/*
+	 * Where the storage can: DISCARD, and zeros that may be a hole
+	 * (WRITE_ZEROES with UNMAP).
+	 */
+	KTVBLK_DISCARD_AUTO = 0,
+	/* No DISCARD is offered; zeros are written, or room is kept for them. */
+	KTVBLK_DISCARD_OFF = 1
 };
 
 /* How a worker asks the storage. */
@@ -357,7 +412,7 @@ enum ktvblk_engine {
  *                  not printable UTF-8, reserved not 0, an engine that is not
  *                  known or not for this backend, a depth above
  *                  KTVBLK_QUEUE_SIZE_MAX, n_queues above KTVBLK_QUEUES_MAX, or
- *                  above 1 with MQ masked
+ *                  above 1 with MQ masked, discard not known
  *   -ENOSYS, -EPERM, and what io_uring_setup() and io_uring_enter() may answer:
  *                  KTVBLK_ENGINE_IO_URING, and the kernel refuses it
  *   -E2BIG         config->size is larger than this library's, and not all
@@ -540,6 +595,9 @@ struct ktvblk_counters {
 	uint64_t io_errors; /* failures; one request can count twice */
 	uint64_t currently_throttled; /* requests that wait for tokens now */
 	uint64_t invalid_avail_idx_count; /* avail ring indices refused */
+	/* Since 1.1: requests, of any number of ranges. */
+	uint64_t discards_completed;
+	uint64_t write_zeroes_completed;
 };
 
 /* A new reference to the device's counters, NULL for NULL. [any] */

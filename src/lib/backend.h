@@ -4,6 +4,7 @@
 
 /* Where sectors live: an ops table, counted by references. */
 
+#include <fcntl.h>
 #include <stdbool.h>
 
 #include "ktvblk.h"
@@ -16,11 +17,34 @@ struct ktvblk_backend {
 	uint64_t told_bytes; /* its size as it was made, where that is known */
 	uint32_t block_bytes; /* it takes whole ones, in whole ones of memory */
 	uint32_t mem_align; /* at multiples of this; 1: none of it matters */
+	bool block_device; /* which fd is of */
 };
 
 static inline bool backend_is_read_only(const struct ktvblk_backend *backend)
 {
 	return !backend->ops.pwritev && !backend->ops.submit;
+}
+
+static inline bool backend_can_discard(const struct ktvblk_backend *backend)
+{
+	return backend->ops.discard ||
+	       (backend->ops.submit_flags & KTVBLK_SUBMIT_DISCARD);
+}
+
+static inline bool
+backend_can_write_zeroes(const struct ktvblk_backend *backend)
+{
+	return backend->ops.write_zeroes ||
+	       (backend->ops.submit_flags & KTVBLK_SUBMIT_WRITE_ZEROES);
+}
+
+/* Of a file: what fallocate() is to do for such a transfer. */
+static inline int fallocate_mode(uint32_t op, uint32_t flags)
+{
+	/* Zeros where a file has become shorter make it long enough again. */
+	return op == KTVBLK_IO_DISCARD || (flags & KTVBLK_IO_MAY_UNMAP)
+		       ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+		       : FALLOC_FL_ZERO_RANGE;
 }
 
 #endif

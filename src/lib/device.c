@@ -60,8 +60,9 @@ static int check_config(const struct ktvblk_config *config)
 	int r;
 
 	if (!config->backend || reserved[0] || reserved[1] || reserved[2] ||
-	    (config->flags & ~CONFIG_FLAGS) || config->reserved_end ||
+	    (config->flags & ~CONFIG_FLAGS) ||
 	    config->n_queues > KTVBLK_QUEUES_MAX ||
+	    config->discard > KTVBLK_DISCARD_OFF ||
 	    (config->features_masked & BIT(VIRTIO_F_VERSION_1)) ||
 	    queue_size > KTVBLK_QUEUE_SIZE_MAX ||
 	    (queue_size & (queue_size - 1)) ||
@@ -126,10 +127,30 @@ static void apply_engine(struct disk_config *disk,
 	disk->engine = (enum ktvblk_engine)config->engine;
 	shape->n_ios = is_async(config) ? MIN(depth, queue_size_max) : 1;
 	shape->iovs = disk->zero_copy;
-	/* Storage that takes any memory has no need of a buffer then. */
-	if (!disk->zero_copy || disk->mem_align > 1)
+	/* Storage that takes any memory has no need of it but for zeros. */
+	if (!disk->zero_copy || disk->mem_align > 1 || !disk->read_only)
 		shape->bounce_bytes =
 			bounce_bytes(shape->n_ios, disk->block_bytes);
+}
+
+/* What the guest may ask for to have less, or zeros, on the disk. */
+static uint64_t apply_discard(struct disk_config *disk,
+			      const struct ktvblk_config *config)
+{
+	const struct ktvblk_backend *backend = config->backend;
+
+	if (disk->read_only)
+		return 0;
+	disk->discard_align_sectors =
+		MAX(backend->ops.discard_granularity_bytes,
+		    disk->block_bytes) >>
+		SECTOR_SHIFT;
+	if (config->discard == KTVBLK_DISCARD_OFF)
+		return BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+	disk->discard = backend_can_discard(backend);
+	disk->unmap = backend_can_write_zeroes(backend);
+	return BIT(VIRTIO_BLK_F_WRITE_ZEROES) |
+	       (disk->discard ? BIT(VIRTIO_BLK_F_DISCARD) : 0);
 }
 
 static void apply_config(struct ktvblk_dev *dev,
@@ -154,6 +175,7 @@ static void apply_config(struct ktvblk_dev *dev,
 	dev->features = FEATURES;
 	if (dev->disk.read_only)
 		dev->features |= BIT(VIRTIO_BLK_F_RO);
+	dev->features |= apply_discard(&dev->disk, config);
 	if (dev->n_queues > 1)
 		dev->features |= BIT(VIRTIO_BLK_F_MQ);
 	dev->features &= ~config->features_masked;

@@ -7,10 +7,10 @@
  * sessions of the moment, one for each queue. No worker ever touches it.
  *
  * Who may call what, from where:
- *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle
+ *   the VMM's device lock   everything in mmio, config, status, queue, device, lifecycle
  *                           and pause, but what is listed next
  *   any thread, no lock     state.c, is_paused, kick_fd, irq_fd, the stats
- *   a worker                session, drain, io, request, virtqueue
+ *   a worker                session, drain, io, ranges, request, virtqueue
  *   any thread of ours      counters, identity, journal, gate, ports, watch, era,
  *                           disk-throttle
  *   ktvblk-log              record, watch_scan, watch_locate
@@ -96,6 +96,10 @@ void status_write(struct ktvblk_dev *dev, uint32_t value);
 /* May the driver write features, may it set up the selected queue? */
 bool status_takes_features(const struct ktvblk_dev *dev);
 bool status_takes_queue(const struct ktvblk_dev *dev);
+
+/* config.c: what a guest reads of config space, at any offset. */
+void config_read(const struct ktvblk_dev *dev, uint64_t offset, void *data,
+		 size_t len);
 
 /* queue.c: the set-up of the queues (section 4.2.3.2). */
 void queues_reset(struct ktvblk_dev *dev);

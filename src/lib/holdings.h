@@ -25,6 +25,7 @@ struct holdings {
 	 */
 	_Atomic uint64_t written;
 	_Atomic uint64_t flushed;
+	_Atomic unsigned int cannot; /* what the storage refused: ranges.h */
 };
 
 /* Takes a reference of its own to the backend; NULL: no memory. */

@@ -13,6 +13,9 @@
  *   begin     leave the gate │ the engine has the word │ enter it again
  *   absorb    what came of it, and of a read the bytes: buffer ─copy─► guest
  *
+ * Requests about ranges, to discard or to have zeros there, go the same way, a
+ * range at a time; what is prepared and absorbed there is in ranges.c.
+ *
  * The gate is open while the storage has the word, and what it answers reaches
  * the guest only if the session still stands. A stop is looked at before each
  * transfer begins, a revoked session before each effect.
@@ -22,29 +25,22 @@
 #include <string.h>
 
 #include "io.h"
+#include "ranges.h"
 #include "util.h"
-
-/* What is to be done with a request next. */
-enum step {
-	STEP_TRANSFER,
-	STEP_DONE,
-	STEP_FAILED,
-};
 
 static bool is_read(const struct io *io)
 {
 	return io->request.type == VIRTIO_BLK_T_IN;
 }
 
-/* Where the request lies on the disk; false: not wholly inside. */
-static bool range_ok(const struct session *session, struct io *io)
+bool io_place(const struct session *session, uint64_t sector, uint64_t bytes,
+	      uint64_t *ret_offset)
 {
-	const struct request *request = &io->request;
 	uint64_t end;
 
-	return !__builtin_mul_overflow(request->sector, (uint64_t)SECTOR_BYTES,
-				       &io->offset) &&
-	       !__builtin_add_overflow(io->offset, request->data_len, &end) &&
+	return !__builtin_mul_overflow(sector, (uint64_t)SECTOR_BYTES,
+				       ret_offset) &&
+	       !__builtin_add_overflow(*ret_offset, bytes, &end) &&
 	       end <= session->disk.capacity_bytes;
 }
 
@@ -157,10 +153,21 @@ static enum step prepare_flush(struct session *session, struct io *io)
 	return STEP_TRANSFER;
 }
 
+static enum step data_done(struct session *session, struct io *io);
+
 static enum step prepare(struct session *session, struct io *io)
 {
-	return io->state == IO_DATA ? prepare_data(session, io)
-				    : prepare_flush(session, io);
+	enum step step;
+
+	switch (io->state) {
+	case IO_DATA:
+		return prepare_data(session, io);
+	case IO_DURABLE:
+		return prepare_flush(session, io);
+	default:
+		step = ranges_prepare(session, io);
+		return step == STEP_DONE ? data_done(session, io) : step;
+	}
 }
 
 static void refused(struct session *session, const struct io *io, ssize_t n)
@@ -256,17 +263,29 @@ static enum step absorb_flush(struct session *session, struct io *io)
 
 void io_ended(struct session *session, const struct io *io)
 {
-	if (io->transfer.io.op == KTVBLK_IO_WRITE)
+	const uint32_t op = io->transfer.io.op;
+
+	/* What is discarded is to be as durable as what is written. */
+	if (op == KTVBLK_IO_WRITE || op > KTVBLK_IO_FLUSH)
 		atomic_fetch_add(&session->holdings->written, 1);
 }
 
 static enum step absorb(struct session *session, struct io *io)
 {
+	enum step step;
+
 	if (io->transfer.again)
 		return prepare(session, io);
 	io_ended(session, io);
-	return io->state == IO_DATA ? absorb_data(session, io)
-				    : absorb_flush(session, io);
+	switch (io->state) {
+	case IO_DATA:
+		return absorb_data(session, io);
+	case IO_DURABLE:
+		return absorb_flush(session, io);
+	default:
+		step = ranges_absorb(session, io);
+		return step == STEP_DONE ? data_done(session, io) : step;
+	}
 }
 
 /* With the gate open. True: it has ended. */
@@ -298,6 +317,12 @@ static void count(struct session *session, struct io *io)
 	case VIRTIO_BLK_T_OUT:
 		count_write(stats, io->moved);
 		break;
+	case VIRTIO_BLK_T_DISCARD:
+		count_add(&stats->discards_completed, 1);
+		break;
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		count_add(&stats->write_zeroes_completed, 1);
+		break;
 	default:
 		count_read(stats, io->moved);
 		io->used_len += io->request.data_len;
@@ -314,9 +339,13 @@ static enum io_end finish(struct session *session, struct io *io,
 		count(session, io);
 		return IO_DONE;
 	}
+	io->used_len = 1;
+	if (step == STEP_UNSUPP) {
+		io->status = VIRTIO_BLK_S_UNSUPP;
+		return IO_DONE;
+	}
 	count_io_error(session->stats);
 	io->status = VIRTIO_BLK_S_IOERR;
-	io->used_len = 1;
 	return IO_DONE;
 }
 
@@ -355,12 +384,23 @@ static enum step start_data(struct session *session, struct io *io)
 {
 	const struct request *request = &io->request;
 
-	if (!range_ok(session, io) ||
+	if (!io_place(session, request->sector, request->data_len,
+		      &io->offset) ||
 	    !request_data_ok(request, session->mem, is_read(io)) ||
 	    !blocks_ok(session, io) ||
 	    (writes_through(session, io) && flush_failed(session, io)))
 		return STEP_FAILED;
 	return request->data_len ? prepare(session, io) : STEP_DONE;
+}
+
+static enum step start_ranges(struct session *session, struct io *io)
+{
+	enum step step = ranges_start(session, io);
+
+	if (step == STEP_TRANSFER && writes_through(session, io) &&
+	    flush_failed(session, io))
+		return STEP_FAILED;
+	return step == STEP_DONE ? data_done(session, io) : step;
 }
 
 enum io_end io_start(struct session *session, struct io *io)
@@ -371,6 +411,7 @@ enum io_end io_start(struct session *session, struct io *io)
 	io->interrupted = 0;
 	io->at = (struct cursor){ 0 };
 	io->moved = 0;
+	io->transfer.io.flags = 0;
 	switch (io->request.type) {
 	case VIRTIO_BLK_T_FLUSH:
 		io->state = IO_DURABLE;
@@ -378,6 +419,10 @@ enum io_end io_start(struct session *session, struct io *io)
 		break;
 	case VIRTIO_BLK_T_GET_ID:
 		step = get_id(session, io);
+		break;
+	case VIRTIO_BLK_T_DISCARD:
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		step = start_ranges(session, io);
 		break;
 	default:
 		step = start_data(session, io);

@@ -3,11 +3,10 @@
 /*
  * The registers of virtio-mmio version 2 (section 4.2.2): only what an offset
  * means. Transport registers are 32 bits wide, little-endian; config space
- * (section 5.2.4) takes any width.
+ * takes any width: config.c.
  */
 
 #include <endian.h>
-#include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
@@ -64,37 +63,6 @@ static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
 	}
 }
 
-/* Without indirect tables a request must fit into the queue itself. */
-static uint32_t seg_max(const struct ktvblk_dev *dev)
-{
-	if (dev->features >> VIRTIO_RING_F_INDIRECT_DESC & 1)
-		return SEG_MAX;
-	return MIN(SEG_MAX, MAX(dev->queue_size_max, 3u) - 2);
-}
-
-static void read_config(const struct ktvblk_dev *dev, uint64_t offset,
-			void *data, size_t len)
-{
-	const struct virtio_blk_config config = {
-		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
-		.seg_max = htole32(seg_max(dev)),
-		.blk_size = htole32(dev->disk.block_bytes),
-		.num_queues = htole16((uint16_t)dev->n_queues),
-	};
-	/* What follows belongs to features not offered, as what is between. */
-	const uint64_t end =
-		dev->n_queues > 1
-			? offsetof(struct virtio_blk_config, num_queues) +
-				  sizeof(config.num_queues)
-			: offsetof(struct virtio_blk_config, blk_size) +
-				  sizeof(config.blk_size);
-
-	memset(data, 0, len);
-	if (offset < end)
-		memcpy(data, (const char *)&config + offset,
-		       (size_t)MIN(len, end - offset));
-}
-
 void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 		      size_t len)
 {
@@ -103,7 +71,7 @@ void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 	if (!data || !len)
 		return;
 	if (dev && offset >= VIRTIO_MMIO_CONFIG) {
-		read_config(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+		config_read(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
 	} else if (dev && len == sizeof(value)) {
 		value = htole32(read_register(dev, offset));
 		memcpy(data, &value, sizeof(value));

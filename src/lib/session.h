@@ -41,6 +41,9 @@ struct disk_config {
 	uint32_t mem_align;
 	uint64_t told_bytes; /* the storage said that it has so many */
 	bool read_only;
+	bool discard; /* it can be offered */
+	bool unmap; /* zeros may be a hole */
+	uint32_t discard_align_sectors;
 	bool zero_copy;
 	enum ktvblk_engine engine;
 	struct pages_shape shape;
@@ -95,6 +98,7 @@ struct session {
 	bool poisoned;
 	bool mem_unset_told;
 	bool write_through; /* the driver has no way to flush */
+	struct request_rules rules;
 
 	cpu_set_t cpus;
 	bool has_cpus;

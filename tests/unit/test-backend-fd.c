@@ -88,6 +88,8 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		*(int *)to = block_read_only;
 	else if (request == BLKSSZGET)
 		*(int *)to = block_bytes;
+	else if (request == BLKDISCARD)
+		return -1;
 	else
 		abort();
 	return 0;

@@ -11,7 +11,7 @@
 
 /* wrap: malloc calloc free mmap munmap eventfd epoll_create1 epoll_ctl */
 /* wrap: epoll_wait timerfd_create timerfd_settime open read write close */
-/* wrap: fcntl fstat ioctl poll preadv statx pwritev fdatasync syscall */
+/* wrap: fcntl fstat ioctl poll preadv statx pwritev fdatasync fallocate syscall */
 /* wrap: pthread_create pthread_clockjoin_np pthread_getaffinity_np */
 /* wrap: pthread_setaffinity_np pthread_setname_np pthread_attr_setstack */
 /* wrap: pthread_cond_wait pthread_cond_timedwait sd_journal_sendv */
@@ -62,6 +62,8 @@ WRAP(int, statx,
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at), 0, -1)
 WRAP(int, fdatasync, (int fd), (fd), 0, -1)
+WRAP(int, fallocate, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n),
+     0, -1)
 WRAP(ssize_t, preadv2,
      (int fd, const struct iovec *iov, int n, off_t at, int flags),
      (fd, iov, n, at, flags), 0, -1)
@@ -290,10 +292,12 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		*va_arg(args, uint64_t *) = LIFE_DISK_BYTES;
 	else if (request == BLKROGET)
 		*va_arg(args, int *) = 0;
+	else if (request == BLKDISCARD)
+		errno = EINVAL; /* it could, in another place */
 	else
 		ck_abort_msg("ioctl %#lx", request);
 	va_end(args);
-	return 0;
+	return request == BLKDISCARD ? -1 : 0;
 }
 
 long __real_syscall(long nr, ...);
@@ -447,6 +451,8 @@ static void live(struct life *life)
 	start(life);
 	request(life, VIRTIO_BLK_T_OUT, 0, 1024);
 	request(life, VIRTIO_BLK_T_IN, 1, 1024);
+	request(life, VIRTIO_BLK_T_WRITE_ZEROES, 1, 512);
+	request(life, VIRTIO_BLK_T_IN, 0, 2048);
 	request(life, VIRTIO_BLK_T_FLUSH, 0, 0);
 	pause_and_resume(life);
 	while (did_fail(ktvblk_set_log_handler(count_record, NULL, &records)))
@@ -539,6 +545,7 @@ static const struct call {
 	CALL(statx, false, ENOSYS, EPERM),
 	CALL(pwritev, true, EINTR, ENOSPC),
 	CALL(fdatasync, true, EIO, ENOSPC),
+	CALL(fallocate, true, EOPNOTSUPP, EINTR, EIO),
 	CALL(syscall, false, EINTR, EAGAIN),
 	CALL(pthread_create, false, EAGAIN),
 	CALL(pthread_clockjoin_np, false, EINVAL),

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Config space (section 5.2.4), little-endian. What belongs to a feature that is
+ * not offered reads as zeros, as what is behind the end.
+ */
+
+#include <endian.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ring.h>
+#include <string.h>
+
+#include "device.h"
+#include "util.h"
+
+static bool offers(const struct ktvblk_dev *dev, unsigned int feature)
+{
+	return dev->features >> feature & 1;
+}
+
+/* Without indirect tables a request must fit into the queue itself. */
+static uint32_t seg_max(const struct ktvblk_dev *dev)
+{
+	if (offers(dev, VIRTIO_RING_F_INDIRECT_DESC))
+		return SEG_MAX;
+	return MIN(SEG_MAX, MAX(dev->queue_size_max, 3u) - 2);
+}
+
+static void fill_ranges(const struct ktvblk_dev *dev,
+			struct virtio_blk_config *config)
+{
+	const struct disk_config *disk = &dev->disk;
+
+	if (offers(dev, VIRTIO_BLK_F_DISCARD)) {
+		config->max_discard_sectors = htole32(DISCARD_SECTORS_MAX);
+		config->max_discard_seg = htole32(RANGES_MAX);
+		config->discard_sector_alignment =
+			htole32(disk->discard_align_sectors);
+	}
+	if (offers(dev, VIRTIO_BLK_F_WRITE_ZEROES)) {
+		config->max_write_zeroes_sectors = htole32(ZERO_SECTORS_MAX);
+		config->max_write_zeroes_seg = htole32(ZERO_RANGES_MAX);
+		config->write_zeroes_may_unmap = disk->unmap;
+	}
+}
+
+void config_read(const struct ktvblk_dev *dev, uint64_t offset, void *data,
+		 size_t len)
+{
+	struct virtio_blk_config config = {
+		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
+		.seg_max = htole32(seg_max(dev)),
+		.blk_size = htole32(dev->disk.block_bytes),
+	};
+
+	if (offers(dev, VIRTIO_BLK_F_MQ))
+		config.num_queues = htole16((uint16_t)dev->n_queues);
+	fill_ranges(dev, &config);
+	memset(data, 0, len);
+	if (offset < sizeof(config))
+		memcpy(data, (const char *)&config + offset,
+		       (size_t)MIN(len, sizeof(config) - offset));
+}
