@@ -128,7 +128,8 @@ struct ktvblk_backend_ops {
 	/*
 	 * Make all completed writes durable; 0 or -errno. Called for a flush of
 	 * the guest; and for each write before it completes, where the driver
-	 * did not take FLUSH, or features_masked has it. Once it has failed, it
+	 * did not take FLUSH, or features_masked has it, or the guest wants no
+	 * write cache. Once it has failed, it
 	 * is not called again before a reset of the device, and all that asks
 	 * for it fails. Not called where nothing was
 	 * written since the last one. NULL: nothing to do.
@@ -358,6 +359,20 @@ struct ktvblk_config {
 	 */
 	uint32_t n_queues;
 	uint32_t discard; /* enum ktvblk_discard */
+	uint32_t write_cache; /* enum ktvblk_write_cache */
+	uint32_t reserved_end; /* 0 */
+};
+
+/*
+ * How the disk begins after each reset, until the guest says otherwise by the
+ * field writeback (VIRTIO_BLK_F_CONFIG_WCE): with a cache that it has to flush,
+ * or so that each write is flushed before it completes. A driver that took FLUSH
+ * and not CONFIG_WCE is taken to flush by itself, and one that took neither has
+ * each write flushed, whatever is said here.
+ */
+enum ktvblk_write_cache {
+	KTVBLK_WRITE_CACHE_ON = 0,
+	KTVBLK_WRITE_CACHE_OFF = 1
 };
 
 /* May the guest give space back? */
@@ -390,7 +405,7 @@ enum ktvblk_engine {
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
 			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
-			{ 0, 0, 0 }, 0, 0, 0, 0                                \
+			{ 0, 0, 0 }, 0, 0, 0, 0, 0, 0                          \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -412,7 +427,7 @@ enum ktvblk_engine {
  *                  not printable UTF-8, reserved not 0, an engine that is not
  *                  known or not for this backend, a depth above
  *                  KTVBLK_QUEUE_SIZE_MAX, n_queues above KTVBLK_QUEUES_MAX, or
- *                  above 1 with MQ masked, discard not known
+ *                  above 1 with MQ masked, discard or write_cache not known
  *   -ENOSYS, -EPERM, and what io_uring_setup() and io_uring_enter() may answer:
  *                  KTVBLK_ENGINE_IO_URING, and the kernel refuses it
  *   -E2BIG         config->size is larger than this library's, and not all

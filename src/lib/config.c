@@ -44,6 +44,39 @@ static void fill_ranges(const struct ktvblk_dev *dev,
 	}
 }
 
+static bool agreed(const struct ktvblk_dev *dev, unsigned int feature)
+{
+	return !status_takes_features(dev) &&
+	       (dev->driver_features >> feature & 1);
+}
+
+void config_reset(struct ktvblk_dev *dev)
+{
+	atomic_store(&dev->era->writeback, dev->write_cache);
+}
+
+/* Section 5.2.5.2: who cannot flush has nothing that needs it. */
+void config_agree(struct ktvblk_dev *dev)
+{
+	atomic_store(&dev->era->writeback,
+		     dev->write_cache &&
+			     dev->driver_features >> VIRTIO_BLK_F_FLUSH & 1);
+}
+
+void config_write(struct ktvblk_dev *dev, uint64_t offset, const void *data,
+		  size_t len)
+{
+	const uint64_t at = offsetof(struct virtio_blk_config, wce);
+	const unsigned char *bytes = (const unsigned char *)data;
+
+	if (offset > at || at - offset >= len ||
+	    !agreed(dev, VIRTIO_BLK_F_CONFIG_WCE))
+		return;
+	/* Release: what is made available behind it is begun so. */
+	atomic_store_explicit(&dev->era->writeback, bytes[at - offset] != 0,
+			      memory_order_release);
+}
+
 void config_read(const struct ktvblk_dev *dev, uint64_t offset, void *data,
 		 size_t len)
 {
@@ -55,6 +88,8 @@ void config_read(const struct ktvblk_dev *dev, uint64_t offset, void *data,
 
 	if (offers(dev, VIRTIO_BLK_F_MQ))
 		config.num_queues = htole16((uint16_t)dev->n_queues);
+	if (offers(dev, VIRTIO_BLK_F_CONFIG_WCE))
+		config.wce = atomic_load(&dev->era->writeback);
 	fill_ranges(dev, &config);
 	memset(data, 0, len);
 	if (offset < sizeof(config))

@@ -17,8 +17,9 @@
 
 #define FEATURES                                                               \
 	(BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_BLK_SIZE) |              \
-	 BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |          \
-	 BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_VERSION_1))
+	 BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE) |              \
+	 BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) |     \
+	 BIT(VIRTIO_F_VERSION_1))
 
 #define CONFIG_FLAGS (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY | KTVBLK_NO_POLL)
 
@@ -28,7 +29,7 @@
 #define CONFIG_SIZE_1_0                                                        \
 	(offsetof(struct ktvblk_config, reserved) + 3 * sizeof(uint16_t))
 _Static_assert(CONFIG_SIZE_1_0 == (sizeof(void *) == 8 ? 144 : 128), "ABI");
-_Static_assert(sizeof(struct ktvblk_config) == CONFIG_SIZE_1_0 + 16, "ABI");
+_Static_assert(sizeof(struct ktvblk_config) == CONFIG_SIZE_1_0 + 24, "ABI");
 /* In the midst of it, so it cannot grow. */
 _Static_assert(sizeof(struct ktvblk_throttle) == 64, "ABI");
 
@@ -63,6 +64,8 @@ static int check_config(const struct ktvblk_config *config)
 	    (config->flags & ~CONFIG_FLAGS) ||
 	    config->n_queues > KTVBLK_QUEUES_MAX ||
 	    config->discard > KTVBLK_DISCARD_OFF ||
+	    config->write_cache > KTVBLK_WRITE_CACHE_OFF ||
+	    config->reserved_end ||
 	    (config->features_masked & BIT(VIRTIO_F_VERSION_1)) ||
 	    queue_size > KTVBLK_QUEUE_SIZE_MAX ||
 	    (queue_size & (queue_size - 1)) ||
@@ -179,6 +182,10 @@ static void apply_config(struct ktvblk_dev *dev,
 	if (dev->n_queues > 1)
 		dev->features |= BIT(VIRTIO_BLK_F_MQ);
 	dev->features &= ~config->features_masked;
+	/* Section 5.2.5.2: not without the means to flush. */
+	if (!(dev->features & BIT(VIRTIO_BLK_F_FLUSH)))
+		dev->features &= ~BIT(VIRTIO_BLK_F_CONFIG_WCE);
+	dev->write_cache = config->write_cache == KTVBLK_WRITE_CACHE_ON;
 	dev->queue_size_max = (uint16_t)or_default(config->queue_size_max,
 						   QUEUE_SIZE_DEFAULT);
 	apply_engine(&dev->disk, config, dev->queue_size_max);
@@ -296,6 +303,7 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 	if (!dev->disk_id || !dev->stats || !dev->throttle || !dev->era ||
 	    !dev->spare_era || !dev->holdings)
 		goto fail;
+	config_reset(dev);
 	r = ports_new(n_queues, &dev->ports);
 	if (r == 0)
 		r = make_queues(dev);

@@ -36,6 +36,7 @@ struct ktvblk_dev {
 	struct ktvblk_stats *stats;
 	struct disk_throttle *throttle;
 	uint64_t features; /* offered */
+	bool write_cache; /* there is one after a reset */
 	uint16_t queue_size_max;
 	uint32_t reset_timeout_ms;
 	uint32_t destroy_timeout_ms;
@@ -100,6 +101,14 @@ bool status_takes_queue(const struct ktvblk_dev *dev);
 /* config.c: what a guest reads of config space, at any offset. */
 void config_read(const struct ktvblk_dev *dev, uint64_t offset, void *data,
 		 size_t len);
+
+/* What of it a guest may write: nothing but `writeback`. */
+void config_write(struct ktvblk_dev *dev, uint64_t offset, const void *data,
+		  size_t len);
+
+/* `writeback` as it is at a reset; and once these features are agreed on. */
+void config_reset(struct ktvblk_dev *dev);
+void config_agree(struct ktvblk_dev *dev);
 
 /* queue.c: the set-up of the queues (section 4.2.3.2). */
 void queues_reset(struct ktvblk_dev *dev);

@@ -31,6 +31,7 @@ struct io {
 	struct request request;
 	struct transfer transfer;
 	enum io_state state;
+	bool through; /* of a write: it is durable when it completes */
 	unsigned int interrupted; /* transfers of it, so far */
 	struct cursor at;
 	uint64_t offset; /* on the disk */

@@ -74,11 +74,23 @@ static bool flush_failed(const struct session *session, const struct io *io)
 
 /*
  * Section 5.2.6.2: where the driver did not take FLUSH, a write is durable when
- * it completes. Where it was not offered it cannot know better either.
+ * it completes. Where it was not offered it cannot know better either. And where
+ * it says so, as it does when the write begins.
  */
-static bool writes_through(const struct session *session, const struct io *io)
+static void set_through(const struct session *session, struct io *io)
 {
-	return session->write_through && !is_read(io) && io->request.data_len;
+	const struct era *era = session->era;
+
+	io->through = io->request.data_len &&
+		      (session->write_through ||
+		       (session->has_wce &&
+			!atomic_load_explicit(&era->writeback,
+					      memory_order_acquire)));
+}
+
+static bool writes_through(const struct io *io)
+{
+	return !is_read(io) && io->through;
 }
 
 /* Can the storage work on these pieces of guest memory? */
@@ -202,7 +214,7 @@ static bool may_end_here(const struct session *session, const struct io *io)
 /* All data has moved, or there was none. */
 static enum step data_done(struct session *session, struct io *io)
 {
-	if (!writes_through(session, io))
+	if (!writes_through(io))
 		return STEP_DONE;
 	io->state = IO_DURABLE;
 	return prepare(session, io);
@@ -384,20 +396,24 @@ static enum step start_data(struct session *session, struct io *io)
 {
 	const struct request *request = &io->request;
 
+	if (!is_read(io))
+		set_through(session, io);
 	if (!io_place(session, request->sector, request->data_len,
 		      &io->offset) ||
 	    !request_data_ok(request, session->mem, is_read(io)) ||
 	    !blocks_ok(session, io) ||
-	    (writes_through(session, io) && flush_failed(session, io)))
+	    (writes_through(io) && flush_failed(session, io)))
 		return STEP_FAILED;
 	return request->data_len ? prepare(session, io) : STEP_DONE;
 }
 
 static enum step start_ranges(struct session *session, struct io *io)
 {
-	enum step step = ranges_start(session, io);
+	enum step step;
 
-	if (step == STEP_TRANSFER && writes_through(session, io) &&
+	set_through(session, io);
+	step = ranges_start(session, io);
+	if (step == STEP_TRANSFER && writes_through(io) &&
 	    flush_failed(session, io))
 		return STEP_FAILED;
 	return step == STEP_DONE ? data_done(session, io) : step;

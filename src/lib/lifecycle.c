@@ -165,6 +165,7 @@ void device_reset(struct ktvblk_dev *dev)
 	stop_queues(dev, dev->queues, dev->n_queues);
 	dev->reset_requested_ns = 0;
 	next_era(dev);
+	config_reset(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++)
 		next_session(dev, &dev->queues[i], true);
 	/* An interrupt the old sessions raised is nobody's any more. */

@@ -182,9 +182,13 @@ void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
 {
 	uint32_t value;
 
-	/* Config space has nothing to write. */
-	if (!dev || !data || len != sizeof(value) ||
-	    offset >= VIRTIO_MMIO_CONFIG)
+	if (!dev || !data)
+		return;
+	if (offset >= VIRTIO_MMIO_CONFIG) {
+		config_write(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+		return;
+	}
+	if (len != sizeof(value))
 		return;
 	memcpy(&value, data, sizeof(value));
 	write_register(dev, offset, le32toh(value));

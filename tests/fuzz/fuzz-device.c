@@ -330,6 +330,7 @@ static void set_up(struct ktvblk_dev *dev, struct fuzz_input *input)
 	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES,
 	    (features & 1u) << VIRTIO_RING_F_EVENT_IDX |
 		    (features >> 1 & 1u) << VIRTIO_RING_F_INDIRECT_DESC |
+		    take(dev, features >> 6, VIRTIO_BLK_F_CONFIG_WCE) |
 		    take(dev, features >> 4, VIRTIO_BLK_F_DISCARD) |
 		    take(dev, features >> 5, VIRTIO_BLK_F_WRITE_ZEROES));
 	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);

@@ -86,7 +86,7 @@ END_TEST
 
 START_TEST(layout_of_a_config)
 {
-	PIN_STRUCT(ktvblk_config, 160, 8);
+	PIN_STRUCT(ktvblk_config, 168, 8);
 	PIN(ktvblk_config, size, 0, 8);
 	PIN(ktvblk_config, backend, 8, 8);
 	PIN(ktvblk_config, name, 16, 8);
@@ -105,6 +105,8 @@ START_TEST(layout_of_a_config)
 	PIN(ktvblk_config, depth, 148, 4);
 	PIN(ktvblk_config, n_queues, 152, 4);
 	PIN(ktvblk_config, discard, 156, 4);
+	PIN(ktvblk_config, write_cache, 160, 4);
+	PIN(ktvblk_config, reserved_end, 164, 4);
 }
 END_TEST
 
@@ -186,6 +188,8 @@ START_TEST(values_of_the_constants)
 	ck_assert_uint_eq(KTVBLK_SUBMIT_WRITE_ZEROES, 2);
 	ck_assert_uint_eq(KTVBLK_DISCARD_AUTO, 0);
 	ck_assert_uint_eq(KTVBLK_DISCARD_OFF, 1);
+	ck_assert_uint_eq(KTVBLK_WRITE_CACHE_ON, 0);
+	ck_assert_uint_eq(KTVBLK_WRITE_CACHE_OFF, 1);
 	ck_assert_uint_eq(KTVBLK_MMIO_SIZE, 4096);
 	ck_assert_uint_eq(KTVBLK_MMIO_QUEUE_NOTIFY, 0x50);
 	ck_assert_uint_eq(KTVBLK_SECTOR_SIZE, 512);

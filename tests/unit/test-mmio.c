@@ -78,11 +78,11 @@ START_TEST(advertised_features_changed_by_indirect_desc_and_size_max)
 
 	rig_open(&rig, NULL);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120006244ull | RIG_INDIRECT_DESC);
+			  0x120006a44ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 	open_sized(&rig, 0, KTVBLK_READ_ONLY);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120000264ull | RIG_INDIRECT_DESC);
+			  0x120000a64ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 }
 END_TEST
@@ -208,7 +208,7 @@ static const unsigned char expected[128] = {
 	0,    2, 0,  0, /* blk_size */
 	0,    0, 0,  0, /* topology */
 	0,    0, 0,  0, /* opt_io_size */
-	0,    0, 0,  0, /* writeback, num_queues */
+	1,    0, 0,  0, /* writeback, num_queues */
 	0,    0, 32, 0, /* max_discard_sectors */
 	0x80, 0, 0,  0, /* max_discard_seg */
 	1,    0, 0,  0, /* discard_sector_alignment */
