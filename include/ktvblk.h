@@ -248,6 +248,9 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * only a write can find out, such as a file that is in use for swap, is an
  * error of each write.
  *
+ * A block device's blocks are the guest's, of 4096 bytes as well; what is best
+ * for the storage, a file system's block for one, is told as the topology.
+ *
  * With O_DIRECT the storage's blocks may be larger than a sector: 4096 bytes,
  * say. Then they are the guest's blk_size, the capacity is rounded down to
  * whole ones, and a request that is not whole blocks is an I/O error, with a
@@ -360,7 +363,16 @@ struct ktvblk_config {
 	uint32_t n_queues;
 	uint32_t discard; /* enum ktvblk_discard */
 	uint32_t write_cache; /* enum ktvblk_write_cache */
-	uint32_t reserved_end; /* 0 */
+	/*
+	 * The blocks the guest is told of (VIRTIO_BLK_F_BLK_SIZE, _TOPOLOGY); 0:
+	 * those of the storage. Requests are whole logical blocks, or errors:
+	 * a power of two from 512 to 4096, and not below what O_DIRECT asks for,
+	 * which may be more. Physical ones: a power of two, from those to 1 MiB;
+	 * what is best to be read or written at once: a multiple of the first.
+	 */
+	uint32_t logical_block_bytes;
+	uint32_t physical_block_bytes;
+	uint32_t opt_io_bytes;
 };
 
 /*
@@ -405,7 +417,7 @@ enum ktvblk_engine {
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
 			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
-			{ 0, 0, 0 }, 0, 0, 0, 0, 0, 0                          \
+			{ 0, 0, 0 }, 0, 0, 0, 0, 0, 0, 0, 0                    \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -419,8 +431,8 @@ enum ktvblk_engine {
  * DRIVER_OK. The config and its strings are copied. A capacity that is not a
  * whole number of blocks, sectors as a rule, is rounded down. [any]
  *   -EINVAL        NULL, config->size too small, no backend, unknown flag,
- *                  VERSION_1 masked, BLK_SIZE masked with storage whose
- *                  blocks are larger than a sector, a throttle that ktvblk_throttle_check()
+ *                  VERSION_1 masked, BLK_SIZE masked with blocks that are
+ *                  larger than a sector, blocks that cannot be so, a throttle that ktvblk_throttle_check()
  *                  refuses, queue_size_max not a power of two or above
  *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
  *                  above 1000, or set with KTVBLK_NO_POLL, name or serial

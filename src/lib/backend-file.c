@@ -117,7 +117,7 @@ struct found {
 	bool read_only;
 	bool block_device;
 	bool discards;
-	uint32_t granularity_bytes; /* of what is discarded; 0: not known */
+	struct backend_shape shape;
 	uint64_t bytes;
 	uint32_t block_bytes;
 	uint32_t mem_align;
@@ -180,15 +180,38 @@ static bool discards(int fd, const struct stat *st)
 	       (ioctl(fd, BLKDISCARD, nowhere) < 0 && errno == EINVAL);
 }
 
-/* The block of the file system, where that is a good size for a hole. */
-static uint32_t granularity(const struct stat *st)
+static uint32_t ask(int fd, unsigned long request)
+{
+	int n = 0;
+
+	/* All are of four bytes; below 0 it does not know. */
+	return ioctl(fd, request, &n) < 0 || n < 0 ? 0 : (uint32_t)n;
+}
+
+/*
+ * A file has the blocks of its file system, or pieces that are good to ask for
+ * where that is of a network: these are no blocks to lay out a disk by.
+ */
+static struct backend_shape find_shape(int fd, const struct stat *st)
 {
 	const uint64_t bytes = (uint64_t)st->st_blksize;
 
-	return S_ISREG(st->st_mode) && bytes >= SECTOR_BYTES &&
-			       !(bytes & (bytes - 1))
-		       ? (uint32_t)MIN(bytes, HOLE_BYTES_MAX)
-		       : 0;
+	if (S_ISBLK(st->st_mode))
+		return (struct backend_shape){
+			.logical_bytes = ask(fd, BLKSSZGET),
+			.physical_bytes = ask(fd, BLKPBSZGET),
+			.min_io_bytes = ask(fd, BLKIOMIN),
+			.opt_io_bytes = ask(fd, BLKIOOPT),
+			.offset_bytes = ask(fd, BLKALIGNOFF),
+		};
+	if (bytes < SECTOR_BYTES || bytes > FILE_IO_BYTES_MAX ||
+	    (bytes & (bytes - 1)))
+		return (struct backend_shape){ 0 };
+	return (struct backend_shape){
+		.physical_bytes = (uint32_t)MIN(bytes, FILE_BLOCK_BYTES_MAX),
+		.opt_io_bytes = bytes > FILE_BLOCK_BYTES_MAX ? (uint32_t)bytes
+							     : 0,
+	};
 }
 
 /* 0, or why this descriptor will not do. */
@@ -219,11 +242,19 @@ static int look_at(int fd, struct found *ret_found)
 	ret_found->read_only |= !can_be_written(fd, &st, &more);
 	ret_found->block_device = S_ISBLK(st.st_mode);
 	ret_found->discards = discards(fd, &st);
-	ret_found->granularity_bytes = granularity(&st);
+	ret_found->shape = find_shape(fd, &st);
 	r = get_size(fd, &st, &ret_found->bytes);
 	if (r == 0 && (flags & O_DIRECT))
 		r = find_alignment(fd, &st, &more, ret_found);
 	return r;
+}
+
+/* What is discarded in pieces of less than a block is not given back. */
+static uint32_t granularity(const struct backend_shape *shape)
+{
+	const uint32_t bytes = shape->physical_bytes;
+
+	return bytes >= SECTOR_BYTES && !(bytes & (bytes - 1)) ? bytes : 0;
 }
 
 int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
@@ -254,7 +285,7 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 	}
 	if (found.read_only || !found.discards)
 		ops.discard = NULL;
-	ops.discard_granularity_bytes = found.granularity_bytes;
+	ops.discard_granularity_bytes = granularity(&found.shape);
 	file = malloc(sizeof(*file));
 	if (!file)
 		return -ENOMEM;
@@ -270,6 +301,7 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 	if (r < 0)
 		goto fail_fd;
 	(*ret_backend)->fd = file->fd;
+	(*ret_backend)->shape = found.shape;
 	(*ret_backend)->block_device = found.block_device;
 	(*ret_backend)->told_bytes = found.bytes;
 	(*ret_backend)->block_bytes = found.block_bytes;

@@ -50,6 +50,7 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 	backend->told_bytes = 0;
 	backend->block_bytes = SECTOR_BYTES;
 	backend->mem_align = 1;
+	backend->shape = (struct backend_shape){ 0 };
 	backend->block_device = false;
 	*ret_backend = backend;
 	return 0;

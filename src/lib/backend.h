@@ -9,6 +9,13 @@
 
 #include "ktvblk.h"
 
+/* What a storage says of itself; 0: nothing. */
+struct backend_shape {
+	uint32_t logical_bytes, physical_bytes; /* its blocks */
+	uint32_t min_io_bytes, opt_io_bytes; /* what is good to ask for */
+	uint32_t offset_bytes; /* of the first physical block */
+};
+
 struct ktvblk_backend {
 	_Atomic unsigned int refs;
 	struct ktvblk_backend_ops ops;
@@ -17,6 +24,7 @@ struct ktvblk_backend {
 	uint64_t told_bytes; /* its size as it was made, where that is known */
 	uint32_t block_bytes; /* it takes whole ones, in whole ones of memory */
 	uint32_t mem_align; /* at multiples of this; 1: none of it matters */
+	struct backend_shape shape;
 	bool block_device; /* which fd is of */
 };
 

@@ -43,8 +43,10 @@
 #define ZERO_RANGES_MAX 16u
 #define DISCARD_SECTORS_MAX (1u << 21)
 #define ZERO_SECTORS_MAX (1u << 17)
-#define HOLE_BYTES_MAX                                                         \
-	(64u << 10) /* the most that a file's block is taken for */
+
+/* What st_blksize is taken for: a block, and what is good to ask for. */
+#define FILE_BLOCK_BYTES_MAX 4096u
+#define FILE_IO_BYTES_MAX (16u << 20)
 #define IDLE_KEEP_BYTES (32u << 10) /* of its buffer */
 #define IDLE_MS 100 /* then the rest is given back */
 /* Buffers registered with io_uring: behind so many uses, and so much of each. */

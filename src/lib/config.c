@@ -88,6 +88,12 @@ void config_read(const struct ktvblk_dev *dev, uint64_t offset, void *data,
 
 	if (offers(dev, VIRTIO_BLK_F_MQ))
 		config.num_queues = htole16((uint16_t)dev->n_queues);
+	if (offers(dev, VIRTIO_BLK_F_TOPOLOGY)) {
+		config.physical_block_exp = dev->topology.physical_exp;
+		config.alignment_offset = dev->topology.offset_blocks;
+		config.min_io_size = htole16(dev->topology.min_io_blocks);
+		config.opt_io_size = htole32(dev->topology.opt_io_blocks);
+	}
 	if (offers(dev, VIRTIO_BLK_F_CONFIG_WCE))
 		config.wce = atomic_load(&dev->era->writeback);
 	fill_ranges(dev, &config);

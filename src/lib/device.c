@@ -18,8 +18,8 @@
 #define FEATURES                                                               \
 	(BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_BLK_SIZE) |              \
 	 BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE) |              \
-	 BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) |     \
-	 BIT(VIRTIO_F_VERSION_1))
+	 BIT(VIRTIO_BLK_F_TOPOLOGY) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |       \
+	 BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_VERSION_1))
 
 #define CONFIG_FLAGS (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY | KTVBLK_NO_POLL)
 
@@ -29,7 +29,7 @@
 #define CONFIG_SIZE_1_0                                                        \
 	(offsetof(struct ktvblk_config, reserved) + 3 * sizeof(uint16_t))
 _Static_assert(CONFIG_SIZE_1_0 == (sizeof(void *) == 8 ? 144 : 128), "ABI");
-_Static_assert(sizeof(struct ktvblk_config) == CONFIG_SIZE_1_0 + 24, "ABI");
+_Static_assert(sizeof(struct ktvblk_config) == CONFIG_SIZE_1_0 + 32, "ABI");
 /* In the midst of it, so it cannot grow. */
 _Static_assert(sizeof(struct ktvblk_throttle) == 64, "ABI");
 
@@ -65,7 +65,6 @@ static int check_config(const struct ktvblk_config *config)
 	    config->n_queues > KTVBLK_QUEUES_MAX ||
 	    config->discard > KTVBLK_DISCARD_OFF ||
 	    config->write_cache > KTVBLK_WRITE_CACHE_OFF ||
-	    config->reserved_end ||
 	    (config->features_masked & BIT(VIRTIO_F_VERSION_1)) ||
 	    queue_size > KTVBLK_QUEUE_SIZE_MAX ||
 	    (queue_size & (queue_size - 1)) ||
@@ -86,9 +85,7 @@ static int check_config(const struct ktvblk_config *config)
 	if (config->n_queues > 1 &&
 	    (config->features_masked & BIT(VIRTIO_BLK_F_MQ)))
 		return -EINVAL;
-	/* The guest must be told of blocks that are larger than sectors. */
-	if (config->backend->block_bytes > SECTOR_BYTES &&
-	    (config->features_masked & BIT(VIRTIO_BLK_F_BLK_SIZE)))
+	if (!topology_ok(config))
 		return -EINVAL;
 	if (backend_is_read_only(config->backend) &&
 	    !(config->flags & KTVBLK_READ_ONLY))
@@ -161,7 +158,7 @@ static void apply_config(struct ktvblk_dev *dev,
 {
 	const char *serial = config->serial ? config->serial : SERIAL_DEFAULT;
 
-	const uint32_t block_bytes = config->backend->block_bytes;
+	const uint32_t block_bytes = topology_logical(config);
 
 	dev->disk.capacity_bytes = capacity - capacity % block_bytes;
 	dev->disk.block_bytes = block_bytes;
@@ -185,6 +182,7 @@ static void apply_config(struct ktvblk_dev *dev,
 	/* Section 5.2.5.2: not without the means to flush. */
 	if (!(dev->features & BIT(VIRTIO_BLK_F_FLUSH)))
 		dev->features &= ~BIT(VIRTIO_BLK_F_CONFIG_WCE);
+	dev->topology = topology_of(config);
 	dev->write_cache = config->write_cache == KTVBLK_WRITE_CACHE_ON;
 	dev->queue_size_max = (uint16_t)or_default(config->queue_size_max,
 						   QUEUE_SIZE_DEFAULT);

@@ -28,6 +28,13 @@ struct device_queue {
 	struct pages pages; /* of the last session, for the next */
 };
 
+/* What config space says of the disk's blocks, in logical ones. */
+struct topology {
+	uint8_t physical_exp, offset_blocks;
+	uint16_t min_io_blocks;
+	uint32_t opt_io_blocks;
+};
+
 struct ktvblk_dev {
 	/* fixed at creation */
 	struct disk_config disk;
@@ -37,6 +44,7 @@ struct ktvblk_dev {
 	struct disk_throttle *throttle;
 	uint64_t features; /* offered */
 	bool write_cache; /* there is one after a reset */
+	struct topology topology;
 	uint16_t queue_size_max;
 	uint32_t reset_timeout_ms;
 	uint32_t destroy_timeout_ms;
@@ -109,6 +117,11 @@ void config_write(struct ktvblk_dev *dev, uint64_t offset, const void *data,
 /* `writeback` as it is at a reset; and once these features are agreed on. */
 void config_reset(struct ktvblk_dev *dev);
 void config_agree(struct ktvblk_dev *dev);
+
+/* topology.c: of a config and its backend; first, whether it can be so. */
+bool topology_ok(const struct ktvblk_config *config);
+uint32_t topology_logical(const struct ktvblk_config *config);
+struct topology topology_of(const struct ktvblk_config *config);
 
 /* queue.c: the set-up of the queues (section 4.2.3.2). */
 void queues_reset(struct ktvblk_dev *dev);

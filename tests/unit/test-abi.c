@@ -86,7 +86,7 @@ END_TEST
 
 START_TEST(layout_of_a_config)
 {
-	PIN_STRUCT(ktvblk_config, 168, 8);
+	PIN_STRUCT(ktvblk_config, 176, 8);
 	PIN(ktvblk_config, size, 0, 8);
 	PIN(ktvblk_config, backend, 8, 8);
 	PIN(ktvblk_config, name, 16, 8);
@@ -106,7 +106,9 @@ START_TEST(layout_of_a_config)
 	PIN(ktvblk_config, n_queues, 152, 4);
 	PIN(ktvblk_config, discard, 156, 4);
 	PIN(ktvblk_config, write_cache, 160, 4);
-	PIN(ktvblk_config, reserved_end, 164, 4);
+	PIN(ktvblk_config, logical_block_bytes, 164, 4);
+	PIN(ktvblk_config, physical_block_bytes, 168, 4);
+	PIN(ktvblk_config, opt_io_bytes, 172, 4);
 }
 END_TEST
 

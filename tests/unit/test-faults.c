@@ -294,6 +294,10 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		*va_arg(args, int *) = 0;
 	else if (request == BLKDISCARD)
 		errno = EINVAL; /* it could, in another place */
+	else if (request == BLKSSZGET || request == BLKPBSZGET ||
+		 request == BLKIOMIN || request == BLKIOOPT ||
+		 request == BLKALIGNOFF)
+		*va_arg(args, int *) = 512;
 	else
 		ck_abort_msg("ioctl %#lx", request);
 	va_end(args);

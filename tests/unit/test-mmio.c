@@ -78,11 +78,11 @@ START_TEST(advertised_features_changed_by_indirect_desc_and_size_max)
 
 	rig_open(&rig, NULL);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120006a44ull | RIG_INDIRECT_DESC);
+			  0x120006e44ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 	open_sized(&rig, 0, KTVBLK_READ_ONLY);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120000a64ull | RIG_INDIRECT_DESC);
+			  0x120000e64ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 }
 END_TEST
@@ -97,7 +97,7 @@ START_TEST(masked_features_are_not_offered)
 	struct rig rig;
 
 	rig_open(&rig, &options);
-	ck_assert_uint_eq(features_of(&rig), 0x100004044ull);
+	ck_assert_uint_eq(features_of(&rig), 0x100004444ull);
 	rig_close(&rig);
 }
 END_TEST
@@ -206,7 +206,7 @@ static const unsigned char expected[128] = {
 	0x80, 0, 0,  0, /* seg_max */
 	0,    0, 0,  0, /* geometry */
 	0,    2, 0,  0, /* blk_size */
-	0,    0, 0,  0, /* topology */
+	0,    0, 1,  0, /* topology: min_io_size */
 	0,    0, 0,  0, /* opt_io_size */
 	1,    0, 0,  0, /* writeback, num_queues */
 	0,    0, 32, 0, /* max_discard_sectors */
