@@ -167,19 +167,21 @@ static enum step prepare_flush(struct session *session, struct io *io)
 
 static enum step data_done(struct session *session, struct io *io);
 
+/* Out of the way of the others, as all that has to do with ranges is. */
+__attribute__((noinline, cold)) static enum step
+prepare_ranges(struct session *session, struct io *io)
+{
+	const enum step step = ranges_prepare(session, io);
+
+	return step == STEP_DONE ? data_done(session, io) : step;
+}
+
 static enum step prepare(struct session *session, struct io *io)
 {
-	enum step step;
-
-	switch (io->state) {
-	case IO_DATA:
+	if (io->state == IO_DATA)
 		return prepare_data(session, io);
-	case IO_DURABLE:
-		return prepare_flush(session, io);
-	default:
-		step = ranges_prepare(session, io);
-		return step == STEP_DONE ? data_done(session, io) : step;
-	}
+	return io->state == IO_DURABLE ? prepare_flush(session, io)
+				       : prepare_ranges(session, io);
 }
 
 static void refused(struct session *session, const struct io *io, ssize_t n)
@@ -282,22 +284,23 @@ void io_ended(struct session *session, const struct io *io)
 		atomic_fetch_add(&session->holdings->written, 1);
 }
 
+__attribute__((noinline, cold)) static enum step
+absorb_ranges(struct session *session, struct io *io)
+{
+	const enum step step = ranges_absorb(session, io);
+
+	return step == STEP_DONE ? data_done(session, io) : step;
+}
+
 static enum step absorb(struct session *session, struct io *io)
 {
-	enum step step;
-
 	if (io->transfer.again)
 		return prepare(session, io);
 	io_ended(session, io);
-	switch (io->state) {
-	case IO_DATA:
+	if (io->state == IO_DATA)
 		return absorb_data(session, io);
-	case IO_DURABLE:
-		return absorb_flush(session, io);
-	default:
-		step = ranges_absorb(session, io);
-		return step == STEP_DONE ? data_done(session, io) : step;
-	}
+	return io->state == IO_DURABLE ? absorb_flush(session, io)
+				       : absorb_ranges(session, io);
 }
 
 /* With the gate open. True: it has ended. */
@@ -313,12 +316,9 @@ static bool begin(struct session *session, struct io *io)
 	return ended;
 }
 
-static void count(struct session *session, struct io *io)
+__attribute__((noinline, cold)) static void
+count_other(struct ktvblk_stats *stats, struct io *io)
 {
-	struct ktvblk_stats *stats = session->stats;
-
-	io->status = VIRTIO_BLK_S_OK;
-	io->used_len = 1;
 	switch (io->request.type) {
 	case VIRTIO_BLK_T_FLUSH:
 		count_flush(stats);
@@ -326,18 +326,27 @@ static void count(struct session *session, struct io *io)
 	case VIRTIO_BLK_T_GET_ID:
 		io->used_len += VIRTIO_BLK_ID_BYTES;
 		break;
-	case VIRTIO_BLK_T_OUT:
-		count_write(stats, io->moved);
-		break;
 	case VIRTIO_BLK_T_DISCARD:
 		count_add(&stats->discards_completed, 1);
 		break;
-	case VIRTIO_BLK_T_WRITE_ZEROES:
-		count_add(&stats->write_zeroes_completed, 1);
-		break;
 	default:
+		count_add(&stats->write_zeroes_completed, 1);
+	}
+}
+
+static void count(struct session *session, struct io *io)
+{
+	struct ktvblk_stats *stats = session->stats;
+
+	io->status = VIRTIO_BLK_S_OK;
+	io->used_len = 1;
+	if (is_read(io)) {
 		count_read(stats, io->moved);
 		io->used_len += io->request.data_len;
+	} else if (io->request.type == VIRTIO_BLK_T_OUT) {
+		count_write(stats, io->moved);
+	} else {
+		count_other(stats, io);
 	}
 }
 
@@ -419,31 +428,32 @@ static enum step start_ranges(struct session *session, struct io *io)
 	return step == STEP_DONE ? data_done(session, io) : step;
 }
 
+/* Of what moves no data of the disk's. */
+__attribute__((noinline, cold)) static enum step
+start_other(struct session *session, struct io *io)
+{
+	switch (io->request.type) {
+	case VIRTIO_BLK_T_FLUSH:
+		io->state = IO_DURABLE;
+		return prepare(session, io);
+	case VIRTIO_BLK_T_GET_ID:
+		return get_id(session, io);
+	default:
+		return start_ranges(session, io);
+	}
+}
+
 enum io_end io_start(struct session *session, struct io *io)
 {
-	enum step step;
-
 	io->state = IO_DATA;
 	io->interrupted = 0;
 	io->at = (struct cursor){ 0 };
 	io->moved = 0;
 	io->transfer.io.flags = 0;
-	switch (io->request.type) {
-	case VIRTIO_BLK_T_FLUSH:
-		io->state = IO_DURABLE;
-		step = prepare(session, io);
-		break;
-	case VIRTIO_BLK_T_GET_ID:
-		step = get_id(session, io);
-		break;
-	case VIRTIO_BLK_T_DISCARD:
-	case VIRTIO_BLK_T_WRITE_ZEROES:
-		step = start_ranges(session, io);
-		break;
-	default:
-		step = start_data(session, io);
-	}
-	return go_on(session, io, step);
+	return go_on(session, io,
+		     io->request.type <= VIRTIO_BLK_T_OUT
+			     ? start_data(session, io)
+			     : start_other(session, io));
 }
 
 enum io_end io_step(struct session *session, struct io *io)

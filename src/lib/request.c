@@ -246,11 +246,10 @@ static bool read_ranges(struct request *request, const struct ktvblk_mem *mem,
 }
 
 /* A type that is not one of the usual ones. */
-static enum request_action read_other(struct request *request,
-				      const struct ktvblk_mem *mem,
-				      const struct request_rules *rules,
-				      const struct identity *id,
-				      uint8_t *ret_status)
+__attribute__((noinline, cold)) static enum request_action
+read_other(struct request *request, const struct ktvblk_mem *mem,
+	   const struct request_rules *rules, const struct identity *id,
+	   uint8_t *ret_status)
 {
 	if (rules->read_only && request_has_ranges(request->type))
 		return REQUEST_COMPLETE;
