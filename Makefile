@@ -370,7 +370,7 @@ soak: $(SOAK)	## 16 devices at random, every byte checked (SECONDS=60, SEED=n)
 
 guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 		$(BUILD)/ktvblk-vmm $(BUILD)/ktvblk-wedged
-check-guest: guest-parts	## real guests (GUESTS="cloud amd64 queues nested nested-amd64 ring3", GUEST_MATRIX=full)
+check-guest: guest-parts	## real guests (GUESTS="cloud amd64 queues space nested nested-amd64 ring3", GUEST_MATRIX=full)
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
 # What firmware is to boot. The EFI program is of clang and lld, which know the

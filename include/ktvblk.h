@@ -139,7 +139,8 @@ struct ktvblk_backend_ops {
 	/*
 	 * Make all completed writes durable; 0 or -errno. Called for a flush of
 	 * the guest; and for each write before it completes, where the driver
-	 * did not take FLUSH, or features_masked has it. Once it has failed, it
+	 * did not take FLUSH, or features_masked has it, or the guest wants no
+	 * write cache. Once it has failed, it
 	 * is not called again before a reset of the device, and all that asks
 	 * for it fails. Not called where nothing was
 	 * written since the last one. NULL: nothing to do.
@@ -172,13 +173,45 @@ struct ktvblk_backend_ops {
 	 * are given config.engine decides.
 	 */
 	int (*submit)(void *userdata, struct ktvblk_io *io);
+	/*
+	 * Since 1.1, both for storage that can be written, both 0 or -errno,
+	 * about whole blocks inside the capacity, at most 1 GiB at a time.
+	 *
+	 * discard: the guest has no use for these bytes any more. The storage
+	 * may keep them as they are, or have zeros there, and touches no other.
+	 * write_zeroes: they read as zeros from now on, which flush() makes
+	 * durable; flags is 0, or KTVBLK_IO_MAY_UNMAP: where the storage need
+	 * not keep room for them.
+	 *
+	 * -EOPNOTSUPP, -ENOSYS, -ENOTTY, -EPERM: the storage cannot, and is not
+	 * asked again; -EINVAL: not in this place. Then a discard is done, with
+	 * no effect, as in QEMU; and zeros are asked for without
+	 * KTVBLK_IO_MAY_UNMAP, and at last written by pwritev, in pieces.
+	 * -EINTR as above. What else there is is an error of the request.
+	 *
+	 * discard NULL: the guest is not offered it. write_zeroes NULL: zeros
+	 * are written.
+	 */
+	int (*discard)(void *userdata, uint64_t offset, uint64_t length);
+	int (*write_zeroes)(void *userdata, uint64_t offset, uint64_t length,
+			    uint32_t flags);
+	/* KTVBLK_SUBMIT_*: what else submit() takes, in place of those two. */
+	uint32_t submit_flags;
+	/* Discards of less than this, a power of two, gain nothing; 0: none. */
+	uint32_t discard_granularity_bytes;
 };
+
+#define KTVBLK_SUBMIT_DISCARD 1u
+#define KTVBLK_SUBMIT_WRITE_ZEROES 2u
 
 /* What is asked of storage that answers later. */
 enum ktvblk_io_op {
 	KTVBLK_IO_READ = 0,
 	KTVBLK_IO_WRITE = 1,
-	KTVBLK_IO_FLUSH = 2 /* no data; what was completed before, durably */
+	KTVBLK_IO_FLUSH = 2, /* no data; what was completed before, durably */
+	/* As the ops of that name; these have no iov. See submit_flags. */
+	KTVBLK_IO_DISCARD = 3,
+	KTVBLK_IO_WRITE_ZEROES = 4
 	/* More may come: -EOPNOTSUPP is the answer to what is not known. */
 };
 
@@ -190,13 +223,18 @@ struct ktvblk_io {
 	int n_iov;
 	const struct iovec *iov;
 	uint64_t offset; /* in bytes, these two */
-	uint64_t length; /* of all of iov */
+	uint64_t length; /* of all of iov; or of the range, where there is none */
 	void *userdata; /* the storage's own, for as long as it has the io */
+	uint32_t flags; /* of KTVBLK_IO_WRITE_ZEROES: KTVBLK_IO_MAY_UNMAP, or 0 */
+	uint32_t reserved;
 };
+
+/* Zeros that may be a hole. */
+#define KTVBLK_IO_MAY_UNMAP 1u
 
 /*
  * The answer to one transfer, exactly once for each: the bytes moved or -errno,
- * as preadv and pwritev have them, 0 or -errno of a flush. Never waits. [any]
+ * as preadv and pwritev have them, 0 or -errno of the others. Never waits. [any]
  *   -EINVAL    NULL
  *   -EALREADY  it was completed before, as far as that can be seen
  */
@@ -205,7 +243,8 @@ int ktvblk_io_complete(struct ktvblk_io *io, ssize_t result);
 /*
  * Storage by callbacks. The ops are copied. [any]
  *   -EINVAL  NULL, ops->size too small, capacity missing, or both of preadv and
- *            submit
+ *            submit; a flag of submit_flags that is not known, or without submit;
+ *            discard_granularity_bytes not a power of two from 512 on
  *   -E2BIG   ops->size is larger than this library's, and not all zeros there
  *   -ENOMEM
  */
@@ -221,6 +260,9 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * only a write can find out, such as a file that is in use for swap, is an
  * error of each write.
  *
+ * A block device's blocks are the guest's, of 4096 bytes as well; what is best
+ * for the storage, a file system's block for one, is told as the topology.
+ *
  * With O_DIRECT the storage's blocks may be larger than a sector: 4096 bytes,
  * say. Then they are the guest's blk_size, the capacity is rounded down to
  * whole ones, and a request that is not whole blocks is an I/O error, with a
@@ -230,6 +272,12 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * Inside the size it had when this was called, or, without
  * config.capacity_bytes, by ktvblk_new(), storage that has become shorter is an
  * error for a read, never zeros. A write makes a regular file long enough.
+ *
+ * A discard punches a hole into a file, and zeros are a hole, or room that is
+ * kept for them, without being written, where the file system can do that. Of a
+ * block device the guest is offered discards where the device takes them. All
+ * of it is io_uring's where that serves. A device that can discard and not
+ * write zeros is asked by the worker itself.
  *
  * The kernel tells of writes that were lost once for each open file: where fd,
  * or another duplicate of it, is passed to fsync() or the like meanwhile, the
@@ -325,7 +373,41 @@ struct ktvblk_config {
 	 * that was left behind lives, none of any queue touches the disk.
 	 */
 	uint32_t n_queues;
-	uint32_t reserved_end; /* 0 */
+	uint32_t discard; /* enum ktvblk_discard */
+	uint32_t write_cache; /* enum ktvblk_write_cache */
+	/*
+	 * The blocks the guest is told of (VIRTIO_BLK_F_BLK_SIZE, _TOPOLOGY); 0:
+	 * those of the storage. Requests are whole logical blocks, or errors:
+	 * a power of two from 512 to 4096, and not below what O_DIRECT asks for,
+	 * which may be more. Physical ones: a power of two, from those to 1 MiB;
+	 * what is best to be read or written at once: a multiple of the first.
+	 */
+	uint32_t logical_block_bytes;
+	uint32_t physical_block_bytes;
+	uint32_t opt_io_bytes;
+};
+
+/*
+ * How the disk begins after each reset, until the guest says otherwise by the
+ * field writeback (VIRTIO_BLK_F_CONFIG_WCE): with a cache that it has to flush,
+ * or so that each write is flushed before it completes. A driver that took FLUSH
+ * and not CONFIG_WCE is taken to flush by itself, and one that took neither has
+ * each write flushed, whatever is said here.
+ */
+enum ktvblk_write_cache {
+	KTVBLK_WRITE_CACHE_ON = 0,
+	KTVBLK_WRITE_CACHE_OFF = 1
+};
+
+/* May the guest give space back? */
+enum ktvblk_discard {
+	/*
+	 * Where the storage can: DISCARD, and zeros that may be a hole
+	 * (WRITE_ZEROES with UNMAP).
+	 */
+	KTVBLK_DISCARD_AUTO = 0,
+	/* No DISCARD is offered; zeros are written, or room is kept for them. */
+	KTVBLK_DISCARD_OFF = 1
 };
 
 /* How a worker asks the storage. */
@@ -350,7 +432,7 @@ enum ktvblk_engine {
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
 			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
-			{ 0, 0, 0 }, 0, 0, 0, 0                                \
+			{ 0, 0, 0 }, 0, 0, 0, 0, 0, 0, 0, 0                    \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -364,15 +446,15 @@ enum ktvblk_engine {
  * DRIVER_OK. The config and its strings are copied. A capacity that is not a
  * whole number of blocks, sectors as a rule, is rounded down. [any]
  *   -EINVAL        NULL, config->size too small, no backend, unknown flag,
- *                  VERSION_1 masked, BLK_SIZE masked with storage whose
- *                  blocks are larger than a sector, a throttle that ktvblk_throttle_check()
+ *                  VERSION_1 masked, BLK_SIZE masked with blocks that are
+ *                  larger than a sector, blocks that cannot be so, a throttle that ktvblk_throttle_check()
  *                  refuses, queue_size_max not a power of two or above
  *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
  *                  above 1000, or set with KTVBLK_NO_POLL, name or serial
  *                  not printable UTF-8, reserved not 0, an engine that is not
  *                  known or not for this backend, a depth above
  *                  KTVBLK_QUEUE_SIZE_MAX, n_queues above KTVBLK_QUEUES_MAX, or
- *                  above 1 with MQ masked
+ *                  above 1 with MQ masked, discard or write_cache not known
  *   -ENOSYS, -EPERM, and what io_uring_setup() and io_uring_enter() may answer:
  *                  KTVBLK_ENGINE_IO_URING, and the kernel refuses it
  *   -E2BIG         config->size is larger than this library's, and not all
@@ -689,6 +771,9 @@ struct ktvblk_counters {
 	uint64_t io_errors; /* failures; one request can count twice */
 	uint64_t currently_throttled; /* requests that wait for tokens now */
 	uint64_t invalid_avail_idx_count; /* avail ring indices refused */
+	/* Since 1.1: requests, of any number of ranges. */
+	uint64_t discards_completed;
+	uint64_t write_zeroes_completed;
 };
 
 /* A new reference to the device's counters, NULL for NULL. [any] */

@@ -7,10 +7,10 @@
  * sessions of the moment, one for each queue. No worker ever touches it.
  *
  * Who may call what, from where:
- *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle,
- *                           pause and save, but what is listed next
+ *   the VMM's device lock   everything in mmio, config, status, queue, device,
+ *                           lifecycle, pause and save, but what is listed next
  *   any thread, no lock     state.c, is_paused, kick_fd, irq_fd, the stats
- *   a worker                session, drain, io, request, virtqueue
+ *   a worker                session, drain, io, ranges, request, virtqueue
  *   any thread of ours      counters, identity, journal, gate, ports, watch, era,
  *                           disk-throttle
  *   ktvblk-log              record, watch_scan, watch_locate
@@ -28,6 +28,13 @@ struct device_queue {
 	struct pages pages; /* of the last session, for the next */
 };
 
+/* What config space says of the disk's blocks, in logical ones. */
+struct topology {
+	uint8_t physical_exp, offset_blocks;
+	uint16_t min_io_blocks;
+	uint32_t opt_io_blocks;
+};
+
 struct ktvblk_dev {
 	/* fixed at creation */
 	struct disk_config disk;
@@ -36,6 +43,8 @@ struct ktvblk_dev {
 	struct ktvblk_stats *stats;
 	struct disk_throttle *throttle;
 	uint64_t features; /* offered */
+	bool write_cache; /* there is one after a reset */
+	struct topology topology;
 	uint16_t queue_size_max;
 	uint32_t reset_timeout_ms;
 	uint32_t destroy_timeout_ms;
@@ -140,6 +149,26 @@ bool status_takes_queue(const struct ktvblk_dev *dev);
 
 /* Did the driver take this feature? Not before FEATURES_OK. */
 bool status_has_feature(const struct ktvblk_dev *dev, unsigned int bit);
+
+/* config.c: what a guest reads of config space, at any offset. */
+void config_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
+		 size_t len);
+
+/* Before it reads the generation: is the disk's size another one? */
+void config_look(struct ktvblk_dev *dev);
+
+/* What of it a guest may write: nothing but `writeback`. */
+void config_write(struct ktvblk_dev *dev, uint64_t offset, const void *data,
+		  size_t len);
+
+/* `writeback` as it is at a reset; and once these features are agreed on. */
+void config_reset(struct ktvblk_dev *dev);
+void config_agree(struct ktvblk_dev *dev);
+
+/* topology.c: of a config and its backend; first, whether it can be so. */
+bool topology_ok(const struct ktvblk_config *config);
+uint32_t topology_logical(const struct ktvblk_config *config);
+struct topology topology_of(const struct ktvblk_config *config);
 
 /* queue.c: the set-up of the queues (section 4.2.3.2). */
 void queues_reset(struct ktvblk_dev *dev);

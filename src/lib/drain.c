@@ -151,8 +151,12 @@ static enum drain_end take_tokens(struct session *session,
 				  const struct request *request, uint64_t now,
 				  uint64_t *ret_wait_ns)
 {
-	const uint64_t bytes =
-		request->type == VIRTIO_BLK_T_FLUSH ? 0 : request->data_len;
+	/* The two that move data, and the id; of those with ranges, none. */
+	const uint64_t bytes = request->type <= VIRTIO_BLK_T_OUT ||
+					       request->type ==
+						       VIRTIO_BLK_T_GET_ID
+				       ? request->data_len
+				       : 0;
 	struct throttle_verdict verdict;
 
 	if (!disk_throttle_take(session->throttle, &session->revoked, bytes,
@@ -229,9 +233,8 @@ static enum drain_end handle_chain(struct session *session,
 	uint8_t status;
 	uint64_t now;
 
-	switch (request_read(&io->request, &session->vq,
-			     session->disk.read_only, &session->id,
-			     session->stats, &status)) {
+	switch (request_read(&io->request, &session->vq, &session->rules,
+			     &session->id, session->stats, &status)) {
 	case REQUEST_DROP:
 		session_unthrottle(session);
 		goto done;

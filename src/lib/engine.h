@@ -110,6 +110,10 @@ int engine_uring_open(const struct ktvblk_backend *backend, unsigned int n,
 /* Would it work here? 0 or -errno. */
 int engine_uring_probe(void);
 
+/* Ask the backend's own call to discard a range, or for zeros there. */
+ssize_t engine_call_range(const struct ktvblk_backend *backend,
+			  const struct ktvblk_io *io);
+
 /*
  * The one that the configuration asks for; -errno as above. *ret_refused: the
  * error with which io_uring was refused where another serves in its place; 0.

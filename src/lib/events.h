@@ -266,6 +266,12 @@ X(DATA_NOT_SECTORS, LOG_WARNING, EV_LIMITED,                                   \
   "request refused: not whole sectors", DEC(HEAD), REQ(REQ_TYPE), DEC(LENGTH)) \
 X(DATA_DIRECTION, LOG_WARNING, EV_LIMITED,                                     \
   "request refused: data in the wrong direction", DEC(HEAD), REQ(REQ_TYPE))    \
+X(RANGES_INVALID, LOG_WARNING, EV_LIMITED,                                     \
+  "request refused: no ranges, not whole ones, or too many", DEC(HEAD),        \
+  REQ(REQ_TYPE), DEC(LENGTH))                                                  \
+X(RANGE_REFUSED, LOG_WARNING, EV_LIMITED,                                      \
+  "request refused: one of its ranges will not do", REQ(REQ_TYPE),             \
+  DEC(SECTOR), DEC(SECTOR_COUNT), TEXT(REASON))                                \
 X(DATA_NOT_BLOCKS, LOG_WARNING, EV_LIMITED,                                    \
   "request refused: not whole blocks of the storage", DEC(SECTOR),             \
   DEC(LENGTH), DEC(BLOCK_SIZE))                                                \
@@ -279,6 +285,10 @@ X(WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                       \
 X(WRITE_NO_PROGRESS, LOG_WARNING, EV_LIMITED,                                  \
   "the storage takes no more bytes", DEC(SECTOR), DEC(TOTAL_WRITTEN),          \
   DEC(LENGTH))                                                                 \
+X(DISCARD_FAILED, LOG_WARNING, EV_LIMITED,                                     \
+  "discarding a range of the storage failed", DEC(SECTOR), ERRNO)              \
+X(WRITE_ZEROES_FAILED, LOG_WARNING, EV_LIMITED,                                \
+  "having the storage write zeros failed", DEC(SECTOR), ERRNO)                 \
 X(FLUSH_FAILED, LOG_WARNING, EV_LIMITED,                                       \
   "flushing the storage failed", ERRNO)                                        \
 X(FLUSH_FAILED_BEFORE, LOG_WARNING, EV_LIMITED,                                \

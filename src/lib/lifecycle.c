@@ -185,6 +185,7 @@ void device_end_sessions(struct ktvblk_dev *dev)
 	stop_queues(dev, dev->queues, dev->n_queues);
 	dev->reset_requested_ns = 0;
 	next_era(dev);
+	config_reset(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++)
 		next_session(dev, &dev->queues[i], true);
 }

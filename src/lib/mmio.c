@@ -3,11 +3,10 @@
 /*
  * The registers of virtio-mmio version 2 (section 4.2.2): only what an offset
  * means. Transport registers are 32 bits wide, little-endian; config space
- * (section 5.2.4) takes any width.
+ * takes any width: config.c.
  */
 
 #include <endian.h>
-#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
@@ -25,21 +24,6 @@
 static bool queue_is_there(const struct ktvblk_dev *dev)
 {
 	return dev->queue_sel < dev->n_queues;
-}
-
-/*
- * The disk's size may change on any thread and at any time, and the driver reads
- * it in two halves, with the generation before and behind. So what config space
- * shows changes here only, and the generation with it.
- */
-static void look_at_capacity(struct ktvblk_dev *dev)
-{
-	const uint64_t sectors = disk_id_sectors(dev->disk_id);
-
-	if (sectors == dev->shown_sectors)
-		return;
-	dev->shown_sectors = sectors;
-	dev->config_generation++;
 }
 
 static uint32_t read_register(struct ktvblk_dev *dev, uint64_t offset)
@@ -74,55 +58,11 @@ static uint32_t read_register(struct ktvblk_dev *dev, uint64_t offset)
 	case VIRTIO_MMIO_SHM_BASE_HIGH:
 		return ALL_ONES; /* no such region */
 	case VIRTIO_MMIO_CONFIG_GENERATION:
-		look_at_capacity(dev);
+		config_look(dev);
 		return dev->config_generation;
 	default: /* VendorID too, and QueueReset: it is over when it returns */
 		return 0;
 	}
-}
-
-/* Without indirect tables a request must fit into the queue itself. */
-static uint32_t seg_max(const struct ktvblk_dev *dev)
-{
-	if (dev->features >> VIRTIO_RING_F_INDIRECT_DESC & 1)
-		return SEG_MAX;
-	return MIN(SEG_MAX, MAX(dev->queue_size_max, 3u) - 2);
-}
-
-/* By an access at this offset of config space. */
-static uint64_t read_capacity(struct ktvblk_dev *dev, uint64_t offset)
-{
-	const size_t size = sizeof(((struct virtio_blk_config *)0)->capacity);
-
-	if (offset < offsetof(struct virtio_blk_config, capacity) + size) {
-		look_at_capacity(dev);
-		dev->capacity_was_read = true;
-		dev->read_sectors = dev->shown_sectors;
-	}
-	return dev->shown_sectors;
-}
-
-static void read_config(struct ktvblk_dev *dev, uint64_t offset, void *data,
-			size_t len)
-{
-	const struct virtio_blk_config config = {
-		.capacity = htole64(read_capacity(dev, offset)),
-		.seg_max = htole32(seg_max(dev)),
-		.blk_size = htole32(dev->disk.block_bytes),
-		.num_queues = htole16((uint16_t)dev->n_queues),
-	};
-	/* What follows belongs to features not offered, as what is between. */
-	const uint64_t end =
-		dev->n_queues > 1
-			? offsetof(struct virtio_blk_config, num_queues) +
-				  sizeof(config.num_queues)
-			: offsetof(struct virtio_blk_config, blk_size) +
-				  sizeof(config.blk_size);
-
-	memset(data, 0, len);
-	if (offset < end)
-		memcpy(data, (const char *)&config + offset,
-		       (size_t)MIN(len, end - offset));
 }
 
 void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
@@ -133,7 +73,7 @@ void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 	if (!data || !len)
 		return;
 	if (dev && offset >= VIRTIO_MMIO_CONFIG) {
-		read_config(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+		config_read(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
 	} else if (dev && len == sizeof(value)) {
 		value = htole32(read_register(dev, offset));
 		memcpy(data, &value, sizeof(value));
@@ -262,9 +202,13 @@ void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
 {
 	uint32_t value;
 
-	/* Config space has nothing to write. */
-	if (!dev || !data || len != sizeof(value) ||
-	    offset >= VIRTIO_MMIO_CONFIG)
+	if (!dev || !data)
+		return;
+	if (offset >= VIRTIO_MMIO_CONFIG) {
+		config_write(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+		return;
+	}
+	if (len != sizeof(value))
 		return;
 	memcpy(&value, data, sizeof(value));
 	write_register(dev, offset, le32toh(value));

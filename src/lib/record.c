@@ -23,6 +23,10 @@ const char *request_type_name(uint32_t type)
 		return "flush";
 	case VIRTIO_BLK_T_GET_ID:
 		return "get_id";
+	case VIRTIO_BLK_T_DISCARD:
+		return "discard";
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		return "write_zeroes";
 	default:
 		return "unsupported";
 	}

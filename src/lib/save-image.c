@@ -42,7 +42,8 @@ enum disk_flags { DISK_READ_ONLY = 1 };
 enum register_flags {
 	REGISTERS_FLUSH_FAILED = 1,
 	REGISTERS_CAPACITY_WAS_READ = 2,
-	REGISTERS_FLAGS = 3,
+	REGISTERS_WRITEBACK = 4,
+	REGISTERS_FLAGS = 7,
 };
 enum throttle_flags { THROTTLE_OPS = 1, THROTTLE_BYTES = 2 };
 
@@ -123,7 +124,8 @@ static void registers(struct walk *walk, struct saved *saved)
 		(saved->flush_failed ? (uint32_t)REGISTERS_FLUSH_FAILED : 0) |
 		(saved->capacity_was_read
 			 ? (uint32_t)REGISTERS_CAPACITY_WAS_READ
-			 : 0);
+			 : 0) |
+		(saved->writeback ? (uint32_t)REGISTERS_WRITEBACK : 0);
 
 	u64(walk, &saved->driver_features);
 	u32(walk, &saved->status);
@@ -136,6 +138,7 @@ static void registers(struct walk *walk, struct saved *saved)
 	u64(walk, &saved->read_sectors);
 	flags(walk, &set, REGISTERS_FLAGS);
 	saved->flush_failed = set & REGISTERS_FLUSH_FAILED;
+	saved->writeback = set & REGISTERS_WRITEBACK;
 	saved->capacity_was_read = set & REGISTERS_CAPACITY_WAS_READ;
 }
 

@@ -58,6 +58,7 @@ struct saved {
 	bool capacity_was_read;
 	uint64_t read_sectors;
 	bool flush_failed;
+	bool writeback;
 
 	/* Of each bucket the balance, and whether there is one: a rate. */
 	struct throttle throttle;

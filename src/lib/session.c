@@ -189,6 +189,13 @@ static void latch(struct session *session, const struct session_start *start)
 	session->init = start->init;
 	session->init_data = start->init_data;
 	session->write_through = !(start->features >> VIRTIO_BLK_F_FLUSH & 1);
+	session->has_wce = start->features >> VIRTIO_BLK_F_CONFIG_WCE & 1;
+	session->rules = (struct request_rules){
+		.read_only = session->disk.read_only,
+		.discard = start->features >> VIRTIO_BLK_F_DISCARD & 1,
+		.write_zeroes = start->features >> VIRTIO_BLK_F_WRITE_ZEROES &
+				1,
+	};
 	session->has_cpus = start->cpus != NULL;
 	if (start->cpus)
 		session->cpus = *start->cpus;

@@ -40,6 +40,9 @@ struct disk_config {
 	uint32_t block_bytes; /* these two: see backend.h */
 	uint32_t mem_align;
 	bool read_only;
+	bool discard; /* it can be offered */
+	bool unmap; /* zeros may be a hole */
+	uint32_t discard_align_sectors;
 	bool zero_copy;
 	enum ktvblk_engine engine;
 	struct pages_shape shape;
@@ -97,6 +100,8 @@ struct session {
 	bool poisoned;
 	bool mem_unset_told;
 	bool write_through; /* the driver has no way to flush */
+	bool has_wce; /* it may say how it is by era->writeback */
+	struct request_rules rules;
 
 	cpu_set_t cpus;
 	bool has_cpus;

@@ -156,6 +156,8 @@ void status_write(struct ktvblk_dev *dev, uint32_t value)
 			log_event(id, STATUS_CONTENDED, status, value, failed);
 		return;
 	}
+	if (new_bits & next & S_FEATURES_OK)
+		config_agree(dev);
 	if (new_bits & S_FAILED)
 		log_event(id, STATUS_GUEST_FAILED, status, value);
 	else if (new_bits & S_DRIVER_OK)

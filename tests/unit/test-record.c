@@ -361,7 +361,10 @@ START_TEST(request_types_have_names)
 	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_OUT), "out");
 	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_FLUSH), "flush");
 	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_GET_ID), "get_id");
-	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_DISCARD),
+	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_DISCARD), "discard");
+	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_WRITE_ZEROES),
+			 "write_zeroes");
+	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_SECURE_ERASE),
 			 "unsupported");
 	ck_assert_str_eq(request_type_name(UINT32_MAX), "unsupported");
 }

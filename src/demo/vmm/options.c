@@ -25,6 +25,8 @@ static void print_help(void)
 	     "                    FILE[,name=NAME][,serial=TEXT][,ro]\n"
 	     "                    [,zero-copy][,iops=N][,bps=N][,queue=N]\n"
 	     "                    [,queues=N][,no-event-idx][,no-indirect]\n"
+	     "                    [,no-discard][,no-cache][,block=BYTES]\n"
+	     "                    [,physical=BYTES][,opt-io=BYTES]\n"
 	     "                    [,budget=MS][,stall=MS]; a comma in FILE or\n"
 	     "                    TEXT is ,,\n"
 	     "  --records         print the disks' records, which else go to "
