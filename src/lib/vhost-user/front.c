@@ -6,6 +6,7 @@
  */
 
 #include <fcntl.h>
+#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <stdio.h>
@@ -18,8 +19,8 @@
 #define BIT(n) (UINT64_C(1) << (n))
 
 #define PROTOCOL_FEATURES                                                      \
-	(BIT(VU_P_MQ) | BIT(VU_P_REPLY_ACK) | BIT(VU_P_BACKEND_REQ) |          \
-	 BIT(VU_P_CONFIG) | BIT(VU_P_INFLIGHT_SHMFD) |                         \
+	(BIT(VU_P_MQ) | BIT(VU_P_LOG_SHMFD) | BIT(VU_P_REPLY_ACK) |            \
+	 BIT(VU_P_BACKEND_REQ) | BIT(VU_P_CONFIG) | BIT(VU_P_INFLIGHT_SHMFD) | \
 	 BIT(VU_P_RESET_DEVICE) | BIT(VU_P_INBAND_NOTIFICATIONS) |             \
 	 BIT(VU_P_CONFIGURE_MEM_SLOTS) | BIT(VU_P_STATUS) |                    \
 	 BIT(VU_P_GET_VRING_BASE_INFLIGHT) |                                   \
@@ -43,11 +44,21 @@ static void answer_u64(struct answer *answer, uint64_t value)
 typedef const char *handler(struct vhost_user *vu, struct message *message,
 			    struct answer *answer);
 
+/*
+ * A queue is reset by a message of its own here, and there is none: who took that
+ * feature would reset it behind our back.
+ */
+static uint64_t offered(const struct vhost_user *vu)
+{
+	return (vu->dev->features & ~BIT(VIRTIO_F_RING_RESET)) |
+	       BIT(VHOST_F_LOG_ALL) | BIT(VU_F_PROTOCOL_FEATURES);
+}
+
 static const char *get_features(struct vhost_user *vu, struct message *message,
 				struct answer *answer)
 {
 	(void)message;
-	answer_u64(answer, vu->dev->features | BIT(VU_F_PROTOCOL_FEATURES));
+	answer_u64(answer, offered(vu));
 	return NULL;
 }
 
@@ -63,12 +74,12 @@ static const char *set_features(struct vhost_user *vu, struct message *message,
 	const uint64_t features = message->payload.u64;
 
 	(void)answer;
-	if (features & ~(vu->dev->features | BIT(VU_F_PROTOCOL_FEATURES)))
+	if (features & ~offered(vu))
 		return "features that were not offered";
 	if (!(features & BIT(VIRTIO_F_VERSION_1)) && !is_little_endian())
 		return "features without VERSION_1";
 	vu->features = features;
-	return NULL;
+	return vrings_change_log(vu);
 }
 
 static const char *get_protocol_features(struct vhost_user *vu,
@@ -115,6 +126,7 @@ static const char *reset_device(struct vhost_user *vu, struct message *message,
 	(void)answer;
 	vrings_reset(vu);
 	vu->status = 0;
+	vu->wce_said = false;
 	return NULL;
 }
 
@@ -124,8 +136,10 @@ static const char *set_status(struct vhost_user *vu, struct message *message,
 	const uint32_t status = (uint8_t)message->payload.u64;
 
 	(void)answer;
-	if (!status)
+	if (!status) {
 		vrings_reset(vu);
+		vu->wce_said = false;
+	}
 	vu->status = status;
 	return NULL;
 }
@@ -200,6 +214,35 @@ static const char *rem_mem_reg(struct vhost_user *vu, struct message *message,
 
 	(void)answer;
 	return why ? why : vrings_change_memory(vu);
+}
+
+static const char *set_log_base(struct vhost_user *vu, struct message *message,
+				struct answer *answer)
+{
+	struct page_log *before = vu->log;
+	const char *why;
+
+	if (message->n_fds != 1)
+		return "a log without its descriptor";
+	vu->log = page_log_new(message->fds[0], &message->payload.log, &why);
+	if (vu->log)
+		why = vrings_change_log(vu);
+	else
+		vu->log = before, before = NULL;
+	if (before)
+		lease_unref(page_log_lease(before));
+	answer_u64(answer, 0);
+	return why;
+}
+
+/* That something was logged: who copies memory looks there anyway. */
+static const char *set_log_fd(struct vhost_user *vu, struct message *message,
+			      struct answer *answer)
+{
+	(void)vu;
+	(void)message;
+	(void)answer;
+	return NULL;
 }
 
 static bool is_vring(const struct vhost_user *vu, uint32_t index)
@@ -431,7 +474,7 @@ static const char *get_config(struct vhost_user *vu, struct message *message,
 	    message->header.size < CONFIG_HEAD)
 		return "more of config space than there is";
 	*config = *asked;
-	device_read_config(vu->dev, asked->offset, config->bytes, asked->size);
+	config_read(vu->dev, asked->offset, config->bytes, asked->size);
 	answer->is_due = true;
 	answer->size = CONFIG_HEAD + asked->size;
 	return NULL;
@@ -441,13 +484,21 @@ static const char *set_config(struct vhost_user *vu, struct message *message,
 			      struct answer *answer)
 {
 	const struct vu_config *config = &message->payload.config;
+	const uint64_t wce = offsetof(struct virtio_blk_config, wce);
 
-	(void)vu;
 	(void)answer;
 	if (config->size > VU_CONFIG_BYTES ||
 	    message->header.size < CONFIG_HEAD + config->size)
 		return "more of config space than there is";
-	/* There is nothing in it to be written. */
+	/* Nothing else in it is to be written. */
+	if (config->offset > wce || wce - config->offset >= config->size ||
+	    !(vu->dev->features >> VIRTIO_BLK_F_CONFIG_WCE & 1))
+		return NULL;
+	vu->wce_said = true;
+	vu->wce = config->bytes[wce - config->offset];
+	/* Release: what is made available behind it is begun so. */
+	atomic_store_explicit(&vu->dev->era->writeback, vu->wce,
+			      memory_order_release);
 	return NULL;
 }
 
@@ -501,6 +552,8 @@ static const struct {
 	[VU_SET_MEM_TABLE] = { set_mem_table, U64,
 			       VU_TABLE_REGIONS * sizeof(struct vu_region),
 			       VU_FDS_MAX },
+	[VU_SET_LOG_BASE] = { set_log_base, sizeof(struct vu_log), 0, 1 },
+	[VU_SET_LOG_FD] = { set_log_fd, 0, U64, 1 },
 	[VU_SET_VRING_NUM] = { set_vring_num, STATE, 0, 0 },
 	[VU_SET_VRING_ADDR] = { set_vring_addr, sizeof(struct vhost_vring_addr),
 				0, 0 },
