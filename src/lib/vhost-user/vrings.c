@@ -6,9 +6,12 @@
 #include <linux/vhost_types.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 
+#include "teardown.h"
 #include "util.h"
 #include "vhost-user/vhost-user.h"
 #include "worker.h"
@@ -83,10 +86,26 @@ static void note_stopped(struct vhost_user *vu, unsigned int i)
 	queue_of(vu, i)->loan = NULL;
 }
 
+/*
+ * A front end that has made its eventfd one that blocks, behind our back, and
+ * filled it, holds a worker in a write: it is let go by reading it.
+ */
+static void let_go(const struct session *session)
+{
+	struct pollfd call = { session->irq_fd, POLLOUT, 0 };
+	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
+
+	if (poll(&call, 1, 0) == 0)
+		preadv2(session->irq_fd, &iov, 1, -1, RWF_NOWAIT);
+}
+
 void vring_stop(struct vhost_user *vu, unsigned int i)
 {
 	if (!runs(vu, i))
 		return;
+	session_signal_stop(queue_of(vu, i)->session);
+	let_go(queue_of(vu, i)->session);
 	device_stop_running(vu->dev, queue_of(vu, i), 1, budget_since(vu));
 	note_stopped(vu, i);
 }
@@ -97,8 +116,13 @@ void vrings_stop(struct vhost_user *vu)
 
 	if (!any_runs(vu))
 		return;
-	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++) {
 		ran[i] = runs(vu, i);
+		if (!ran[i])
+			continue;
+		session_signal_stop(queue_of(vu, i)->session);
+		let_go(queue_of(vu, i)->session);
+	}
 	device_stop_running(vu->dev, vu->dev->queues, vu->dev->n_queues,
 			    budget_since(vu));
 	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
