@@ -200,7 +200,7 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
 FUZZ_HELP_OBJ := $(call objects,$(addprefix tests/fuzz/,reach.c store.c workers.c))
-$(BUILD)/tests/fuzz/fuzz-device: $(BUILD)/tests/fuzz/store.o $(BUILD)/tests/fuzz/workers.o
+$(addprefix $(BUILD)/tests/fuzz/fuzz-,device restore): $(BUILD)/tests/fuzz/store.o $(BUILD)/tests/fuzz/workers.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(LIB_LIBS)
@@ -402,7 +402,7 @@ soak: $(SOAK)	## 16 devices at random, every byte checked (SECONDS=60, SEED=n)
 
 guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 		$(BUILD)/ktvblk-vmm $(BUILD)/ktvblk-wedged
-check-guest: guest-parts	## real guests (GUESTS="cloud amd64 queues nested nested-amd64 ring3", GUEST_MATRIX=full)
+check-guest: guest-parts	## real guests (GUESTS="cloud amd64 queues space nested nested-amd64 ring3", GUEST_MATRIX=full)
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
 # What firmware is to boot. The EFI program is of clang and lld, which know the

@@ -42,6 +42,8 @@ WRAP(int, statx,
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at), 0, -1)
 WRAP(int, fdatasync, (int fd), (fd), 0, -1)
+WRAP(int, fallocate, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n),
+     0, -1)
 WRAP(ssize_t, preadv2,
      (int fd, const struct iovec *iov, int n, off_t at, int flags),
      (fd, iov, n, at, flags), 0, -1)
@@ -270,10 +272,16 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		*va_arg(args, uint64_t *) = LIFE_DISK_BYTES;
 	else if (request == BLKROGET)
 		*va_arg(args, int *) = 0;
+	else if (request == BLKDISCARD)
+		errno = EINVAL; /* it could, in another place */
+	else if (request == BLKSSZGET || request == BLKPBSZGET ||
+		 request == BLKIOMIN || request == BLKIOOPT ||
+		 request == BLKALIGNOFF)
+		*va_arg(args, int *) = 512;
 	else
 		ck_abort_msg("ioctl %#lx", request);
 	va_end(args);
-	return 0;
+	return request == BLKDISCARD ? -1 : 0;
 }
 
 long __real_syscall(long nr, ...);

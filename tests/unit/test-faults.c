@@ -11,7 +11,7 @@
 
 /* wrap: malloc calloc free mmap munmap eventfd epoll_create1 epoll_ctl */
 /* wrap: epoll_wait timerfd_create timerfd_settime open read write close */
-/* wrap: fcntl fstat ioctl poll preadv statx pwritev fdatasync syscall */
+/* wrap: fcntl fstat ioctl poll preadv statx pwritev fdatasync fallocate syscall */
 /* wrap: pthread_create pthread_clockjoin_np pthread_getaffinity_np */
 /* wrap: pthread_setaffinity_np pthread_setname_np pthread_attr_setstack */
 /* wrap: pthread_cond_wait pthread_cond_timedwait sd_journal_sendv */
@@ -141,6 +141,8 @@ static void live(struct life *life)
 	start(life);
 	request(life, VIRTIO_BLK_T_OUT, 0, 1024);
 	request(life, VIRTIO_BLK_T_IN, 1, 1024);
+	request(life, VIRTIO_BLK_T_WRITE_ZEROES, 1, 512);
+	request(life, VIRTIO_BLK_T_IN, 0, 2048);
 	request(life, VIRTIO_BLK_T_FLUSH, 0, 0);
 	pause_and_resume(life);
 	while (did_fail(ktvblk_set_log_handler(count_record, NULL, &records)))
@@ -233,6 +235,7 @@ static const struct call {
 	CALL(statx, false, ENOSYS, EPERM),
 	CALL(pwritev, true, EINTR, ENOSPC),
 	CALL(fdatasync, true, EIO, ENOSPC),
+	CALL(fallocate, true, EOPNOTSUPP, EINTR, EIO),
 	CALL(syscall, false, EINTR, EAGAIN),
 	CALL(pthread_create, false, EAGAIN),
 	CALL(pthread_clockjoin_np, false, EINVAL),

@@ -135,6 +135,8 @@ static void start_anew(struct front_end *front)
 {
 	if (front->fd < 0)
 		front_connect(front);
+	else
+		front_stop(front, 0);
 	front_start(front);
 }
 

@@ -62,6 +62,10 @@ static void connection_ends(struct vhost_user *vu)
 	vrings_close(vu);
 	inflight_clear(&vu->inflight);
 	channel_close(&vu->channel);
+	if (vu->log)
+		lease_unref(page_log_lease(vu->log));
+	vu->log = NULL;
+	vu->wce_said = false;
 	vu->table.mem = NULL;
 	table_clear(&vu->table);
 	ktvblk_mem_unref(before);
