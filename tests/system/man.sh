@@ -183,7 +183,7 @@ check 'the one-liners' same \
 echo '- the programs'
 # Options in --help and in the page.
 options_of() { grep -oE -- '--[a-z][a-z-]+' | sort -u; }
-for program in ktvblk-wedged ktvblk-demo ktvblk-vmm; do
+for program in ktvblk-wedged ktvblk-demo ktvblk-vmm ktvblk-serve; do
 	# This one is not for every machine.
 	[ $program != ktvblk-vmm ] || [ -x "$BUILD/$program" ] || continue
 	if [ ! -x "$BUILD/$program" ]; then

@@ -46,6 +46,10 @@ void front_close(struct front_end *front);
 /* What is left without the device. */
 void front_free(struct front_end *front);
 
+/* A front end, with memory and a socket that listens, and no device. */
+void front_open_alone(struct front_end *front, uint16_t queue_size);
+void front_free_alone(struct front_end *front);
+
 /* One message as it is, with these descriptors. */
 void front_send(struct front_end *front, uint32_t request, uint32_t flags,
 		const void *payload, size_t size, const int *fds, size_t n_fds);

@@ -83,8 +83,8 @@ static _Noreturn void child_run(const struct guarded *guarded, pid_t guard,
 {
 	int status;
 
-	/* Who kills the guard means us. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* Who kills the guard means us: and what the guest has is fenced. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != guard)
 		_exit(STATUS_FAILED);
 	restore_signals(mask);

@@ -14,8 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "holder.h"
@@ -26,20 +24,28 @@
 
 #define PATH_BYTES 64
 
-/* "lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:1234 101 101" */
-static bool is_the_lock(const char *line, const struct stat *image)
-{
+/* The image as locks name it, which need not be what stat() says. */
+struct image {
 	unsigned int device_major, device_minor;
-	unsigned long long inode, first;
+	unsigned long long inode;
+};
 
-	return sscanf(line, "lock:%*s OFDLCK %*s %*s %*d %x:%x:%llu %llu",
-		      &device_major, &device_minor, &inode, &first) == 4 &&
-	       device_major == major(image->st_dev) &&
-	       device_minor == minor(image->st_dev) && inode == image->st_ino &&
-	       first >= BYTES_FIRST && first <= BYTES_LAST;
+/* "lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:1234 101 101" */
+static bool is_the_lock(const char *line, const struct image *image)
+{
+	struct image of;
+	unsigned long long first;
+
+	return sscanf(line, "lock: %*s OFDLCK %*s %*s %*d %x:%x:%llu %llu",
+		      &of.device_major, &of.device_minor, &of.inode,
+		      &first) == 4 &&
+	       of.device_major == image->device_major &&
+	       of.device_minor == image->device_minor &&
+	       of.inode == image->inode && first >= BYTES_FIRST &&
+	       first <= BYTES_LAST;
 }
 
-static bool file_has_it(int dir_fd, const char *name, const struct stat *image)
+static bool file_has_it(int dir_fd, const char *name, const struct image *image)
 {
 	const int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
 	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
@@ -56,7 +62,7 @@ static bool file_has_it(int dir_fd, const char *name, const struct stat *image)
 }
 
 /* *n_seen: how many files there were. */
-static bool files_have_it(const char *path, const struct stat *image,
+static bool files_have_it(const char *path, const struct image *image,
 			  unsigned int *n_seen)
 {
 	DIR *dir = opendir(path);
@@ -75,7 +81,7 @@ static bool files_have_it(const char *path, const struct stat *image,
 	return found;
 }
 
-static bool a_thread_has_it(const char *pid, const struct stat *image)
+static bool a_thread_has_it(const char *pid, const struct image *image)
 {
 	char path[PATH_BYTES];
 	const struct dirent *entry;
@@ -97,7 +103,7 @@ static bool a_thread_has_it(const char *pid, const struct stat *image)
 	return found;
 }
 
-static bool process_has_it(const char *pid, const struct stat *image)
+static bool process_has_it(const char *pid, const struct image *image)
 {
 	char path[PATH_BYTES];
 	unsigned int n;
@@ -107,14 +113,40 @@ static bool process_has_it(const char *pid, const struct stat *image)
 	       (n == 0 && a_thread_has_it(pid, image));
 }
 
+/* "mnt_id:\t26", "ino:\t1234"; and "26 1 254:0 / / rw ..." */
+static bool find_image(int fd, struct image *image)
+{
+	char path[PATH_BYTES], line[4096];
+	bool has_inode = false, found = false;
+	int mount = -1, id;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file)) {
+		sscanf(line, "mnt_id: %d", &mount);
+		has_inode |= sscanf(line, "ino: %llu", &image->inode) == 1;
+	}
+	if (file)
+		fclose(file);
+	file = fopen("/proc/self/mountinfo", "re");
+	while (file && !found && fgets(line, sizeof(line), file))
+		found = sscanf(line, "%d %*d %u:%u", &id, &image->device_major,
+			       &image->device_minor) == 3 &&
+			id == mount;
+	if (file)
+		fclose(file);
+	return has_inode && found;
+}
+
 static pid_t look_for(int fd)
 {
 	const struct dirent *entry;
-	struct stat image;
+	struct image image;
 	pid_t found = 0;
 	DIR *dir;
 
-	if (fstat(fd, &image) < 0)
+	if (!find_image(fd, &image))
 		return 0;
 	dir = opendir("/proc");
 	while (dir && !found && (entry = readdir(dir)))

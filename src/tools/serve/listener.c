@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -13,6 +14,9 @@
 #include "say.h"
 
 #define BACKLOG 8
+/* Who has just been killed may take so long to be gone. */
+#define GRACE_MS 500
+#define TRY_MS 50
 
 static struct stat made; /* the path, when we made it */
 
@@ -110,8 +114,11 @@ int listener_open(const char *path)
 	if (fd < 0)
 		return refuse(STATUS_FAILED, path, strerror(errno));
 	r = bind_to(fd, path);
-	if (r == -EADDRINUSE && is_stale(path)) {
-		unlink(path);
+	for (int ms = GRACE_MS; r == -EADDRINUSE && ms > 0; ms -= TRY_MS) {
+		if (is_stale(path))
+			unlink(path);
+		else
+			poll(NULL, 0, TRY_MS);
 		r = bind_to(fd, path);
 	}
 	if (r == 0 && listen(fd, BACKLOG) < 0)

@@ -1,0 +1,489 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# ktvblk-serve in $BUILD (build): what it is asked for, how it ends, whom it
+# tells. The front end is QEMU, whose firmware boots a sector that reads another
+# one for ever, and writes what it finds to the serial port. As root also with
+# storage that hangs, in a mount namespace of its own.
+
+if [ "$(id -u)" -eq 0 ] && [ "${SERVE_INSIDE-}" != yes ]; then
+	SERVE_INSIDE=yes exec unshare -m --propagation private "$0" "$@"
+fi
+
+set -u
+# shellcheck source-path=SCRIPTDIR source=check.sh
+. "$(dirname "$0")/check.sh"
+work=$(mktemp -d)
+jobs_of=()
+# shellcheck disable=SC2317 # called by the trap
+clean_up() {
+	for job in "${jobs_of[@]}"; do
+		kill -KILL "$job" 2>/dev/null
+	done
+	wait
+	! mountpoint -q fuse || umount -l fuse
+	cd /
+	rm -rf "$work"
+}
+trap clean_up EXIT
+cd "$work" || exit 1
+show=(out err)
+export LD_LIBRARY_PATH=$BUILD
+unset NOTIFY_SOCKET LISTEN_FDS LISTEN_PID WATCHDOG_USEC WATCHDOG_PID
+serve=$BUILD/ktvblk-serve
+: >out >err
+
+# A sector that reads the next one for ever. 'K' is what it finds there, and 'E'
+# that it could not.
+make_disk() {
+	{
+		printf '\x31\xc0\x8e\xd8\x8e\xc0'         # ds = es = 0
+		printf '\xb8\x01\x02\xb9\x02\x00\xb6\x00' # read sector 2
+		printf '\xbb\x00\x80\xcd\x13'             # ... to 0x8000
+		printf '\x72\x05\xa0\x00\x80\xeb\x02'     # al = its first byte
+		printf '\xb0\x45'                         # ... or E
+		printf '\x52\xba\xf8\x03\xee\x5a'         # to the serial port
+		printf '\xeb\xe2'                         # again
+		head -c 474 /dev/zero
+		printf '\x55\xaaK'
+	} | dd of="$1" bs=4096 conv=notrunc,sync status=none
+}
+
+# ends STATUS ARGUMENT...: it ends by itself with this status, and one line says
+# why.
+ends() {
+	local rc want=$1
+	shift
+	timeout 100 "$serve" "$@" >out 2>err </dev/null
+	rc=$?
+	[ $rc -eq "$want" ] || { echo "exit status $rc, not $want"; return 1; }
+	[ "$want" -eq 0 ] || [ "$(grep -c '^ktvblk-serve: ' err)" -eq 1 ] &&
+		[ "$(wc -l <err)" -le 1 ]
+}
+# bad TEXT ARGUMENT...: that is no command line, and this says why.
+bad() {
+	local text=$1
+	shift
+	ends 2 "$@" && grep -qF -- "$text" err
+}
+fails() {
+	local text=$1
+	shift
+	ends 1 "$@" && grep -qF -- "$text" err
+}
+
+# start ARGUMENT...: a server at the socket "socket".
+start() {
+	rm -f socket
+	"$serve" --socket-path=socket "$@" >out 2>err </dev/null &
+	server=$!
+	jobs_of+=("$server")
+	eventually listens
+}
+listens() {
+	[ -S socket ] || ! kill -0 "$server" 2>/dev/null
+}
+child_of() { tr -d ' ' <"/proc/$1/task/$1/children"; }
+ms() {
+	local now
+	now=$(date +%s%N)
+	echo $((now / 1000000))
+}
+# stop STATUS [MS]: SIGTERM ends it with this status, in so long and what a busy
+# machine adds.
+stop() {
+	local rc begun
+	begun=$(ms)
+	kill -TERM "$server" 2>/dev/null
+	wait "$server"
+	rc=$?
+	took=$(($(ms) - begun))
+	[ $rc -eq "$1" ] || { echo "exit status $rc, not $1"; return 1; }
+	[ $took -le "${2-60000}" ] || { echo "took $took ms"; return 1; }
+}
+
+# boot [ARGUMENT...]: a machine with the disk.
+boot() {
+	: >serial
+	qemu-system-x86_64 -M q35,accel=tcg -m 64 -display none -monitor none \
+		-object memory-backend-memfd,id=ram,size=64M,share=on \
+		-numa node,memdev=ram -nodefaults -serial file:serial \
+		-chardev socket,id=disk,path=socket,reconnect=1 \
+		-device vhost-user-blk-pci,chardev=disk,num-queues=1 \
+		"$@" >qemu 2>&1 </dev/null &
+	machine=$!
+	jobs_of+=("$machine")
+}
+halt() {
+	kill -KILL "$machine" 2>/dev/null
+	wait "$machine" 2>/dev/null
+}
+n_reads() { tr -cd K <serial | wc -c; }
+has_read() { [ "$(n_reads)" -ge "$1" ]; }
+reads_on() { eventually has_read $(($(n_reads) + 20)); }
+no_errors() { ! grep -q E serial; }
+has_qemu() { command -v qemu-system-x86_64 >/dev/null; }
+
+is_json() {
+	perl -MJSON::PP -0777 -ne '
+		$c = decode_json($_);
+		exit !($c->{type} eq "block" &&
+			"@{[sort @{$c->{features}}]}" eq "blk-file read-only")' "$@"
+}
+
+echo '- the command line'
+truncate -s 4M image
+make_disk image
+some=(--socket-path=socket --blk-file=image)
+check 'capabilities' ends 0 --print-capabilities
+check '... are JSON' is_json out
+check '... whatever else there is' ends 0 --nonsense --print-capabilities x
+check '... are JSON' is_json out
+check 'help' ends 0 --help
+check 'version' ends 0 --version
+check 'no disk' bad 'no disk' --socket-path=socket
+check 'two disks' bad 'give one of them' "${some[@]}" --nbd=nbd://localhost
+check 'no socket' bad 'no socket' --blk-file=image
+check 'two sockets' bad 'give one of them' "${some[@]}" --fd=3
+check 'an option that is none' bad "'--nonsense'" "${some[@]}" --nonsense
+check 'an argument' bad "'nonsense'" "${some[@]}" nonsense
+check 'no value' bad "'--name'" "${some[@]}" --name
+for value in '' 0 17 -1 1x 18446744073709551617 ' 1' 0x1; do
+	check "--num-queues=$value" bad "--num-queues=$value: give" "${some[@]}" \
+		--num-queues="$value"
+done
+for value in 0 1025 many; do
+	check "--depth=$value" bad "--depth=$value: give" "${some[@]}" --depth=$value
+done
+for value in 0 0s 61min 1h 1.5s 4294967296; do
+	for option in --timeout --stall-warn; do
+		check "$option=$value" bad "$option=$value: give" "${some[@]}" \
+			$option=$value
+	done
+done
+for value in 0 K 1KB 1P 16777216T; do
+	check "--bps=$value" bad "--bps=$value: give" "${some[@]}" --bps=$value
+done
+for value in 0 1K -3; do
+	check "--iops=$value" bad "--iops=$value: give" "${some[@]}" --iops=$value
+done
+check 'a burst without its rate' bad '--bps-burst' "${some[@]}" --bps-burst=1M
+check 'a burst below its rate' bad '--iops-burst' "${some[@]}" --iops=10 \
+	--iops-burst=9
+check 'a serial that is too long' bad 'at most 20 bytes' "${some[@]}" \
+	--serial=123456789012345678901
+check 'a serial that is no text' bad --serial "${some[@]}" --serial=$'a\nb'
+check 'a name that is no UTF-8' bad --name "${some[@]}" --name=$'\xff'
+check 'a path that is too long' bad 'at most 107 bytes' --blk-file=image \
+	--socket-path="$(printf '%0108d' 0)"
+check '--direct of no file' bad --direct --socket-path=socket --direct \
+	--nbd=nbd://localhost
+check '--wait of no file' bad --wait --socket-path=socket --wait \
+	--nbd=nbd://localhost
+check '--wait without a lock' bad 'give one of them' "${some[@]}" --wait --no-lock
+check '--nbd-keeps-writes of a file' bad --nbd-keeps-writes "${some[@]}" \
+	--nbd-keeps-writes
+check '--fd that is none' bad 'no UNIX stream socket' --blk-file=image --fd=99
+check '--fd of a file' bad 'no UNIX stream socket' --blk-file=image --fd=0
+check 'no such file' fails 'none: No such file' --socket-path=socket --blk-file=none
+check 'a directory' fails '.: ' --socket-path=socket --blk-file=.
+check 'a device that is no disk' fails '/dev/null: ' --socket-path=socket \
+	--blk-file=/dev/null
+mkfifo fifo
+check 'a pipe' fails 'fifo: ' --socket-path=socket --blk-file=fifo
+check 'a socket in no directory' fails 'none/socket: No such file' \
+	--blk-file=image --socket-path=none/socket
+check 'a file in the place of the socket' fails 'no socket' --blk-file=image \
+	--socket-path=image
+check '... which is still there' [ -s image ]
+check 'no option left a socket behind' [ ! -e socket ]
+
+echo '- a file of options'
+# conf LINE...
+conf() { printf '%s\n' "$@" >conf; }
+conf '# a comment' '' '  blk-file = image' 'read-only' 'depth=4' 'timeout = 2s'
+check 'a file' start --config=conf
+check '... is taken' [ -S socket ]
+check '... and the end is good' stop 0
+conf 'blk-file=image' 'dept=4'
+check 'a line that is none' bad 'conf:2: dept: there is no such option' --config=conf
+conf 'blk-file=image' 'depth=none'
+check 'a value that is none' bad 'conf:2: depth=none: give' --config=conf
+conf 'blk-file'
+check 'a value that is not there' bad 'conf:1: blk-file: give a value' --config=conf
+conf 'read-only=yes'
+check 'a value too many' bad 'conf:1: read-only: takes no value' --config=conf
+conf 'config=conf'
+check 'a file in a file' bad 'conf:1: config: there is no such option' --config=conf
+check 'no such file' bad 'none: No such file' --config=none
+
+echo '- one image, one writer'
+check 'a server' start --blk-file=image
+check 'a second one' fails 'image: in use by process' --socket-path=socket2 \
+	--blk-file=image
+check '... says who' grep -qE 'process [0-9]+ \(ktvblk-serve\)' err
+check 'one that reads' fails 'image: in use by' --socket-path=socket2 \
+	--blk-file=image --read-only
+check 'one at its socket' fails 'another server listens there' \
+	--socket-path=socket --blk-file=image --no-lock
+"$serve" --wait --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
+second=$!
+jobs_of+=($second)
+check 'one that waits' eventually grep -q 'in use by .*: waiting' err2
+check '... and does not serve' [ ! -e socket2 ]
+check '... the first one ends' stop 0
+check '... it serves' eventually [ -S socket2 ]
+server=$second
+check '... and ends' stop 0
+check 'sockets are gone' [ ! -e socket ] && [ ! -e socket2 ]
+check 'two that read' start --blk-file=image --read-only
+"$serve" --read-only --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
+second=$!
+jobs_of+=($second)
+check '... serve' eventually [ -S socket2 ]
+check '... and one ends' stop 0
+server=$second
+check '... and the other' stop 0
+check 'one that waits may be ended' start --blk-file=image
+"$serve" --wait --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
+second=$!
+jobs_of+=($second)
+check '... it waits' eventually grep -q 'in use by .*: waiting' err2
+first=$server server=$second
+check '... no longer' stop 0
+server=$first
+check '... the first one too' stop 0
+
+echo '- ends'
+check 'a server' start --blk-file=image
+kill -KILL "$(child_of "$server")"
+wait "$server"
+check 'whose child dies' [ $? -eq 1 ]
+check '... says so' grep -q 'the server has died: Killed' err
+check '... and leaves its socket' [ -S socket ]
+"$serve" "${some[@]}" 2>err </dev/null &
+server=$!
+jobs_of+=($server)
+connects() { perl -MIO::Socket::UNIX -e \
+	'exit !IO::Socket::UNIX->new(Peer => "socket")'; }
+check '... which the next one takes, and the lock' eventually connects
+check '... it ends' stop 0
+check '... and takes it away' [ ! -e socket ]
+check 'SIGINT' start --blk-file=image
+kill -INT "$server"
+wait "$server"
+check '... is as good' [ $? -eq 0 ]
+check 'killed' start --blk-file=image
+child=$(child_of "$server")
+kill -KILL "$server"
+wait "$server" 2>/dev/null
+gone_is() { [ ! -e "/proc/$1" ]; }
+check '... it is gone with its child' eventually gone_is "$child"
+check '... and the next may start' start --blk-file=image
+check '... and end' stop 0
+check 'who takes its socket' start --blk-file=image
+rm socket
+truncate -s 4M other
+mkfifo socket
+check '... keeps it' stop 0
+check '... when it ends' [ -p socket ]
+rm socket
+
+echo '- systemd'
+cat >listen.pl <<'END'
+use Socket;
+$| = 1;
+socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die;
+bind($s, pack_sockaddr_un("notify")) or die;
+print "listening\n";
+while (defined(recv($s, my $m, 4096, 0))) { $m =~ s/\n/ /g; print "$m\n" }
+END
+perl listen.pl >told &
+listener=$!
+jobs_of+=($listener)
+check 'a listener' eventually grep -q listening told
+export NOTIFY_SOCKET=$work/notify WATCHDOG_USEC=200000
+check 'a server' start --blk-file=image --name=vda
+check '... is ready' eventually grep -q '^READY=1 STATUS=vda: idle, no front end' told
+signs() { [ "$(grep -c '^WATCHDOG=1' told)" -ge "$1" ]; }
+check '... gives signs of life' eventually signs 5
+child=$(child_of "$server")
+kill -STOP "$child"
+check '... it ends all the same' stop 3 20000
+check '... and says that it does' grep -q '^STOPPING=1' told
+kill -KILL "$child"
+unset WATCHDOG_USEC
+: >told
+check 'one that waits' start --blk-file=image
+"$serve" --wait --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
+second=$!
+jobs_of+=($second)
+check '... says for whom' eventually \
+	grep -q '^STATUS=waiting for image, in use by process' told
+kill "$second"
+wait "$second"
+check '... the other ends' stop 0
+kill $listener
+unset NOTIFY_SOCKET
+if command -v systemd-socket-activate >/dev/null && has_qemu; then
+	rm -f socket
+	systemd-socket-activate -l "$work/socket" --setenv=LD_LIBRARY_PATH \
+		"$serve" --blk-file=image >out 2>err </dev/null &
+	server=$!
+	jobs_of+=($server)
+	check 'a socket of systemd'\''s' eventually [ -S socket ]
+	boot
+	check '... is served' reads_on
+	halt
+	check '... and again' listens
+	boot
+	check '... by the same' reads_on
+	halt
+	check '... it ends' stop 0
+	check '... and leaves systemd'\''s socket' [ -S socket ]
+	rm -f socket
+	# The same as a descriptor.
+	systemd-socket-activate -l "$work/socket" --setenv=LD_LIBRARY_PATH \
+		env -u LISTEN_FDS "$serve" --blk-file=image --fd=3 \
+		--exit-on-disconnect >out 2>err </dev/null &
+	server=$!
+	jobs_of+=($server)
+	check 'a descriptor' eventually [ -S socket ]
+	boot
+	check '... is served' reads_on
+	halt
+	wait $server
+	check '... until it is let go' [ $? -eq 0 ]
+	rm -f socket
+else
+	skip 'no systemd-socket-activate, or no qemu-system-x86_64'
+fi
+if command -v systemd-analyze >/dev/null; then
+	cp "$BUILD"/units/ktvblk-serve@.{service,socket} .
+	hardened() {
+		systemd-analyze security --offline=yes --no-pager \
+			--threshold=20 ./ktvblk-serve@.service >out 2>&1
+	}
+	check 'the unit is hardened' hardened
+fi
+check 'what QEMU'\''s users look for' perl -MJSON::PP -0777 -ne '
+	$c = decode_json($_); exit !($c->{type} eq "block" &&
+	$c->{binary} =~ m{^/.*/ktvblk-serve$})' "$BUILD/units/50-ktvblk.json"
+
+has_qemu || { skip 'no qemu-system-x86_64 here: front ends'; sums; exit; }
+
+echo '- a front end'
+check 'a server' start --blk-file=image --exit-on-disconnect
+boot
+check '... is of use' reads_on
+halt
+wait "$server"
+check '... and ends with it' [ $? -eq 0 ]
+check 'one for many' start --blk-file=image --direct --num-queues=1 --depth=1
+for _ in 1 2; do
+	boot
+	check '... is of use' reads_on
+	halt
+done
+boot
+check '... to a third' reads_on
+check '... and ends under it' stop 0 5000
+check 'the next is found by the same machine' start --blk-file=image
+check '... and is of use' reads_on
+halt
+check '... it ends' stop 0
+check 'limits' start --blk-file=image --iops=2 --iops-burst=2
+boot
+check '... hold' eventually has_read 3
+before=$(n_reads) begun=$SECONDS
+eventually has_read $((before + 8))
+check '... 8 take more than two seconds' [ $((SECONDS - begun)) -gt 2 ]
+halt
+check '... it ends' stop 0
+
+echo '- NBD'
+# nbd ARGUMENT...: nbdkit, at the socket "nbd".
+nbd() {
+	rm -f nbd
+	nbdkit -f -U nbd "$@" >nbdkit 2>&1 </dev/null &
+	nbdkit=$!
+	jobs_of+=($nbdkit)
+	eventually [ -S nbd ]
+}
+gone() {
+	kill "-$1" $nbdkit
+	wait $nbdkit 2>/dev/null
+}
+uri="nbd+unix:///?socket=$work/nbd"
+if command -v nbdkit >/dev/null && ldd "$serve" | grep -q libnbd; then
+	check 'no server' fails "$uri: " --socket-path=socket --nbd="$uri"
+	check 'no URI' fails 'nonsense: ' --socket-path=socket --nbd=nonsense
+	nbd file image
+	check 'a server' start --nbd="$uri"
+	boot
+	check '... is of use' reads_on
+	gone KILL
+	before=$(n_reads)
+	nbd file image
+	check '... goes on with the next' reads_on
+	gone TERM
+	nbd file image
+	check '... and the next' reads_on
+	check '... without an error' no_errors
+	check '... it ends' stop 0
+	halt
+	check 'a server' start --nbd="$uri" --timeout=500ms
+	boot
+	check '... is of use' reads_on
+	kill -STOP $nbdkit
+	check '... ends while the other one hangs' stop 3 3000
+	check '... and says so' grep -q 'did not come back: timed out' err
+	kill -CONT $nbdkit
+	halt
+	gone TERM
+else
+	skip 'no nbdkit here, or no libnbd'
+fi
+
+echo '- storage that hangs'
+mkdir fuse
+slowfs=0
+if [ "$(id -u)" -eq 0 ]; then
+	"$BUILD/tests/system/slowfs" control fuse -f -o max_threads=64 \
+		>slowfs 2>&1 &
+	slowfs=$!
+	jobs_of+=($slowfs)
+fi
+mounted() { mountpoint -q fuse || ! kill -0 $slowfs 2>/dev/null; }
+eventually mounted
+if mountpoint -q fuse; then
+	make_disk fuse/direct0
+	check 'a server' start --blk-file=fuse/direct0 --timeout=500ms
+	boot
+	check '... is of use' reads_on
+	printf '\x01' | dd of=control bs=1 conv=notrunc status=none
+	held() { [ "$(od -An -tu4 -j4 -N4 control)" -ge 1 ]; }
+	check '... hangs in a read' eventually held
+	child=$(child_of "$server")
+	check '... ends within its budget' stop 3 2500
+	check '... says so' grep -q 'direct0 did not come back: timed out' err
+	check '... its socket is gone' [ ! -e socket ]
+	check '... while a thread is still stuck' [ -e "/proc/$child" ]
+	check '... and keeps the image' fails \
+		"in use by process $child" --socket-path=socket \
+		--blk-file=fuse/direct0
+	"$serve" --wait --socket-path=socket --blk-file=fuse/direct0 \
+		2>err2 </dev/null &
+	server=$!
+	jobs_of+=($server)
+	check 'the next waits for it' eventually grep -q "by process $child.*waiting" err2
+	kill -KILL $slowfs
+	wait $slowfs 2>/dev/null
+	check '... and serves once it is gone' eventually [ -S socket ]
+	check '... which it is' eventually gone_is "$child"
+	halt
+	check '... it ends' stop 0
+else
+	skip 'no FUSE here, or not root'
+fi
+sums
