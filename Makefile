@@ -214,6 +214,9 @@ $(SYS)/slowfs.o: private OUR_CPPFLAGS += -DFUSE_USE_VERSION=312 $(FUSE_CFLAGS)
 $(SYS)/slowfs: $(call system,slowfs.c slowfs-shared.c)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $^ $(FUSE_LIBS)
+$(SYS)/slowfs-hold: $(call system,slowfs-hold.c slowfs-shared.c)
+	$(call say,LD,$@)
+	$(Q)$(LINK_PIE) -o $@ $^
 $(SYS)/wedge: $(call system,wedge.c wedge-record.c wedge-depth.c wedge-more.c wedge-race.c \
 	wedge-durable.c wedge-lock.c way.c disk.c slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
@@ -432,6 +435,11 @@ firmware-parts: $(GUEST)/overlay.so $(FIRMWARE)/boot.bin \
 check-firmware: firmware-parts	## firmware as guests (FIRMWARES="seabios edk2 uboot ...")
 	@tests/firmware/run.sh $(BUILD) $(FIRMWARES)
 
+vhost-user-parts: firmware-parts $(BUILD)/ktvblk-serve $(GUEST)/tsc-khz \
+		$(SYS)/slowfs $(SYS)/slowfs-hold
+check-vhost-user: vhost-user-parts	## real clients of ktvblk-serve (CLIENTS="q35 microvm hang killed firmware uml ...")
+	@tests/vhost-user/run.sh $(BUILD) $(CLIENTS)
+
 bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=libktvblk.so, BENCH_ARGS=...)
 	@tests/bench/run.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
 
@@ -515,7 +523,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
-	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware check-docs check-demo check-nbd check-lock check-serve coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware vhost-user-parts check-vhost-user check-docs check-demo check-nbd check-lock check-serve coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

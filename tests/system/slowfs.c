@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fuse.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -94,6 +95,7 @@ static int slow_fsync(const char *path, int datasync,
 	(void)path;
 	(void)datasync;
 	(void)file;
+	atomic_fetch_add(&slow->fsyncs, 1);
 	slowfs_hang(slow, SLOW_FSYNC);
 	return 0;
 }

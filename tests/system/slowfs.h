@@ -4,8 +4,8 @@
 
 /*
  * A FUSE file system whose calls hang when told to. Its server and the tests
- * share a file: in it the word to hang, the count of those that do, and the
- * disks' bytes, so that a test sees what the storage has while nobody could
+ * share a file: in it the word to hang, the count of those that do and that of
+ * fsync() and fdatasync(), and the disks' bytes, so that a test sees what the storage has while nobody could
  * read it through the file system.
  *
  * The disks are /direct0.. (each call goes to the server) and /cached0..
@@ -29,6 +29,7 @@ enum slow_call {
 struct slowfs {
 	_Atomic uint32_t hold; /* calls of these kinds hang ... */
 	_Atomic uint32_t held; /* ... so many just now; both are futexes */
+	_Atomic uint32_t fsyncs; /* since it was mounted */
 	unsigned char bytes[2 * SLOW_DISKS][SLOW_BYTES];
 };
 

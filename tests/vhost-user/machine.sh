@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash disable=SC2154
+#
+# For run.sh: servers of disks, machines of QEMU's with them, and what they are
+# told. $tmp, $build, $here as in guest.sh. What a guest asks for is done by
+# another shell than that which began it all, so what both must know is in files.
+
+budget_ms=500
+# What a busy machine may add, and the storage hangs until it has passed.
+late_ms=15000
+
+# eventually COMMAND...: it succeeds, sooner or later.
+eventually() {
+	local until=$((SECONDS + 120))
+	until "$@"; do
+		[ $SECONDS -lt $until ] || return 1
+		sleep 0.02
+	done
+}
+
+gone() { ! grep -q '^State:.[^Z]' "/proc/$1/status" 2>/dev/null; }
+
+# in_ms COMMAND...: it succeeds, in $took ms.
+in_ms() {
+	local begin=${EPOCHREALTIME/./}
+	"$@" || return
+	took=$(((${EPOCHREALTIME/./} - begin) / 1000))
+}
+
+# within MS WHAT: what took so long.
+within() {
+	echo "$2: $took ms, may be $1"
+	[ "$took" -le "$1" ]
+}
+
+#
+# Servers
+#
+
+# server NAME IMAGE [OPTION...]: at $tmp/NAME.sock, with the serial NAME.
+server() {
+	local name=$1
+	printf '%s\n' "${@:2}" >"$tmp/$name.options"
+	serve "$name"
+}
+
+# serve NAME [OPTION...]: as it was told before.
+serve() {
+	local name=$1 options
+	mapfile -t options <"$tmp/$name.options"
+	LD_LIBRARY_PATH=$build "$build/ktvblk-serve" --serial="${name%-to}" \
+		--socket-path="$tmp/$name.sock" --timeout=${budget_ms}ms \
+		--blk-file="${options[@]}" "${@:2}" \
+		>>"$out/$group-$name.serve" 2>&1 </dev/null &
+	echo $! >"$tmp/$name.pid"
+	echo $! >>"$tmp/pids"
+	eventually listens "$name" || {
+		cat "$out/$group-$name.serve"
+		return 1
+	}
+}
+
+# The file alone says nothing: it may be that of one that was killed.
+listens() {
+	grep -q " 00010000 0001 01 .* $tmp/$1.sock\$" /proc/net/unix
+}
+
+pid_of() { cat "$tmp/$1.pid"; }
+child_of() { tr -d ' ' <"/proc/$1/task/$1/children"; }
+
+# The process that was started, or the one that does the work; there are two.
+kill_server() {
+	local parent child
+	parent=$(pid_of "$1")
+	child=$(child_of "$parent")
+	[ "$child" ] || return
+	if [ $(($2 % 2)) -eq 0 ]; then
+		kill -KILL "$parent" "$child"
+	else
+		kill -KILL "$child"
+	fi
+	eventually gone "$parent" && eventually gone "$child"
+}
+
+# ends NAME STATUS: it was started by this shell, and SIGTERM ends it.
+ends() {
+	local rc=0
+	kill -TERM "$(pid_of "$1")"
+	in_ms wait_for "$(pid_of "$1")"
+	echo "status $rc"
+	[ $rc -eq "$2" ] && within $((budget_ms + late_ms)) SIGTERM
+}
+wait_for() {
+	wait "$1"
+	rc=$?
+}
+
+#
+# Machines
+#
+
+# pipes NAME...: for what it says and hears.
+pipes() {
+	local one
+	for one; do
+		mkfifo "$tmp/$one".{in,out}
+	done
+}
+
+# memory MIB [SUFFIX]: that servers may share, for any kind of machine.
+memory() {
+	printf '%s\n' -m "$1${2-}" \
+		-object "memory-backend-memfd,id=ram,size=$1M,share=on" \
+		-machine memory-backend=ram
+}
+
+# front NAME QUEUES [OPTION]: on the PCI bus, or where $bus is "mmio".
+front() {
+	printf '%s\n' -chardev "socket,id=$1,path=$tmp/$1.sock,reconnect=1" \
+		-device "vhost-user-blk-${bus-pci},id=disk-$1,chardev=$1,num-queues=$2,queue-size=256${3-}"
+}
+
+# machine NAME QEMU ARGUMENT...: its console and its monitor are pipes.
+machine() {
+	local name=$1
+	pipes "$name-qmp"
+	"${@:2}" -nodefaults -no-user-config -display none \
+		-chardev "pipe,id=con,path=$tmp/con" -serial chardev:con \
+		-chardev "pipe,id=qmp,path=$tmp/$name-qmp" \
+		-mon chardev=qmp,mode=control \
+		>"$out/$group-$name.qemu" 2>&1 </dev/null &
+	echo $! >"$tmp/$name.pid"
+	echo $! >>"$tmp/pids"
+	# Both ways are held open, so that nobody waits to open them.
+	exec {monitor}<>"$tmp/$name-qmp.in" {replies}<>"$tmp/$name-qmp.out"
+	echo "$monitor $replies" >"$tmp/$name.monitor"
+	qmp "$name" qmp_capabilities
+}
+
+# qmp NAME COMMAND [ARGUMENTS]: what it answers is in $answer.
+qmp() {
+	local to from
+	read -r to from <"$tmp/$1.monitor"
+	printf '{"execute":"%s","arguments":{%s}}\n' "$2" "${3-}" >&"$to"
+	until answer=''; read -r -t 120 answer <&"$from" &&
+		[ "${answer#'{"return"'}" != "$answer" ]; do
+		case $answer in
+		'' | '{"error"'*)
+			echo "$1: $2: ${answer:-no answer}"
+			return 1
+			;;
+		esac
+	done
+}
+
+# event NAME WHAT: wait until it happens.
+event() {
+	local from line
+	read -r _ from <"$tmp/$1.monitor"
+	while read -r -t 120 line <&"$from"; do
+		[[ $line != *"\"$2\""* ]] || return 0
+	done
+	echo "$1: no $2"
+	return 1
+}
+
+#
+# Storage that hangs
+#
+
+# slow_disk: $tmp/fuse/direct0, of 4 MiB.
+slow_disk() {
+	mkdir "$tmp/fuse"
+	"$build/tests/system/slowfs" "$tmp/control" "$tmp/fuse" -f \
+		-o max_threads=64 >"$out/$group.slowfs" 2>&1 &
+	echo $! >"$tmp/slowfs.pid"
+	echo $! >>"$tmp/pids"
+	eventually mounted || return
+	mountpoint -q "$tmp/fuse"
+}
+mounted() { mountpoint -q "$tmp/fuse" || gone "$(pid_of slowfs)"; }
+
+# hold CALLS: 1 reads, 2 writes, 4 fsync; 0: none any more.
+hold() { "$build/tests/system/slowfs-hold" "$tmp/control" "$1"; }
+word() { od -An -tu4 -j"$1" -N4 "$tmp/control" | tr -d ' '; }
+hangs() { [ "$(word 4)" -ge 1 ]; }
+still_hangs() { hangs || { echo 'nothing hangs any more'; return 1; }; }
+
+# What is left when all is over.
+clean_up() {
+	[ ! -e "$tmp/control" ] || hold 0
+	[ ! -e "$tmp/pids" ] || while read -r pid; do
+		child=$(child_of "$pid" 2>/dev/null)
+		# shellcheck disable=SC2086 # none, or one
+		kill -KILL "$pid" $child
+	done <"$tmp/pids" 2>/dev/null
+	wait
+	[ ! -d "$tmp/fuse" ] || umount -l "$tmp/fuse"
+	rm -rf "$tmp"
+}

@@ -1,0 +1,193 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# run.sh BUILD [GROUP...]: Debian's clients of vhost-user against ktvblk-serve, a
+# line for each case. The groups, all of them if none is named, one at a time:
+#
+#   q35, microvm   Debian's kernel under QEMU with one processor and queue, and
+#                  with four: check-guest's suite on PCI and on virtio-mmio; what
+#                  fsync means with a write cache and without
+#   hang           QEMU's stop, cont, system_reset and quit while storage hangs
+#   killed         the server is killed in mid-load, and another one started
+#   firmware       SeaBIOS and EDK2 boot, as in check-firmware
+#   uml            Debian's User-mode Linux
+#   hotplug        device_add and device_del; memory that comes later
+#   migration      to a second QEMU, under load
+#
+# Consoles' logs, and what servers said, are in BUILD/vhost-user.
+
+set -u
+export LC_ALL=C.UTF-8 PATH=$PATH:/usr/sbin:/sbin
+clients=$(cd "$(dirname "$0")" && pwd)
+here=$clients/../guest
+build=$(cd "$1" && pwd)
+shift
+out=$build/vhost-user
+mkdir -p "$out"
+
+# All of them: one sum, and 77 where nothing could be run.
+if [ $# -ne 1 ]; then
+	[ $# -gt 0 ] || set -- q35 microvm hang killed firmware uml hotplug \
+		migration
+	for group; do
+		"$0" "$build" "$group" || [ $? -eq 77 ] ||
+			echo "     $group: ended with $?"
+	done | awk '
+		/^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ {
+			passed += $1; failed += $3; skipped += $5; next }
+		/: ended with / { ended++ }
+		{ print; fflush() }
+		END {
+			print passed + 0 " passed, " failed + 0 " failed, " \
+				skipped + 0 " skipped"
+			exit failed + ended ? 1 : passed ? 0 : 77
+		}'
+	exit
+fi
+
+# Mounts and what is left of them are this group's own.
+if [ "$(id -u)" -eq 0 ] && [ "${CLIENTS_INSIDE-}" != yes ]; then
+	CLIENTS_INSIDE=yes exec unshare -m --propagation private \
+		"$0" "$build" "$@"
+fi
+
+group=$1
+# shellcheck source-path=SCRIPTDIR source=../guest/guest.sh
+. "$here/guest.sh"
+# shellcheck source-path=SCRIPTDIR source=machine.sh
+. "$clients/machine.sh"
+# shellcheck source-path=SCRIPTDIR source=host.sh
+. "$clients/host.sh"
+rm -f "$out/$group"[.-]*
+tmp=$(mktemp -d "$out/tmp.XXXXXX")
+trap clean_up EXIT
+trap 'exit 130' INT TERM HUP
+head -c 4M /dev/urandom >"$tmp/pattern"
+console=ttyS0
+
+# image NAME MIB [OPTION...]: a disk of zeros, and its server.
+image() {
+	truncate -s "$2M" "$tmp/$1.img"
+	server "$1" "$tmp/$1.img" "${@:3}"
+}
+
+# What a guest of these plans starts from: the kernel, and all that is its own.
+kernel_of() {
+	kernel=$1
+	"$here/mkinitramfs" "$kernel" "$tmp/initramfs" &&
+		{ own_archive && cat "$tmp/initramfs"; } >"$tmp/initrd"
+}
+linux_kernel() {
+	need qemu-system-x86_64 busybox cpio mkfs.ext4 e2fsck
+	"$here/kernels" "$build/guest" cloud-amd64 || exit
+	kernel_of "$build/guest/kernel-cloud-amd64"
+}
+
+# linux PROCESSORS ARGUMENT...: with that kernel.
+linux() {
+	printf '%s\n' -smp "$1" -cpu qemu64 "${@:2}" \
+		-kernel "$kernel"/boot/vmlinuz-* -initrd "$tmp/initrd" -append \
+		"console=ttyS0 reboot=t panic=-1 quiet ask=console memhp_default_state=online $(clock_parameters)"
+}
+
+# converse: the guest's cases; it may ask.
+converse() {
+	exec {keys}<>"$tmp/con.in"
+	listen=attend guest 1500 cat "$tmp/con.out"
+}
+
+# qemu ARGUMENT...: a machine, until it ends.
+qemu() {
+	pipes con
+	machine m qemu-system-x86_64 "$@" || {
+		sed 's/^/     | /' "$out/$group-m.qemu"
+		report FAIL 0 'the machine does not start'
+		sum
+	}
+	converse
+}
+
+# need_slow_disk: or the group is skipped.
+need_slow_disk() {
+	[ "$(id -u)" -eq 0 ] || skip 'FUSE for it needs root'
+	[ -c /dev/fuse ] && slow_disk || skip "no FUSE here: $(cat "$out/$group.slowfs")"
+}
+
+# kinds MACHINE: one processor and four.
+kinds() {
+	local cpus log=$group
+	local -a args
+	for cpus in 1 4; do
+		group=$log-$cpus
+		image suite 8 && image queues 8 || exit
+		{
+			echo 'suite suite suite 16384 0 256 1 1 3'
+			[ $cpus -eq 1 ] || echo 'queues queues queues 4'
+			echo 'cache cache queues back'
+		} >"$tmp/plan.1"
+		linux_kernel
+		mapfile -t args < <(linux $cpus -M "$1,accel=tcg" -no-reboot
+			memory 512; front suite $cpus; front queues $cpus)
+		qemu "${args[@]}"
+		check 'suite: image' same_image suite
+		check 'the server ends' ends suite 0
+		check '... and the other' ends queues 0
+		rm -f "$tmp"/*.{in,out}
+	done
+	group=$log
+}
+
+# The storage of these counts what reaches it.
+synced() {
+	local -a args
+	need_slow_disk
+	server slow "$tmp/fuse/direct0" || exit
+	echo 'fsync synced slow' >"$tmp/plan.1"
+	linux_kernel
+	mapfile -t args < <(linux 1 -M "$1,accel=tcg" -no-reboot
+		memory 512; front slow 1)
+	qemu "${args[@]}"
+}
+
+case $group in
+q35)
+	kinds q35
+	synced q35
+	;;
+microvm)
+	bus=device
+	kinds microvm
+	synced microvm
+	;;
+hang)
+	need_slow_disk
+	server slow "$tmp/fuse/direct0" || exit
+	echo 'stop-cont meanwhile slow 4 stop_cont
+reset reset_under slow' >"$tmp/plan.1"
+	echo 'goes-on goes_on slow
+quit quit_under slow' >"$tmp/plan.2"
+	linux_kernel
+	mapfile -t args < <(linux 2 -M q35,accel=tcg; memory 512; front slow 2)
+	qemu "${args[@]}"
+	check 'system_reset, while storage hangs' went reset
+	check 'quit, while storage hangs' went quit
+	check 'the server ends, while storage hangs' ends slow 3
+	check '... which it does' still_hangs
+	hold 0
+	;;
+killed)
+	image slow 4 || exit
+	echo 'killed meanwhile slow 6 kill slow
+image image slow' >"$tmp/plan.1"
+	linux_kernel
+	mapfile -t args < <(linux 2 -M q35,accel=tcg -no-reboot
+		memory 512; front slow 2)
+	qemu "${args[@]}"
+	check 'slow: image' same_image slow
+	;;
+*)
+	echo "run.sh: no group $group" >&2
+	exit 2
+	;;
+esac
+sum
