@@ -488,8 +488,6 @@ void drain_out(struct session *session)
 	struct transfer *transfer;
 
 	session->flight.closed = true;
-	if (!engine)
-		return; /* it was told to stop before it had one */
 	if (engine->ops->drop)
 		engine->ops->drop(engine);
 	if (engine->n_out)

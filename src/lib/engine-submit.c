@@ -102,28 +102,24 @@ static const struct engine_ops submit_ops = {
 	.close = submit_close,
 };
 
-int engine_submit_open(const struct ktvblk_backend *backend,
-		       struct engine **ret_engine)
+struct engine *engine_submit_new(const struct ktvblk_backend *backend)
 {
 	struct submit_engine *submit = calloc(1, sizeof(*submit));
-	int r;
 
 	if (!submit)
-		return -ENOMEM;
+		return NULL;
 	submit->engine = (struct engine){
 		.ops = &submit_ops,
 		.backend = backend,
 		.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 	};
 	if (submit->engine.fd < 0) {
-		r = -errno;
 		free(submit);
-		return r;
+		return NULL;
 	}
 	pthread_mutex_init(&submit->lock, NULL);
 	submit->last = &submit->first;
-	*ret_engine = &submit->engine;
-	return 0;
+	return &submit->engine;
 }
 
 /*

@@ -39,18 +39,21 @@ static const struct engine_ops sync_ops = {
 	.close = sync_close,
 };
 
-int engine_sync_open(const struct ktvblk_backend *backend,
-		     struct engine **ret_engine)
+void engine_sync_init(struct engine *engine,
+		      const struct ktvblk_backend *backend)
 {
-	struct engine *engine = malloc(sizeof(*engine));
-
-	if (!engine)
-		return -ENOMEM;
 	*engine = (struct engine){
 		.ops = &sync_ops,
 		.backend = backend,
 		.fd = -1,
 	};
-	*ret_engine = engine;
-	return 0;
+}
+
+struct engine *engine_sync_new(const struct ktvblk_backend *backend)
+{
+	struct engine *engine = calloc(1, sizeof(*engine));
+
+	if (engine)
+		engine_sync_init(engine, backend);
+	return engine;
 }

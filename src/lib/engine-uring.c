@@ -43,7 +43,7 @@ enum resort {
 };
 
 struct uring {
-	struct engine engine;
+	struct engine engine; /* the first: it may be sync's to free */
 	struct ring ring;
 	struct transfer *back; /* taken back from it: they have ended */
 	enum resort next; /* for the one that begins next: the same again */
@@ -51,6 +51,7 @@ struct uring {
 	bool all, direct;
 	bool refused; /* the ring has been, and what was in it is back */
 	struct kind kinds[2];
+	uint8_t pin_uses[];
 };
 
 static struct uring *uring_of(struct engine *engine)
@@ -268,7 +269,7 @@ static void uring_buffers(struct engine *engine, unsigned char *base,
 	struct uring *uring = uring_of(engine);
 
 	if (uring->direct)
-		pins_init(&uring->ring.pins, base, stride, n);
+		pins_init(&uring->ring.pins, base, stride, uring->pin_uses, n);
 }
 
 static bool uring_idle(struct engine *engine)
@@ -297,33 +298,54 @@ static const struct engine_ops uring_ops = {
 	.close = uring_close,
 };
 
-int engine_uring_open(const struct ktvblk_backend *backend, unsigned int n,
-		      bool all, struct engine **ret_engine)
+/* Without a ring there is nothing but its memory. */
+static void closed_close(struct engine *engine)
 {
-	struct uring *uring = calloc(1, sizeof(*uring));
-	int r;
+	free(uring_of(engine));
+}
+
+static int closed_open(struct engine *engine, int *ret_refused)
+{
+	struct uring *uring = uring_of(engine);
+	const int r = ring_open(&uring->ring, uring->n, engine->backend->fd);
+
+	*ret_refused = 0;
+	if (r == 0) {
+		uring->direct = fcntl(engine->backend->fd, F_GETFL) & O_DIRECT;
+		engine->ops = &uring_ops;
+		return 0;
+	}
+	if (uring->all)
+		return r;
+	*ret_refused = r;
+	engine_sync_init(engine, engine->backend);
+	return 0;
+}
+
+static const struct engine_ops closed_ops = {
+	.open = closed_open,
+	.close = closed_close,
+};
+
+struct engine *engine_uring_new(const struct ktvblk_backend *backend,
+				unsigned int n, bool all)
+{
+	struct uring *uring = calloc(1, sizeof(*uring) + n);
 
 	if (!uring)
-		return -ENOMEM;
+		return NULL;
 	uring->engine = (struct engine){
-		.ops = &uring_ops,
+		.ops = &closed_ops,
 		.backend = backend,
 		.fd = -1,
 	};
 	uring->n = n;
 	uring->all = all;
-	uring->direct = fcntl(backend->fd, F_GETFL) & O_DIRECT;
 	for (size_t i = 0; i < ARRAY_SIZE(uring->kinds); i++) {
 		uring->kinds[i].may_nowait = true;
 		pace_init(&uring->kinds[i].pace);
 	}
-	r = ring_open(&uring->ring, n, backend->fd);
-	if (r < 0) {
-		free(uring);
-		return r;
-	}
-	*ret_engine = &uring->engine;
-	return 0;
+	return &uring->engine;
 }
 
 int engine_uring_probe(void)

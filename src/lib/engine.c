@@ -19,20 +19,14 @@ ssize_t engine_call_range(const struct ktvblk_backend *backend,
 	return MIN(r, 0);
 }
 
-int engine_open(enum ktvblk_engine which, const struct ktvblk_backend *backend,
-		unsigned int n, struct engine **ret_engine, int *ret_refused)
+struct engine *engine_new(enum ktvblk_engine which,
+			  const struct ktvblk_backend *backend, unsigned int n)
 {
-	const bool all = which == KTVBLK_ENGINE_IO_URING;
-	int r;
-
-	*ret_refused = 0;
-	if (which != KTVBLK_ENGINE_SYNC && backend->fd >= 0) {
-		r = engine_uring_open(backend, n, all, ret_engine);
-		if (r == 0 || all)
-			return r;
-		*ret_refused = r;
-	} else if (which != KTVBLK_ENGINE_SYNC && backend->ops.submit) {
-		return engine_submit_open(backend, ret_engine);
-	}
-	return engine_sync_open(backend, ret_engine);
+	if (which == KTVBLK_ENGINE_SYNC)
+		return engine_sync_new(backend);
+	if (backend->fd >= 0)
+		return engine_uring_new(backend, n,
+					which == KTVBLK_ENGINE_IO_URING);
+	return backend->ops.submit ? engine_submit_new(backend)
+				   : engine_sync_new(backend);
 }

@@ -40,11 +40,18 @@ struct transfer {
  * caller. Those that may block are called with the gate open.
  */
 struct engine_ops {
+	/*
+	 * Before anything else, and once: get ready on the thread that will use
+	 * it. 0 or -errno. It may have become another engine; what it was
+	 * refused for goes to *ret_refused, else 0.
+	 */
+	int (*open)(struct engine *engine, int *ret_refused);
 	/* True: it has ended; else reap() brings it, once. May block. */
 	bool (*begin)(struct engine *engine, struct transfer *transfer);
 	/*
-	 * Those below are NULL where they have nothing to do: all of them where
-	 * all has ended when begun, wait() where there is a descriptor.
+	 * Those below, and open(), are NULL where they have nothing to do: all of
+	 * them where all has ended when begun, wait() where there is a
+	 * descriptor.
 	 */
 	/* What was begun and held back for company goes out. May block. */
 	void (*push)(struct engine *engine);
@@ -71,7 +78,7 @@ struct engine_ops {
 	 * to be given back. False: not now.
 	 */
 	bool (*idle)(struct engine *engine);
-	/* Nothing is out any more; gives all back that open took. */
+	/* Nothing is out any more, or it never opened; gives all back. */
 	void (*close)(struct engine *engine);
 };
 
@@ -96,16 +103,22 @@ struct engine {
 };
 
 /*
- * On the worker; n is the most that will be out. 0 or
- * -errno; *ret_engine is to be freed by its close().
+ * On whichever thread, with all the memory it will need, as a thread's first
+ * malloc() may take 64 MiB of addresses, and of memory where all is locked. To
+ * be freed by its close(); NULL: errno says why.
  */
-int engine_sync_open(const struct ktvblk_backend *backend,
-		     struct engine **ret_engine);
-int engine_submit_open(const struct ktvblk_backend *backend,
-		       struct engine **ret_engine);
-/* all: no calls of its own beside io_uring. */
-int engine_uring_open(const struct ktvblk_backend *backend, unsigned int n,
-		      bool all, struct engine **ret_engine);
+struct engine *engine_sync_new(const struct ktvblk_backend *backend);
+struct engine *engine_submit_new(const struct ktvblk_backend *backend);
+/*
+ * n is the most that will be out. all: no calls of its own beside io_uring, and
+ * without that it does not open.
+ */
+struct engine *engine_uring_new(const struct ktvblk_backend *backend,
+				unsigned int n, bool all);
+
+/* Make it one of those, in its own memory. */
+void engine_sync_init(struct engine *engine,
+		      const struct ktvblk_backend *backend);
 
 /* Would it work here? 0 or -errno. */
 int engine_uring_probe(void);
@@ -114,11 +127,8 @@ int engine_uring_probe(void);
 ssize_t engine_call_range(const struct ktvblk_backend *backend,
 			  const struct ktvblk_io *io);
 
-/*
- * The one that the configuration asks for; -errno as above. *ret_refused: the
- * error with which io_uring was refused where another serves in its place; 0.
- */
-int engine_open(enum ktvblk_engine which, const struct ktvblk_backend *backend,
-		unsigned int n, struct engine **ret_engine, int *ret_refused);
+/* The one that the configuration asks for; as above. */
+struct engine *engine_new(enum ktvblk_engine which,
+			  const struct ktvblk_backend *backend, unsigned int n);
 
 #endif

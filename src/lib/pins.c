@@ -9,17 +9,14 @@
 #include "util.h"
 
 void pins_init(struct pins *pins, unsigned char *base, size_t stride,
-	       unsigned int n)
+	       uint8_t *uses, unsigned int n)
 {
-	*pins = (struct pins){ .stride = stride, .n = n };
-	pins->uses = (uint8_t *)calloc(n, 1);
-	if (pins->uses)
-		pins->base = base;
-}
-
-void pins_free(struct pins *pins)
-{
-	free(pins->uses);
+	*pins = (struct pins){
+		.base = base,
+		.stride = stride,
+		.n = n,
+		.uses = uses,
+	};
 }
 
 static size_t pinned_bytes(const struct pins *pins)

@@ -25,10 +25,9 @@ struct pins {
 	uint8_t *uses; /* of each, up to PIN_USES: then it is registered */
 };
 
-/* May fail, and then there are none. */
+/* uses: n of them, 0, the caller's to keep. */
 void pins_init(struct pins *pins, unsigned char *base, size_t stride,
-	       unsigned int n);
-void pins_free(struct pins *pins);
+	       uint8_t *uses, unsigned int n);
 
 /* A transfer begins: the index of its buffer, if it is registered, or -1. */
 int pins_use(struct pins *pins, struct io_uring *uring,

@@ -106,7 +106,6 @@ void ring_close(struct ring *ring)
 	       io_uring_unregister_files(&ring->uring) == -EINTR && n_tries--)
 		;
 	io_uring_queue_exit(&ring->uring);
-	pins_free(&ring->pins);
 }
 
 /* pin: as of pins_use(). */

@@ -61,18 +61,16 @@ static int watch_fd(struct session *session, int fd, uint32_t token)
 
 int session_open_engine(struct session *session, int *ret_refused)
 {
-	const unsigned int n = session->flight.n;
-	int r = engine_open(session->disk.engine, session->backend, n,
-			    &session->engine, ret_refused);
+	struct engine *engine = session->engine;
+	const struct pages *pages = &session->pages;
+	int r = 0;
 
-	if (r == 0 && session->engine->fd >= 0)
-		r = watch_fd(session, session->engine->fd, TOKEN_ENDED) < 0
-			    ? -errno
-			    : 0;
-	if (r == 0 && session->engine->ops->buffers && session->pages.bounce)
-		session->engine->ops->buffers(session->engine,
-					      session->pages.bounce,
-					      session->pages.bounce_bytes, n);
+	*ret_refused = 0;
+	if (engine->ops->open)
+		r = engine->ops->open(engine, ret_refused);
+	if (r == 0 && engine->ops->buffers && pages->bounce)
+		engine->ops->buffers(engine, pages->bounce, pages->bounce_bytes,
+				     session->flight.n);
 	return r;
 }
 
@@ -83,8 +81,15 @@ static void close_engine(struct session *session)
 	session->engine = NULL;
 }
 
+static unsigned int n_in_flight(const struct session *session,
+				const struct session_start *start)
+{
+	return MIN(session->disk.shape.n_ios, (unsigned int)start->ring.size);
+}
+
 /* What the start can fail at, in order; the name of the step, or NULL. */
-static const char *take_resources(struct session *session)
+static const char *take_resources(struct session *session,
+				  const struct session_start *start)
 {
 	session->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (session->epoll_fd < 0)
@@ -107,11 +112,20 @@ static const char *take_resources(struct session *session)
 	session->watch->epoll_fd = session->epoll_fd;
 	if (!pages_map(&session->pages, &session->disk.shape))
 		return "memory";
+	session->engine = engine_new(session->disk.engine,
+				     start->holdings->backend,
+				     n_in_flight(session, start));
+	if (!session->engine)
+		return "engine";
+	if (session->engine->fd >= 0 &&
+	    watch_fd(session, session->engine->fd, TOKEN_ENDED) < 0)
+		return "epoll: engine";
 	return NULL;
 }
 
 static void give_back_resources(struct session *session)
 {
+	close_engine(session);
 	closep(&session->epoll_fd);
 	closep(&session->timer_fd);
 	session->epoll_fd = session->timer_fd = -1;
@@ -183,8 +197,7 @@ static void latch(struct session *session, const struct session_start *start)
 	if (session->mem)
 		virtqueue_map(&session->vq);
 	flight_init(&session->flight, &session->pages,
-		    MIN(session->disk.shape.n_ios,
-			(unsigned int)start->ring.size));
+		    n_in_flight(session, start));
 	session->poisoned = start->at.poisoned;
 	session->init = start->init;
 	session->init_data = start->init_data;
@@ -219,7 +232,7 @@ void session_renew(struct session *session)
 
 int session_start(struct session *session, const struct session_start *start)
 {
-	const char *step = take_resources(session);
+	const char *step = take_resources(session, start);
 	int r;
 
 	if (step) {

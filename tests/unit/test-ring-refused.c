@@ -47,22 +47,36 @@ WRAP(int, io_uring_ring_dontfork, (struct io_uring * ring), (ring), 0,
 WRAP(int, io_uring_submit, (struct io_uring * ring), (ring), 0,
      FAILED(io_uring_submit))
 
+/* Where it has to be io_uring that is an error, else another takes its place. */
+static void check_open(struct ktvblk_backend *backend, bool all, int error)
+{
+	struct engine *engine = engine_uring_new(backend, 1, all);
+	int refused;
+
+	ck_assert_ptr_nonnull(engine);
+	ck_assert_int_eq(engine->ops->open(engine, &refused), all ? -error : 0);
+	ck_assert_int_eq(refused, all ? 0 : -error);
+	if (!all)
+		ck_assert_ptr_null(engine->ops->open);
+	engine->ops->close(engine);
+}
+
 static void check_refusal(struct fault *fault, int error)
 {
 	const struct fault_when when = { .error = error, .times = 3 };
 	const int fd = image_open(DISK_MEMORY);
 	struct ktvblk_backend *backend = NULL;
-	struct engine *engine = NULL;
 	unsigned int n_fds;
 
 	ck_assert_int_eq(ktvblk_backend_new_fd(fd, NULL, NULL, &backend), 0);
 	n_fds = count_fds();
 	fault_set(fault, &when);
-	ck_assert_int_eq(engine_uring_open(backend, 1, false, &engine), -error);
+	check_open(backend, true, error);
+	fault_set(fault, &when);
+	check_open(backend, false, error);
 	fault_set(fault, &when);
 	ck_assert_int_eq(engine_uring_probe(), -error);
 	fault_clear(fault);
-	ck_assert_ptr_null(engine);
 	ck_assert_uint_eq(count_fds(), n_fds);
 	ktvblk_backend_unref(backend);
 	close(fd);
@@ -81,13 +95,12 @@ START_TEST(no_memory_is_an_error)
 {
 	const int fd = image_open(DISK_MEMORY);
 	struct ktvblk_backend *backend = NULL;
-	struct engine *engine = NULL;
 
 	ck_assert_int_eq(ktvblk_backend_new_fd(fd, NULL, NULL, &backend), 0);
 	fault_set(&calloc_fault,
 		  &(struct fault_when){ .error = ENOMEM, .here = true });
-	ck_assert_int_eq(engine_uring_open(backend, 1, false, &engine),
-			 -ENOMEM);
+	ck_assert_ptr_null(engine_uring_new(backend, 1, false));
+	ck_assert_int_eq(errno, ENOMEM);
 	ktvblk_backend_unref(backend);
 	close(fd);
 }

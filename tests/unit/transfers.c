@@ -53,9 +53,16 @@ int image_open(enum disk_kind kind)
 static struct rigged rigged_on(struct ktvblk_backend *backend, int fd,
 			       unsigned int n, bool all)
 {
-	struct rigged rigged = { .backend = backend, .fd = fd };
+	struct rigged rigged = {
+		.backend = backend,
+		.fd = fd,
+		.engine = engine_uring_new(backend, n, all),
+	};
+	int refused;
 
-	ck_assert_int_eq(engine_uring_open(backend, n, all, &rigged.engine), 0);
+	ck_assert_ptr_nonnull(rigged.engine);
+	ck_assert_int_eq(rigged.engine->ops->open(rigged.engine, &refused), 0);
+	ck_assert_int_eq(refused, 0);
 	ck_assert_int_eq(rigged.engine->fd, -1);
 	ck_assert_uint_eq(rigged.engine->n_out, 0);
 	return rigged;
