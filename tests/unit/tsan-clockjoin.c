@@ -48,7 +48,8 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
  * that comes to lie where another thread's was would be a race with it. Weak, as
  * above.
  */
-__attribute__((weak)) const char *__tsan_default_suppressions(void);
+__attribute__((weak, visibility("default"))) const char *
+__tsan_default_suppressions(void);
 
 const char *__tsan_default_suppressions(void)
 {
