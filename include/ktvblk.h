@@ -750,8 +750,9 @@ int ktvblk_resume(struct ktvblk_dev *dev);
  * What a paused device is, as bytes, for another of the same configuration that
  * goes on with it: in this process, or in another one or machine that has the
  * guest's memory and the disk. That is all a guest can see of it: registers,
- * features, queues and where they were left, what is owed to the throttle, a
- * flush that failed. Not the configuration itself, nor counters and settings of
+ * features, queues and where they were left, the write cache as the driver has it,
+ * which size of the disk it knows of, what is owed to the throttle, a flush that
+ * failed. Not the configuration itself, nor counters and settings of
  * the VMM's. Nothing is in flight. The bytes may be kept: a later library takes
  * those of an earlier one; see libktvblk(7).
  */

@@ -102,7 +102,7 @@
 #define GATE_GRACE_NS UINT64_C(20000000)
 #define OVERSLEPT_NS UINT64_C(5000000) /* behind a deadline: nobody ran */
 #define LOOK_AGAIN_NS UINT64_C(20000000) /* then, once */
-#define LATE_LOOK_NS UINT64_C(2000000) /* where it was past before */
+#define LATE_LOOK_NS UINT64_C(1000000) /* where it was past before */
 #define RELEASE_GRACE_NS UINT64_C(20000000)
 #define LOG_STOP_NS UINT64_C(20000000)
 #define TELLING_NS UINT64_C(20000000)

@@ -311,6 +311,7 @@ static int closed_open(struct engine *engine, int *ret_refused)
 
 	*ret_refused = 0;
 	if (r == 0) {
+		uring->direct = fcntl(engine->backend->fd, F_GETFL) & O_DIRECT;
 		engine->ops = &uring_ops;
 		return 0;
 	}
@@ -340,7 +341,6 @@ struct engine *engine_uring_new(const struct ktvblk_backend *backend,
 	};
 	uring->n = n;
 	uring->all = all;
-	uring->direct = fcntl(backend->fd, F_GETFL) & O_DIRECT;
 	for (size_t i = 0; i < ARRAY_SIZE(uring->kinds); i++) {
 		uring->kinds[i].may_nowait = true;
 		pace_init(&uring->kinds[i].pace);

@@ -11,7 +11,7 @@
  *
  *   join of the workers  the deadline; 20 ms more where the process did not run
  *                        when that passed, and where the worker has done its last
- *                        act and its thread is on its way out; of those 2 ms for
+ *                        act and its thread is on its way out; of those 1 ms for
  *                        each device where the deadline had passed before
  *   gates of sessions    20 ms behind the deadline
  *   join of ktvblk-drop  never: the log thread does it

@@ -40,6 +40,7 @@ const struct reach reach = { .first = EVENT_VHOST_USER_CLOSED,
 static int ram_fd;
 static unsigned char *ram;
 static int kinds[FDS]; /* descriptors that can come along */
+static struct ktvblk_dev *keep; /* so that the log thread stays */
 
 static ssize_t disk_move(void *userdata, const struct iovec *iov, int n_iov,
 			 uint64_t offset)
@@ -91,7 +92,7 @@ static void set_up(void)
 	int pipe_fds[2];
 
 	ktvblk_set_log_handler(ignore, NULL, NULL);
-	make_device(1); /* and keep it, so that the log thread stays */
+	keep = make_device(1);
 	ram_fd = memfd_create("ram", MFD_CLOEXEC);
 	if (ram_fd < 0 || ftruncate(ram_fd, RAM_BYTES) < 0 ||
 	    pipe(pipe_fds) < 0)

@@ -39,18 +39,24 @@ static void listen_anywhere(struct front_end *front)
 	ck_assert_int_eq(listen(front->listen_fd, 8), 0);
 }
 
-int front_dial(struct front_end *front)
+void front_dial_by(struct front_end *front, int fd)
 {
 	struct sockaddr_un addr;
 	socklen_t size = sizeof(addr);
-	const struct timeval bound = { .tv_sec = WAIT_MS / 1000 };
-	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(getsockname(front->listen_fd, (struct sockaddr *)&addr,
 				     &size),
 			 0);
 	ck_assert_int_eq(connect(fd, (const struct sockaddr *)&addr, size), 0);
+}
+
+int front_dial(struct front_end *front)
+{
+	const struct timeval bound = { .tv_sec = WAIT_MS / 1000 };
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_ge(fd, 0);
+	front_dial_by(front, fd);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
 	return fd;
 }
@@ -73,18 +79,25 @@ static void open_lines(struct front_end *front)
 	listen_anywhere(front);
 }
 
-void front_open(struct front_end *front, const struct rig_options *options)
+void front_attach(struct front_end *front, const struct rig *rig)
 {
-	struct rig_options shared = *options;
-
-	shared.shared = shared.no_memory = true;
 	memset(front, 0, sizeof(*front));
-	rig_open(&front->rig, &shared);
+	front->rig = *rig;
 	open_lines(front);
 	ck_assert_int_eq(ktvblk_vhost_user_start(front->rig.dev,
 						 front->listen_fd, 0),
 			 0);
 	front_connect(front);
+}
+
+void front_open(struct front_end *front, const struct rig_options *options)
+{
+	struct rig_options shared = *options;
+	struct rig rig;
+
+	shared.shared = shared.no_memory = true;
+	rig_open(&rig, &shared);
+	front_attach(front, &rig);
 }
 
 void front_disconnect(struct front_end *front)

@@ -8,6 +8,7 @@
 #include "backend.h"
 #include "life.h"
 #include "ranges.h"
+#include "transfers.h"
 
 /* How long a driver waits before it looks again and kicks again. */
 #define PATIENCE_NS (20 * NSEC_PER_MSEC)
@@ -198,6 +199,20 @@ void life_open(struct life *life, uint64_t flags, uint32_t budget_ms)
 	ck_assert_int_eq(ftruncate(life->fd, LIFE_DISK_BYTES), 0);
 }
 
+bool life_open_direct(struct life *life)
+{
+	const int fd = image_open(DISK_DIRECT);
+
+	if (fd < 0)
+		return false;
+	close(life->fd);
+	life->fd = fd;
+	life->disk = LIFE_DIRECT;
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(ftruncate(fd, LIFE_DISK_BYTES), 0);
+	return true;
+}
+
 static void ram_release(void *userdata)
 {
 	struct life *life = (struct life *)userdata;
@@ -214,7 +229,7 @@ int life_create(struct life *life)
 		.throttle = { .bytes_per_sec = life->bytes_per_sec },
 		.reset_timeout_ms = life->budget_ms,
 		.destroy_timeout_ms = life->budget_ms,
-		.engine = life->disk == LIFE_RING ? KTVBLK_ENGINE_IO_URING
+		.engine = life->disk >= LIFE_RING ? KTVBLK_ENGINE_IO_URING
 						  : KTVBLK_ENGINE_AUTO,
 	};
 	static const uint32_t cpus[] = { 0, 1, 2, 3 };

@@ -13,6 +13,7 @@
 
 #include "device.h"
 #include "harness.h"
+#include "ranges.h"
 #include "rig.h"
 #include "wedge.h"
 
@@ -27,9 +28,6 @@ const char *__tsan_default_suppressions(void)
 	       "race:^virtqueue_push\nrace:^store_used\n";
 }
 
-#define T_IN VIRTIO_BLK_T_IN
-#define T_OUT VIRTIO_BLK_T_OUT
-#define OK VIRTIO_BLK_S_OK
 #define PAGE 4096u
 #define PAGES (RIG_RAM_BYTES / PAGE)
 #define SEGS 3u
@@ -149,6 +147,22 @@ static uint64_t here(const struct rig *rig, uint64_t addr)
 	return addr + rig->queue * RIG_QUEUE_BYTES;
 }
 
+static bool has_ranges(const struct asked *ask)
+{
+	return ask->type == T_DISCARD || ask->type == T_ZEROES;
+}
+
+/* What the driver does is the VMM's to know; ours is to write the status only. */
+static void put_ranges(struct rig *rig, const struct asked *ask)
+{
+	for (unsigned int i = 0; i < ask->n; i++) {
+		const struct test_range range = { random_below(130), 1, 0 };
+
+		ranges_put(rig, ask->data[i].addr, &range, 1);
+		mark(marks, ask->data[i].addr, RANGE_BYTES);
+	}
+}
+
 static void add_request(struct rig *rig, struct asked *ask, uint16_t head)
 {
 	static const uint32_t types[] = { T_IN,
@@ -157,18 +171,25 @@ static void add_request(struct rig *rig, struct asked *ask, uint16_t head)
 					  T_OUT,
 					  VIRTIO_BLK_T_FLUSH,
 					  VIRTIO_BLK_T_GET_ID,
+					  T_DISCARD,
+					  T_ZEROES,
 					  99 };
 
 	ask->type = types[random_below(ARRAY_SIZE(types))];
 	ask->n = ask->type == VIRTIO_BLK_T_FLUSH ? 0 : 1 + random_below(SEGS);
 	for (unsigned int i = 0; i < ask->n; i++) {
-		const uint32_t len = 512 * (1 + random_below(8));
+		const uint32_t len = has_ranges(ask)
+					     ? (uint32_t)RANGE_BYTES
+					     : 512 * (1 + random_below(8));
 
 		ask->data[i] = (struct rig_part){
 			here(rig, RIG_DATA) + random_below(0x2f000 - len), len,
-			ask->type == T_OUT ? READABLE : WRITABLE
+			ask->type == T_OUT || has_ranges(ask) ? READABLE
+							      : WRITABLE
 		};
 	}
+	if (has_ranges(ask))
+		put_ranges(rig, ask);
 	/* Sometimes behind the end of the disk. */
 	rig_data(rig, head, ask->type, random_below(130), ask->data, ask->n);
 }
@@ -215,7 +236,7 @@ static void open_way(struct rig *rig, const struct way *way,
 	struct rig_options options = {
 		.config = { .flags = way->flags | KTVBLK_NO_POLL,
 			    .n_queues = way->n_queues },
-		.features = way->features,
+		.features = way->features | RIG_RANGES,
 		.queue_size = 256,
 	};
 

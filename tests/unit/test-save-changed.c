@@ -7,11 +7,9 @@
 
 #include "fleet.h"
 #include "move.h"
+#include "ranges.h"
 #include "wedge.h"
 
-#define T_IN VIRTIO_BLK_T_IN
-#define OK VIRTIO_BLK_S_OK
-#define IOERR VIRTIO_BLK_S_IOERR
 #define CONFIG VIRTIO_MMIO_INT_CONFIG
 #define GENERATION VIRTIO_MMIO_CONFIG_GENERATION
 #define KIB UINT64_C(1024)
@@ -134,6 +132,71 @@ START_TEST(who_read_the_old_size_hears_of_it_at_driver_ok_elsewhere)
 }
 END_TEST
 
+#define WRITEBACK (VIRTIO_MMIO_CONFIG + offsetof(struct virtio_blk_config, wce))
+
+static void set_writeback(struct rig *rig, uint8_t value)
+{
+	ktvblk_mmio_write(rig->dev, WRITEBACK, &value, 1);
+}
+
+static int writeback(struct rig *rig)
+{
+	uint8_t value = 0xee;
+
+	ktvblk_mmio_read(rig->dev, WRITEBACK, &value, 1);
+	return value;
+}
+
+/* How the other one would begin is nothing to a driver that has chosen. */
+START_TEST(a_write_cache_is_as_the_driver_had_it)
+{
+	for (uint8_t wants = 0; wants < 2; wants++) {
+		unsigned int flushes;
+		struct rig rig;
+
+		rig_open(&rig,
+			 &(struct rig_options){ .features = RIG_CONFIG_WCE });
+		rig_start(&rig);
+		set_writeback(&rig, wants);
+		rig.options.config.write_cache = wants ? KTVBLK_WRITE_CACHE_OFF
+						       : KTVBLK_WRITE_CACHE_ON;
+		move(&rig);
+		ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
+		ck_assert_int_eq(writeback(&rig), wants);
+		flushes = storage_calls(rig.storage, OP_FLUSH);
+		ck_assert_int_eq(rig_request(&rig, T_OUT, 0, 512), OK);
+		ck_assert_uint_eq(storage_calls(rig.storage, OP_FLUSH),
+				  flushes + !wants);
+		/* And that is its own again behind a reset. */
+		rig_reset(&rig);
+		ck_assert_int_eq(writeback(&rig), !wants);
+		rig_close(&rig);
+	}
+}
+END_TEST
+
+/* Which a write of a driver without a cache finds out. */
+START_TEST(a_write_that_could_not_be_flushed_is_not_forgotten)
+{
+	const int64_t answers[] = { AS_USUAL, -EIO };
+	struct rig rig;
+
+	rig_open(&rig, &(struct rig_options){ .features = RIG_CONFIG_WCE });
+	rig_start(&rig);
+	set_writeback(&rig, 0);
+	storage_script(rig.storage, answers, 2);
+	ck_assert_int_eq(rig_request(&rig, T_OUT, 0, 512), IOERR);
+	move(&rig);
+	ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
+	ck_assert_int_eq(rig_request(&rig, T_OUT, 0, 512), IOERR);
+	ck_assert_int_eq(rig_request(&rig, T_FLUSH, 0, 0), IOERR);
+	rig_reset(&rig);
+	rig_start(&rig);
+	ck_assert_int_eq(rig_request(&rig, T_FLUSH, 0, 0), OK);
+	rig_close(&rig);
+}
+END_TEST
+
 /* The limits are the VMM's to set there, too; what is owed by them is not. */
 START_TEST(what_is_owed_by_other_limits_is_owed_elsewhere)
 {
@@ -205,5 +268,7 @@ END_TEST
 TEST_PROGRAM("save-changed", the_size_it_had_last_is_the_one_to_have,
 	     a_size_that_a_move_tears_is_seen_by_its_generation,
 	     who_read_the_old_size_hears_of_it_at_driver_ok_elsewhere,
+	     a_write_cache_is_as_the_driver_had_it,
+	     a_write_that_could_not_be_flushed_is_not_forgotten,
 	     what_is_owed_by_other_limits_is_owed_elsewhere,
 	     a_log_that_was_set_before_the_restore_is_told)

@@ -245,9 +245,8 @@ const char *vring_update(struct vhost_user *vu, unsigned int i)
 }
 
 /* What of it could not be finished, without a region of the front end's. */
-static void put_back(struct vhost_user *vu, unsigned int i)
+static void put_back(struct vu_queue *vring, const struct identity *id)
 {
-	struct vu_queue *vring = &vu->vrings[i];
 	struct taken_rest rest;
 
 	if (!vring->marks)
@@ -256,7 +255,7 @@ static void put_back(struct vhost_user *vu, unsigned int i)
 			  vring->at.counter);
 	vring->at.next_avail = (uint16_t)(vring->at.next_avail - rest.n_last);
 	if (rest.n_out > rest.n_last)
-		log_event(&queue_of(vu, i)->session->id, VHOST_USER_LOST,
+		log_event(id, VHOST_USER_LOST,
 			  (uint64_t)(rest.n_out - rest.n_last));
 	own_marks_unref(vring->marks);
 	vring->marks = NULL;
@@ -265,9 +264,11 @@ static void put_back(struct vhost_user *vu, unsigned int i)
 uint16_t vring_end(struct vhost_user *vu, unsigned int i)
 {
 	struct vu_queue *vring = &vu->vrings[i];
+	/* The next session's is another. */
+	const struct identity id = queue_of(vu, i)->session->id;
 
 	vring_stop(vu, i);
-	put_back(vu, i);
+	put_back(vring, &id);
 	close_fd(&vring->kick_fd);
 	vring->has_kick = false;
 	return vring->at.next_avail;
