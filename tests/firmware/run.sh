@@ -13,7 +13,8 @@
 #   linux-arm64    Debian's kernel for arm64, and what check-guest does with it
 #
 # All but the last run on disks of QEMU's own first: what fails there is no
-# fault of the library but of the set-up. Consoles' logs are in BUILD/firmware.
+# fault of the library but of the set-up; or on ktvblk-serve's alone, with
+# FIRMWARE_DISKS=vhost-user. Consoles' logs are in BUILD/firmware.
 
 set -u
 export LC_ALL=C.UTF-8
@@ -49,7 +50,9 @@ name=$1 group=$1
 # shellcheck source-path=SCRIPTDIR source=../guest/guest.sh
 . "$here/guest.sh"
 tmp=$(mktemp -d "$out/tmp.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
+# shellcheck source-path=SCRIPTDIR source=../vhost-user/machine.sh
+. "$here/../vhost-user/machine.sh"
+trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
 # cannot WHY: what is needed is not here.
@@ -78,13 +81,6 @@ image() {
 	images+=("$1")
 }
 
-# Its first half is what it was, and so is its second, now.
-copied() {
-	local half=$(($(stat -c %s "$tmp/$1.img") / 2))
-	cmp -n $half "$tmp/$1.before" "$tmp/$1.img" &&
-		cmp -n $half -i 0:$half "$tmp/$1.before" "$tmp/$1.img"
-}
-
 # Disks for QEMU itself, in the slots the overlay would take.
 own_disks() {
 	local slot=$1 image
@@ -103,14 +99,24 @@ our_disks() {
 	done
 }
 
+# In the same slots, and memory that their servers see.
+served_disks() {
+	local slot=$1 image
+	memory 512
+	for image in "${images[@]}"; do
+		slot=$((slot - 1))
+		front "$image" 1 ",bus=virtio-mmio-bus.$slot"
+	done
+}
+
 # boot SLOTS COMMAND...: with QEMU's disks, then anew with ours. $copies are the
 # images that have a copy then, $cases what the guest says.
 boot() {
 	local slots=$1 whose image
-	local -a own placeholders=()
+	local -a own
 	shift
 	printf '%s x\n' "${cases[@]}" >"$tmp/plan.1"
-	for whose in set-up ktvblk; do
+	for whose in ${FIRMWARE_DISKS-set-up ktvblk}; do
 		group=$name-$whose
 		case $whose in
 		set-up) mapfile -t own < <(own_disks "$slots") ;;
@@ -119,6 +125,7 @@ boot() {
 			export KTVBLK_CONTROL=no KTVBLK_DISKS
 			KTVBLK_DISKS=$(our_disks | paste -sd ' ')
 			;;
+		vhost-user) bus=device; mapfile -t own < <(served_disks "$slots") ;;
 		esac
 		[ ! "${type-}" ] || {
 			mkfifo "$tmp/keys.$whose"
@@ -127,6 +134,8 @@ boot() {
 		}
 		for image in "${images[@]}"; do
 			cp "$tmp/$image.before" "$tmp/$image.img"
+			[ "$whose" != vhost-user ] ||
+				server "$image" "$tmp/$image.img" || exit
 		done
 		guest 240 env ${KTVBLK_DISKS:+LD_PRELOAD="$build/tests/guest/overlay.so"} \
 			LD_LIBRARY_PATH="$build" "$@" -nodefaults -no-user-config \

@@ -88,6 +88,13 @@ same_image() {
 		cmp "$tmp/expected" "$tmp/$1.img"
 }
 
+# copied NAME: its first half is what it was, and so is its second, now.
+copied() {
+	local half=$(($(stat -c %s "$tmp/$1.img") / 2))
+	cmp -n $half "$tmp/$1.before" "$tmp/$1.img" &&
+		cmp -n $half -i 0:$half "$tmp/$1.before" "$tmp/$1.img"
+}
+
 #
 # Guests
 #

@@ -149,6 +149,13 @@ synced() {
 	qemu "${args[@]}"
 }
 
+# uml_kernel ARGUMENT...: its memory is a file of tmpfs, which servers may share.
+uml_kernel() {
+	TMPDIR=/dev/shm linux.uml "$@" con=null con0=fd:0,fd:1 \
+		<>"$tmp/con.in" >"$tmp/con.out" 2>"$out/$group.uml" &
+	echo $! >>"$tmp/pids"
+}
+
 case $group in
 q35)
 	kinds q35
@@ -183,6 +190,77 @@ image image slow' >"$tmp/plan.1"
 	mapfile -t args < <(linux 2 -M q35,accel=tcg -no-reboot
 		memory 512; front slow 2)
 	qemu "${args[@]}"
+	check 'slow: image' same_image slow
+	;;
+firmware)
+	# Each of these sums up on its own.
+	for one in seabios edk2; do
+		FIRMWARE_DISKS=vhost-user "$here/../firmware/run.sh" "$build" $one ||
+			[ $? -eq 77 ] || failed=1
+	done
+	need qemu-system-x86_64
+	{ cat "$build/tests/firmware/boot.bin"; head -c 16M /dev/urandom; } |
+		head -c 16M >"$tmp/disk.before"
+	cp "$tmp/disk.before" "$tmp/disk.img"
+	server disk "$tmp/disk.img" || exit
+	printf '%s x\n' boot copy >"$tmp/plan.1"
+	group=seabios-q35
+	mapfile -t args < <(memory 128; front disk 1 ,bootindex=0)
+	qemu -M q35,accel=tcg -no-reboot "${args[@]}"
+	check 'disk: image' copied disk
+	;;
+uml)
+	need linux.uml busybox cpio mkfs.ext4 e2fsck
+	[ -d /usr/lib/uml/modules ] || skip 'no modules of User-mode Linux'
+	image suite 8 && image files 64 || exit
+	cat >"$tmp/plan.1" <<-EOF
+		suite suite suite 16384 0 256 1 1 3
+		files files files
+	EOF
+	mkdir -p "$tmp/kernel/lib"
+	ln -s /usr/lib/uml/modules "$tmp/kernel/lib/modules"
+	kernel_of "$tmp/kernel"
+	pipes con
+	uml_kernel mem=256M "initrd=$tmp/initrd" root=/dev/ram0 ask=console \
+		"virtio_uml.device=$tmp/suite.sock:2" \
+		"virtio_uml.device=$tmp/files.sock:2"
+	converse
+	check 'suite: image' same_image suite
+	check 'files: fsck' e2fsck -fn "$tmp/files.img"
+	check 'the server ends' ends suite 0
+	;;
+hotplug)
+	image slow 4 && image late 4 || exit
+	cat >"$tmp/plan.1" <<-EOF
+		device plugged late 3
+		memory more_memory slow 256
+	EOF
+	linux_kernel
+	mapfile -t args < <(linux 2 -M q35,accel=tcg -no-reboot
+		memory 256 ,slots=2,maxmem=1G; front slow 2
+		printf '%s\n' -device pcie-root-port,id=port,chassis=1,slot=1)
+	qemu "${args[@]}"
+	;;
+migration)
+	image slow 4 || exit
+	# The lock is the first one's, until it ends.
+	cp "$tmp/slow.options" "$tmp/slow-to.options"
+	serve slow-to --no-lock || exit
+	cat >"$tmp/plan.1" <<-EOF
+		migration meanwhile slow 1 migrate
+		image image slow
+	EOF
+	linux_kernel
+	mapfile -t args < <(linux 2 -M q35,accel=tcg -no-reboot
+		memory 256; front slow 2)
+	pipes con
+	machine to qemu-system-x86_64 "${args[@]/slow.sock/slow-to.sock}" \
+		-incoming "unix:$tmp/migrate" &&
+		machine m qemu-system-x86_64 "${args[@]}" || {
+		report FAIL 0 'the machines do not start'
+		sum
+	}
+	converse
 	check 'slow: image' same_image slow
 	;;
 *)
