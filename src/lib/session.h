@@ -82,6 +82,7 @@ struct session {
 
 	int kick_fd; /* its queue's, of the ports */
 	int irq_fd; /* the ports', or what was lent */
+	_Atomic bool irq_renewed; /* what was told until now may be unheard */
 	int stop_fd; /* its number is the session's identity */
 	int epoll_fd; /* these two: -1 before the start */
 	int timer_fd;

@@ -238,6 +238,14 @@ static int timeout_ms(const struct worker *worker)
 		       : (int)((worker->retry_ns - now) / NSEC_PER_MSEC) + 1;
 }
 
+/* Who put another descriptor in the place of the last no longer reads that one. */
+static void tell_again(struct session *session)
+{
+	if (atomic_load_explicit(&session->irq_renewed, memory_order_relaxed) &&
+	    atomic_exchange(&session->irq_renewed, false))
+		session_raise(session, VIRTIO_MMIO_INT_VRING);
+}
+
 /* False: the session is over. *ret_again: there is more to drain at once. */
 static bool drain_and_retry(struct worker *worker, bool *ret_again)
 {
@@ -248,6 +256,7 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 	worker->limits = disk_throttle_number(session->throttle);
 	worker->retry_ns = 0;
 	*ret_again = false;
+	tell_again(session);
 	if (!session->mem) {
 		if (!session->mem_unset_told)
 			log_event(&session->id, MEMORY_UNSET);

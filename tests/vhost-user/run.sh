@@ -214,8 +214,10 @@ uml)
 	[ -d /usr/lib/uml/modules ] || skip 'no modules of User-mode Linux'
 	image suite 8 && image files 64 || exit
 	cat >"$tmp/plan.1" <<-EOF
-		suite suite suite 16384 0 256 1 1 3
+		identity identity suite 16384 0 256 1 1
+		data data suite
 		files files files
+		image image suite
 	EOF
 	mkdir -p "$tmp/kernel/lib"
 	ln -s /usr/lib/uml/modules "$tmp/kernel/lib/modules"

@@ -318,8 +318,13 @@ const char *vring_set_call(struct vhost_user *vu, unsigned int i, int fd)
 	}
 	/* Else to one that nobody reads: it polls. */
 	fd = vring->call_fd >= 0 ? vring->call_fd : vu->dev->ports->irq_fd;
-	if (runs(vu, i) && replace_fd(fd, queue_of(vu, i)->session->irq_fd) < 0)
+	if (!runs(vu, i))
+		return NULL;
+	if (replace_fd(fd, queue_of(vu, i)->session->irq_fd) < 0)
 		return "no descriptor";
+	/* QEMU starts a queue first, and then says where it listens. */
+	atomic_store(&queue_of(vu, i)->session->irq_renewed, true);
+	device_kick(vu->dev, i);
 	return NULL;
 }
 
