@@ -116,10 +116,13 @@ static const char *set_status(struct vhost_user *vu, struct message *message,
 	const uint32_t status = (uint8_t)message->payload.u64;
 
 	(void)answer;
-	if (!status) {
-		vrings_reset(vu);
-		vu->wce_said = false;
-	}
+	/*
+	 * QEMU before 8.1 says so at each stop, asks then where the queues are, and
+	 * has them go on from there: nothing of that is forgotten. A driver that
+	 * begins anew has SET_VRING_BASE 0.
+	 */
+	if (!status)
+		vrings_halt(vu);
 	vu->status = status;
 	return NULL;
 }

@@ -130,14 +130,22 @@ void vrings_stop(struct vhost_user *vu)
 			note_stopped(vu, i);
 }
 
-void vrings_reset(struct vhost_user *vu)
+void vrings_halt(struct vhost_user *vu)
 {
 	vrings_stop(vu);
 	for (unsigned int i = 0; i < vu->dev->n_queues; i++) {
+		close_fd(&vu->vrings[i].kick_fd);
+		vu->vrings[i].has_kick = vu->vrings[i].enabled = false;
+	}
+}
+
+void vrings_reset(struct vhost_user *vu)
+{
+	vrings_halt(vu);
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++) {
 		struct vu_queue *vring = &vu->vrings[i];
 
-		close_fd(&vring->kick_fd);
-		vring->has_kick = vring->has_addr = vring->enabled = false;
+		vring->has_addr = false;
 		vring->size = 0;
 		vring->at = (struct ring_position){ 0 };
 		own_marks_unref(vring->marks);
