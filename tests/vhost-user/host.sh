@@ -115,7 +115,7 @@ host_migrate() {
 	qmp m migrate "\"uri\":\"unix:$tmp/migrate\"" &&
 		eventually migrated &&
 		qmp m quit && eventually gone "$(pid_of m)" &&
-		eventually runs
+		eventually runs && exec {keys}<>"$tmp/to-con.in"
 }
 migrated() {
 	qmp m query-migrate && [[ $answer == *'"status": "completed"'* ]]

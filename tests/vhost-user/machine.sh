@@ -120,12 +120,13 @@ front() {
 		-device "vhost-user-blk-${bus-pci},id=disk-$1,chardev=$1,num-queues=$2,queue-size=256${3-}"
 }
 
-# machine NAME QEMU ARGUMENT...: its console and its monitor are pipes.
+# machine NAME QEMU ARGUMENT...: its console and its monitor are pipes. $input, if
+# set, is another one to hear from: who waits for a guest takes a byte already.
 machine() {
 	local name=$1
 	pipes "$name-qmp"
 	"${@:2}" -nodefaults -no-user-config -display none \
-		-chardev "pipe,id=con,path=$tmp/con" -serial chardev:con \
+		-chardev "pipe,id=con,path=$tmp/${input-con}" -serial chardev:con \
 		-chardev "pipe,id=qmp,path=$tmp/$name-qmp" \
 		-mon chardev=qmp,mode=control \
 		>"$out/$group-$name.qemu" 2>&1 </dev/null &

@@ -256,7 +256,9 @@ migration)
 	mapfile -t args < <(linux 2 -M q35,accel=tcg -no-reboot
 		memory 256; front slow 2)
 	pipes con
-	machine to qemu-system-x86_64 "${args[@]/slow.sock/slow-to.sock}" \
+	mkfifo "$tmp/to-con.in"
+	ln -s con.out "$tmp/to-con.out"
+	input=to-con machine to qemu-system-x86_64 "${args[@]/slow.sock/slow-to.sock}" \
 		-incoming "unix:$tmp/migrate" &&
 		machine m qemu-system-x86_64 "${args[@]}" || {
 		report FAIL 0 'the machines do not start'
