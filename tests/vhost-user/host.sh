@@ -95,7 +95,7 @@ host_plug() {
 		\"data\":{\"server\":false,\"reconnect\":1,\"addr\":{\"type\":\"unix\",
 		\"data\":{\"path\":\"$tmp/$1.sock\"}}}}" || return
 	qmp m device_add "\"driver\":\"vhost-user-blk-pci\",\"id\":\"disk-$1\",
-		\"chardev\":\"$1\",\"bus\":\"port\",\"num-queues\":2"
+		\"chardev\":\"$1\",\"bus\":\"root1\",\"num-queues\":2"
 }
 
 host_unplug() {

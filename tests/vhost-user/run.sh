@@ -240,7 +240,7 @@ hotplug)
 	linux_kernel
 	mapfile -t args < <(linux 2 -M q35,accel=tcg -no-reboot
 		memory 256 ,slots=2,maxmem=1G; front slow 2
-		printf '%s\n' -device pcie-root-port,id=port,chassis=1,slot=1)
+		printf '%s\n' -device pcie-root-port,id=root1,chassis=1,slot=1)
 	qemu "${args[@]}"
 	;;
 migration)
