@@ -21,7 +21,7 @@ clean_up() {
 		kill -KILL "$job" 2>/dev/null
 	done
 	wait
-	! mountpoint -q fuse || umount -l fuse
+	umount -l fuse 2>/dev/null
 	cd /
 	rm -rf "$work"
 }
