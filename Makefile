@@ -200,7 +200,7 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
 FUZZ_HELP_OBJ := $(call objects,$(addprefix tests/fuzz/,reach.c store.c workers.c))
-$(BUILD)/tests/fuzz/fuzz-device: $(BUILD)/tests/fuzz/store.o $(BUILD)/tests/fuzz/workers.o
+$(addprefix $(BUILD)/tests/fuzz/fuzz-,device restore): $(BUILD)/tests/fuzz/store.o $(BUILD)/tests/fuzz/workers.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(LIB_LIBS)
@@ -220,7 +220,7 @@ $(SYS)/slowfs-hold: $(call system,slowfs-hold.c slowfs-shared.c)
 $(SYS)/wedge: $(call system,wedge.c wedge-record.c wedge-depth.c wedge-more.c wedge-race.c \
 	wedge-durable.c wedge-lock.c way.c disk.c slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
-	journal-guest.c journal-steps.c journal-faults.c journald.c runner.c)
+	journal-guest.c journal-front.c journal-steps.c journal-faults.c journald.c runner.c)
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
@@ -411,7 +411,7 @@ soak: $(SOAK)	## 16 devices at random, every byte checked (SECONDS=60, SEED=n)
 
 guest-parts: $(addprefix $(GUEST)/,overlay.so tsc-khz ring3 ring3-guest) \
 		$(BUILD)/ktvblk-vmm $(BUILD)/ktvblk-wedged
-check-guest: guest-parts	## real guests (GUESTS="cloud amd64 queues nested nested-amd64 ring3", GUEST_MATRIX=full)
+check-guest: guest-parts	## real guests (GUESTS="cloud amd64 queues space nested nested-amd64 ring3", GUEST_MATRIX=full)
 	@tests/guest/run.sh $(BUILD) $(GUESTS)
 
 # What firmware is to boot. The EFI program is of clang and lld, which know the

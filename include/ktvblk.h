@@ -74,8 +74,19 @@ struct ktvblk_region {
 	uint64_t guest_addr; /* these three are multiples of 4096 */
 	void *host_addr;
 	uint64_t size;
-	uint64_t reserved; /* 0 */
+	__extension__ union {
+		uint64_t flags; /* KTVBLK_REGION_READ_ONLY, since 1.1 */
+		uint64_t reserved; /* as that was called before */
+	};
 };
+
+/*
+ * The device never writes there, so it may be mapped without PROT_WRITE: ROM, for
+ * one. A request that would is an I/O error, or, if its status would lie there,
+ * dropped as one whose status lies nowhere. The guest may write it or not, which
+ * is the VMM's to see to.
+ */
+#define KTVBLK_REGION_READ_ONLY (UINT64_C(1) << 0)
 
 /*
  * Describe guest RAM. The array is copied. release(userdata), if not NULL, runs
@@ -84,7 +95,7 @@ struct ktvblk_region {
  * anything but what waits for the device it ran for. [any]
  *   -EINVAL  no region, NULL, a size of zero, not 4096-aligned, a range that
  *            overlaps another in guest addresses or reaches the end of the
- *            address space, reserved not 0
+ *            address space, a flag that is not known
  *   -ENOMEM
  */
 int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,
@@ -128,7 +139,8 @@ struct ktvblk_backend_ops {
 	/*
 	 * Make all completed writes durable; 0 or -errno. Called for a flush of
 	 * the guest; and for each write before it completes, where the driver
-	 * did not take FLUSH, or features_masked has it. Once it has failed, it
+	 * did not take FLUSH, or features_masked has it, or the guest wants no
+	 * write cache. Once it has failed, it
 	 * is not called again before a reset of the device, and all that asks
 	 * for it fails. Not called where nothing was
 	 * written since the last one. NULL: nothing to do.
@@ -136,7 +148,8 @@ struct ktvblk_backend_ops {
 	int (*flush)(void *userdata);
 	/*
 	 * The size in bytes. Called once by ktvblk_new(), on its thread, unless
-	 * config.capacity_bytes is given.
+	 * config.capacity_bytes is given; and for ktvblk_refresh_capacity() on a
+	 * thread of its own, while others may be in any other call.
 	 */
 	int (*capacity)(void *userdata, uint64_t *ret_bytes);
 	/*
@@ -160,13 +173,45 @@ struct ktvblk_backend_ops {
 	 * are given config.engine decides.
 	 */
 	int (*submit)(void *userdata, struct ktvblk_io *io);
+	/*
+	 * Since 1.1, both for storage that can be written, both 0 or -errno,
+	 * about whole blocks inside the capacity, at most 1 GiB at a time.
+	 *
+	 * discard: the guest has no use for these bytes any more. The storage
+	 * may keep them as they are, or have zeros there, and touches no other.
+	 * write_zeroes: they read as zeros from now on, which flush() makes
+	 * durable; flags is 0, or KTVBLK_IO_MAY_UNMAP: where the storage need
+	 * not keep room for them.
+	 *
+	 * -EOPNOTSUPP, -ENOSYS, -ENOTTY, -EPERM: the storage cannot, and is not
+	 * asked again; -EINVAL: not in this place. Then a discard is done, with
+	 * no effect, as in QEMU; and zeros are asked for without
+	 * KTVBLK_IO_MAY_UNMAP, and at last written by pwritev, in pieces.
+	 * -EINTR as above. What else there is is an error of the request.
+	 *
+	 * discard NULL: the guest is not offered it. write_zeroes NULL: zeros
+	 * are written.
+	 */
+	int (*discard)(void *userdata, uint64_t offset, uint64_t length);
+	int (*write_zeroes)(void *userdata, uint64_t offset, uint64_t length,
+			    uint32_t flags);
+	/* KTVBLK_SUBMIT_*: what else submit() takes, in place of those two. */
+	uint32_t submit_flags;
+	/* Discards of less than this, a power of two, gain nothing; 0: none. */
+	uint32_t discard_granularity_bytes;
 };
+
+#define KTVBLK_SUBMIT_DISCARD 1u
+#define KTVBLK_SUBMIT_WRITE_ZEROES 2u
 
 /* What is asked of storage that answers later. */
 enum ktvblk_io_op {
 	KTVBLK_IO_READ = 0,
 	KTVBLK_IO_WRITE = 1,
-	KTVBLK_IO_FLUSH = 2 /* no data; what was completed before, durably */
+	KTVBLK_IO_FLUSH = 2, /* no data; what was completed before, durably */
+	/* As the ops of that name; these have no iov. See submit_flags. */
+	KTVBLK_IO_DISCARD = 3,
+	KTVBLK_IO_WRITE_ZEROES = 4
 	/* More may come: -EOPNOTSUPP is the answer to what is not known. */
 };
 
@@ -178,13 +223,18 @@ struct ktvblk_io {
 	int n_iov;
 	const struct iovec *iov;
 	uint64_t offset; /* in bytes, these two */
-	uint64_t length; /* of all of iov */
+	uint64_t length; /* of all of iov; or of the range, where there is none */
 	void *userdata; /* the storage's own, for as long as it has the io */
+	uint32_t flags; /* of KTVBLK_IO_WRITE_ZEROES: KTVBLK_IO_MAY_UNMAP, or 0 */
+	uint32_t reserved;
 };
+
+/* Zeros that may be a hole. */
+#define KTVBLK_IO_MAY_UNMAP 1u
 
 /*
  * The answer to one transfer, exactly once for each: the bytes moved or -errno,
- * as preadv and pwritev have them, 0 or -errno of a flush. Never waits. [any]
+ * as preadv and pwritev have them, 0 or -errno of the others. Never waits. [any]
  *   -EINVAL    NULL
  *   -EALREADY  it was completed before, as far as that can be seen
  */
@@ -193,7 +243,8 @@ int ktvblk_io_complete(struct ktvblk_io *io, ssize_t result);
 /*
  * Storage by callbacks. The ops are copied. [any]
  *   -EINVAL  NULL, ops->size too small, capacity missing, or both of preadv and
- *            submit
+ *            submit; a flag of submit_flags that is not known, or without submit;
+ *            discard_granularity_bytes not a power of two from 512 on
  *   -E2BIG   ops->size is larger than this library's, and not all zeros there
  *   -ENOMEM
  */
@@ -209,6 +260,9 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * only a write can find out, such as a file that is in use for swap, is an
  * error of each write.
  *
+ * A block device's blocks are the guest's, of 4096 bytes as well; what is best
+ * for the storage, a file system's block for one, is told as the topology.
+ *
  * With O_DIRECT the storage's blocks may be larger than a sector: 4096 bytes,
  * say. Then they are the guest's blk_size, the capacity is rounded down to
  * whole ones, and a request that is not whole blocks is an I/O error, with a
@@ -218,6 +272,12 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
  * Inside the size it had when this was called, or, without
  * config.capacity_bytes, by ktvblk_new(), storage that has become shorter is an
  * error for a read, never zeros. A write makes a regular file long enough.
+ *
+ * A discard punches a hole into a file, and zeros are a hole, or room that is
+ * kept for them, without being written, where the file system can do that. Of a
+ * block device the guest is offered discards where the device takes them. All
+ * of it is io_uring's where that serves. A device that can discard and not
+ * write zeros is asked by the worker itself.
  *
  * The kernel tells of writes that were lost once for each open file: where fd,
  * or another duplicate of it, is passed to fsync() or the like meanwhile, the
@@ -338,7 +398,41 @@ struct ktvblk_config {
 	 * that was left behind lives, none of any queue touches the disk.
 	 */
 	uint32_t n_queues;
-	uint32_t reserved_end; /* 0 */
+	uint32_t discard; /* enum ktvblk_discard */
+	uint32_t write_cache; /* enum ktvblk_write_cache */
+	/*
+	 * The blocks the guest is told of (VIRTIO_BLK_F_BLK_SIZE, _TOPOLOGY); 0:
+	 * those of the storage. Requests are whole logical blocks, or errors:
+	 * a power of two from 512 to 4096, and not below what O_DIRECT asks for,
+	 * which may be more. Physical ones: a power of two, from those to 1 MiB;
+	 * what is best to be read or written at once: a multiple of the first.
+	 */
+	uint32_t logical_block_bytes;
+	uint32_t physical_block_bytes;
+	uint32_t opt_io_bytes;
+};
+
+/*
+ * How the disk begins after each reset, until the guest says otherwise by the
+ * field writeback (VIRTIO_BLK_F_CONFIG_WCE): with a cache that it has to flush,
+ * or so that each write is flushed before it completes. A driver that took FLUSH
+ * and not CONFIG_WCE is taken to flush by itself, and one that took neither has
+ * each write flushed, whatever is said here.
+ */
+enum ktvblk_write_cache {
+	KTVBLK_WRITE_CACHE_ON = 0,
+	KTVBLK_WRITE_CACHE_OFF = 1
+};
+
+/* May the guest give space back? */
+enum ktvblk_discard {
+	/*
+	 * Where the storage can: DISCARD, and zeros that may be a hole
+	 * (WRITE_ZEROES with UNMAP).
+	 */
+	KTVBLK_DISCARD_AUTO = 0,
+	/* No DISCARD is offered; zeros are written, or room is kept for them. */
+	KTVBLK_DISCARD_OFF = 1
 };
 
 /* How a worker asks the storage. */
@@ -363,7 +457,7 @@ enum ktvblk_engine {
 	{                                                                      \
 		sizeof(struct ktvblk_config), NULL, NULL, NULL, 0, 0, 0,       \
 			{ 0, 0, 0, 0, { 0, 0, 0, 0 } }, 0, 0, 0, 0, 0,         \
-			{ 0, 0, 0 }, 0, 0, 0, 0                                \
+			{ 0, 0, 0 }, 0, 0, 0, 0, 0, 0, 0, 0                    \
 	}
 #else
 #define KTVBLK_CONFIG_INIT                                                     \
@@ -377,15 +471,15 @@ enum ktvblk_engine {
  * DRIVER_OK. The config and its strings are copied. A capacity that is not a
  * whole number of blocks, sectors as a rule, is rounded down. [any]
  *   -EINVAL        NULL, config->size too small, no backend, unknown flag,
- *                  VERSION_1 masked, BLK_SIZE masked with storage whose
- *                  blocks are larger than a sector, a throttle that ktvblk_throttle_check()
+ *                  VERSION_1 masked, BLK_SIZE masked with blocks that are
+ *                  larger than a sector, blocks that cannot be so, a throttle that ktvblk_throttle_check()
  *                  refuses, queue_size_max not a power of two or above
  *                  KTVBLK_QUEUE_SIZE_MAX, a budget above an hour, poll_us
  *                  above 1000, or set with KTVBLK_NO_POLL, name or serial
  *                  not printable UTF-8, reserved not 0, an engine that is not
  *                  known or not for this backend, a depth above
  *                  KTVBLK_QUEUE_SIZE_MAX, n_queues above KTVBLK_QUEUES_MAX, or
- *                  above 1 with MQ masked
+ *                  above 1 with MQ masked, discard or write_cache not known
  *   -ENOSYS, -EPERM, and what io_uring_setup() and io_uring_enter() may answer:
  *                  KTVBLK_ENGINE_IO_URING, and the kernel refuses it
  *   -E2BIG         config->size is larger than this library's, and not all
@@ -405,6 +499,55 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev);
  *            vhost-user's
  */
 int ktvblk_set_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem);
+
+/*
+ * Other guest memory in the place of what is bound, or, where none is, this from
+ * now on; whatever the device is doing, and kept over resets. Running queues go
+ * over between two accesses: a request in flight ends in the new memory, or as an
+ * error where that has not its addresses. When this has returned 0 the old memory
+ * is not touched any more, but by a worker that was left behind before, and its
+ * release() runs when nobody has a reference to it, on a thread of the library's.
+ * A queue whose rings are not in the new memory is not served until reset, which
+ * the guest is told by NEEDS_RESET, and a record (QUEUE_POISONED_MEMORY).
+ *
+ * Waits for workers that are in guest memory just now, and not for storage, but
+ * with KTVBLK_ZERO_COPY: then for all requests in flight, for which the device is
+ * paused. A pause of the VMM's own stays. On -ETIMEDOUT nothing changed. Since
+ * 1.1. [device]
+ *   -EINVAL     NULL
+ *   -EBUSY      told to stop
+ *   -ETIMEDOUT  a worker is stuck in guest memory, or, with KTVBLK_ZERO_COPY, a
+ *               request in storage
+ *   -EDEADLK    called from a worker of the device's own
+ *   -ENOMEM, -EAGAIN
+ */
+int ktvblk_replace_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem,
+			  uint32_t timeout_ms);
+
+/*
+ * Have fn(userdata, guest_addr, length) told of all guest memory that the device
+ * writes: data, status bytes, used rings. It is called behind the write, so who
+ * clears a page's mark first and copies the page then misses nothing, and before
+ * the used index makes it known to the guest; of the used index itself once more
+ * behind that. What is told may be more than was written, and twice. fn runs on
+ * the workers, those of several queues at once; it must not wait, as the
+ * worker is in guest memory meanwhile, and may call whatever is marked [any]. NULL:
+ * nobody is told.
+ *
+ * When this has returned 0 all that is written from then on is told to the new
+ * fn, and the old one is in no call and gets no more, whatever workers are stuck
+ * in. With KTVBLK_ZERO_COPY requests are told when they begin, too: what one that
+ * was left behind still writes (KTVBLK_FENCED=no) nobody can tell. Kept over
+ * resets. Since 1.1. [device]
+ *   -EINVAL     NULL
+ *   -ETIMEDOUT  a worker is stuck in guest memory, or in the old fn; nothing
+ *               changed
+ *   -EDEADLK    called from a worker of the device's own
+ */
+int ktvblk_set_dirty_log(struct ktvblk_dev *dev,
+			 void (*fn)(void *userdata, uint64_t guest_addr,
+				    uint64_t length),
+			 void *userdata, uint32_t timeout_ms);
 
 /*
  * Which CPUs each worker may run on, from its next start; none: as the thread
@@ -427,12 +570,53 @@ int ktvblk_set_worker_init(struct ktvblk_dev *dev, void (*init)(void *userdata),
 			   void *userdata);
 
 /*
+ * Another size of the disk, at once and whatever the device is doing: rounded as
+ * by ktvblk_new(), and kept over resets. A driver that runs hears of it by a
+ * configuration interrupt, and reads it with another ConfigGeneration (sections
+ * 2.5 and 4.2.2). Requests that begin from then on and go beyond it are errors;
+ * one that has begun ends as the storage has it. What lies beyond the size that
+ * the storage has told reads as zeros where it ends before, as with
+ * config.capacity_bytes. Never waits. Since 1.1. [device]
+ *   -EINVAL  NULL, or bytes 0
+ */
+int ktvblk_set_capacity(struct ktvblk_dev *dev, uint64_t bytes);
+
+/*
+ * Have the storage asked for its size, by its capacity(), and the disk have that:
+ * as if ktvblk_set_capacity() were called with the answer, but that behind it a
+ * read inside that size is never zeros for want of data. Returns at once, as the
+ * storage may hang; when it has answered, 1 is added to ktvblk_state_fd(), and
+ * ktvblk_get_identity() tells what it is. If it fails the size stays, with a
+ * record (CAPACITY_UNKNOWN). A ktvblk_set_capacity() behind this makes the answer
+ * void. One that is still out when the device is destroyed counts as a stuck
+ * worker does. Since 1.1. [device]
+ *   -EINVAL  NULL
+ *   -EBUSY   the storage has not answered the last one, or told to stop
+ *   -ENOMEM, -EAGAIN
+ */
+int ktvblk_refresh_capacity(struct ktvblk_dev *dev);
+
+/*
+ * Other limits than config.throttle, at once, whatever the device is doing. What
+ * the disk owes for a large request stays owed; of the tokens that are there what
+ * fits into the new burst is kept, and a limit that was not there before begins
+ * with a whole burst. Requests that wait for tokens are looked at again. Since
+ * 1.1. [any]
+ *   -EINVAL  NULL, or what ktvblk_throttle_check() refuses
+ *   -EAGAIN  a thread of the device's was held up by the system for 20 ms while
+ *            it took tokens
+ */
+int ktvblk_set_throttle(struct ktvblk_dev *dev,
+			const struct ktvblk_throttle *throttle);
+
+/*
  * A guest's access at a byte offset into the device's window (section 4.2.2).
  * Registers answer 4-byte accesses only: other reads give all ones, other
  * writes are ignored. Config space, from 0x100, takes any width. Takes NULL.
  *
  * A write of 0 to Status resets the device, and one of 0 to QueueReady stops the
- * queue, which the driver may then set up and make ready anew. They return within
+ * queue, which the driver may then set up and make ready anew; so does one of 1
+ * to QueueReset (0x0c0) with VIRTIO_F_RING_RESET. They return within
  * reset_timeout_ms, or 20 ms later where a worker is stuck in guest memory
  * itself, however many are stuck; by then the guest's memory is the guest's again. No other access waits
  * for anything but, at a start, the kernel for memory. [device]
@@ -561,6 +745,51 @@ int ktvblk_is_paused(const struct ktvblk_dev *dev);
 int ktvblk_resume(struct ktvblk_dev *dev);
 
 /*
+ * Save and restore
+ *
+ * What a paused device is, as bytes, for another of the same configuration that
+ * goes on with it: in this process, or in another one or machine that has the
+ * guest's memory and the disk. That is all a guest can see of it: registers,
+ * features, queues and where they were left, the write cache as the driver has it,
+ * which size of the disk it knows of, what is owed to the throttle, a flush that
+ * failed. Not the configuration itself, nor counters and settings of
+ * the VMM's. Nothing is in flight. The bytes may be kept: a later library takes
+ * those of an earlier one; see libktvblk(7).
+ */
+
+/*
+ * Write it to buf, of size bytes: how many it took. The same device gives the
+ * same bytes until it is resumed. With NULL and 0: how many it would take, in any
+ * state. [device]
+ *   -EINVAL  dev NULL, or buf NULL with size not 0
+ *   -EBUSY   not paused (a worker that was left behind is enough: see
+ *            ktvblk_is_paused()), or told to stop or to reset
+ *   -ERANGE  size is too small
+ */
+int ktvblk_save(struct ktvblk_dev *dev, void *buf, size_t size);
+
+/*
+ * Be what was saved, and paused: ktvblk_resume() goes on. Of a device with guest
+ * memory that was never at DRIVER_OK, of the size that the other one had last, by
+ * config or ktvblk_set_capacity(), made with the same blocks, number and length of
+ * queues, read-only or not, and all the features that the other one offered. Guest memory need not be there before the device is resumed. What
+ * worker_init says runs at once. An interrupt that the driver has not
+ * acknowledged is raised again; kicks that got lost are made up for.
+ *
+ * The bytes may come from anybody. They can do no more than a guest can. Where it
+ * fails nothing has changed, but that the STOP_FD of records may be another.
+ * [device]
+ *   -EINVAL  dev or buf NULL, no guest memory is bound; bytes that are damaged,
+ *            cut, of a later version or never from a device, or that do not suit
+ *            this one or its guest memory
+ *   -EBUSY   it was at DRIVER_OK before, or told to stop
+ *   -ENOMEM, -EMFILE, -ENFILE, -EAGAIN  no worker could be had, which is
+ *            recorded; what only the worker finds missing, an io_uring, is as
+ *            at DRIVER_OK
+ */
+int ktvblk_restore(struct ktvblk_dev *dev, const void *buf, size_t size);
+
+/*
  * State
  */
 
@@ -594,7 +823,7 @@ const char *ktvblk_state_name(int state);
 /* What names the device on its records. */
 struct ktvblk_identity {
 	uint64_t instance_id; /* INSTANCE_ID: counts devices of the process */
-	uint64_t capacity_sectors; /* CAPACITY_SECTORS */
+	uint64_t capacity_sectors; /* CAPACITY_SECTORS, of now */
 	/* STOP_FD of the first queue: another one after each reset. */
 	int32_t stop_fd;
 	uint32_t reserved;
@@ -622,6 +851,9 @@ struct ktvblk_counters {
 	uint64_t io_errors; /* failures; one request can count twice */
 	uint64_t currently_throttled; /* requests that wait for tokens now */
 	uint64_t invalid_avail_idx_count; /* avail ring indices refused */
+	/* Since 1.1: requests, of any number of ranges. */
+	uint64_t discards_completed;
+	uint64_t write_zeroes_completed;
 };
 
 /* A new reference to the device's counters, NULL for NULL. [any] */

@@ -7,6 +7,7 @@
  *   guest.c     guest memory, and when it may be unmapped
  *   hang.c      storage of one's own
  *   wedge.c     the end of a device whose storage hangs
+ *   move.c      a device saved, and another that goes on with it
  *   sink.c      records taken by callback
  *
  * and driver.c to see what a guest does. The rest is the tour.
@@ -55,6 +56,8 @@ int main(int argc, char **argv)
 	records_open(tour.options.journal);
 
 	show_disk(&tour);
+	if (tour.options.moves)
+		show_move(&tour);
 	tour.before = usage_now();
 	show_wedge(&tour);
 	show_healing(&tour);

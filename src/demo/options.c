@@ -14,6 +14,7 @@
 #include "options.h"
 
 #define SECONDS_MAX 3600
+#define MOVES_MAX 100000
 #define BUDGET_MIN_MS 10
 #define BUDGET_MAX_MS 60000
 
@@ -25,6 +26,7 @@ static const char help[] =
 	"tour;\n"
 	"                it is not written\n"
 	"  --seconds N   length of the part that reads and writes (2)\n"
+	"  --moves N     save and restore a disk so often (3)\n"
 	"  --budget MS   what a reset or a destroy may take (250)\n"
 	"  --seed N      repeat the random choices of an earlier run\n"
 	"  --no-journal  take the records by callback\n"
@@ -76,6 +78,10 @@ static void parse_option(struct options *options, int c)
 		options->seconds = (uint32_t)parse_number("--seconds", optarg,
 							  1, SECONDS_MAX);
 		break;
+	case 'm':
+		options->moves =
+			(uint32_t)parse_number("--moves", optarg, 0, MOVES_MAX);
+		break;
 	case 'b':
 		options->budget_ms = (uint32_t)parse_number(
 			"--budget", optarg, BUDGET_MIN_MS, BUDGET_MAX_MS);
@@ -102,6 +108,7 @@ void options_parse(struct options *options, int argc, char **argv)
 	static const struct option known[] = {
 		{ "disk", required_argument, NULL, 'd' },
 		{ "seconds", required_argument, NULL, 's' },
+		{ "moves", required_argument, NULL, 'm' },
 		{ "budget", required_argument, NULL, 'b' },
 		{ "seed", required_argument, NULL, 'r' },
 		{ "no-journal", no_argument, NULL, 'j' },
@@ -117,6 +124,7 @@ void options_parse(struct options *options, int argc, char **argv)
 		seed = (uint32_t)errno;
 	*options = (struct options){
 		.seconds = 2,
+		.moves = 3,
 		.budget_ms = 250,
 		.seed = seed,
 		.journal = true,

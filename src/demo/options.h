@@ -8,6 +8,7 @@
 struct options {
 	const char *disk; /* --disk, or NULL */
 	uint32_t seconds;
+	uint32_t moves; /* 0: that part is left out */
 	uint32_t budget_ms;
 	uint64_t seed;
 	bool journal;

@@ -21,6 +21,8 @@ struct tour {
 
 /* disk.c: a disk that works. */
 void show_disk(struct tour *tour);
+/* move.c: one that goes on in another device. */
+void show_move(struct tour *tour);
 /* wedge.c: one that hangs, destroyed. */
 void show_wedge(struct tour *tour);
 /* heal.c: one that hangs, reset by the guest, and comes back. */

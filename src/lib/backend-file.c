@@ -16,6 +16,7 @@
 
 struct file {
 	int fd;
+	bool block_device;
 	void (*release)(void *userdata);
 	void *userdata;
 };
@@ -47,6 +48,38 @@ static int file_flush(void *userdata)
 	const struct file *file = (const struct file *)userdata;
 
 	return fdatasync(file->fd) < 0 ? -errno : 0;
+}
+
+static int punch(const struct file *file, int mode, uint64_t offset,
+		 uint64_t length)
+{
+	return fallocate(file->fd, mode, (off_t)offset, (off_t)length) < 0
+		       ? -errno
+		       : 0;
+}
+
+/*
+ * Of a block device a hole is one only if it promises zeros; many that can
+ * discard do not.
+ */
+static int file_discard(void *userdata, uint64_t offset, uint64_t length)
+{
+	const struct file *file = (const struct file *)userdata;
+	uint64_t range[] = { offset, length };
+	int r = punch(file, fallocate_mode(KTVBLK_IO_DISCARD, 0), offset,
+		      length);
+
+	if (r != -EOPNOTSUPP || !file->block_device)
+		return r;
+	return ioctl(file->fd, BLKDISCARD, range) < 0 ? -errno : 0;
+}
+
+static int file_write_zeroes(void *userdata, uint64_t offset, uint64_t length,
+			     uint32_t flags)
+{
+	return punch((const struct file *)userdata,
+		     fallocate_mode(KTVBLK_IO_WRITE_ZEROES, flags), offset,
+		     length);
 }
 
 static int get_size(int fd, const struct stat *st, uint64_t *ret_bytes)
@@ -82,6 +115,9 @@ static void file_release(void *userdata)
 /* What is found of a descriptor. */
 struct found {
 	bool read_only;
+	bool block_device;
+	bool discards;
+	struct backend_shape shape;
 	uint64_t bytes;
 	uint32_t block_bytes;
 	uint32_t mem_align;
@@ -131,6 +167,53 @@ static int find_alignment(int fd, const struct stat *st,
 	return 0;
 }
 
+/*
+ * Would a block device discard? A place that is no sector is an error of its
+ * own, and is looked at behind that. A file is not known to, and is asked when
+ * the time comes: to ask now could change it, or wait for a server.
+ */
+static bool discards(int fd, const struct stat *st)
+{
+	uint64_t nowhere[] = { 1, 0 };
+
+	return !S_ISBLK(st->st_mode) ||
+	       (ioctl(fd, BLKDISCARD, nowhere) < 0 && errno == EINVAL);
+}
+
+static uint32_t ask(int fd, unsigned long request)
+{
+	int n = 0;
+
+	/* All are of four bytes; below 0 it does not know. */
+	return ioctl(fd, request, &n) < 0 || n < 0 ? 0 : (uint32_t)n;
+}
+
+/*
+ * A file has the blocks of its file system, or pieces that are good to ask for
+ * where that is of a network: these are no blocks to lay out a disk by.
+ */
+static struct backend_shape find_shape(int fd, const struct stat *st)
+{
+	const uint64_t bytes = (uint64_t)st->st_blksize;
+
+	if (S_ISBLK(st->st_mode))
+		return (struct backend_shape){
+			.logical_bytes = ask(fd, BLKSSZGET),
+			.physical_bytes = ask(fd, BLKPBSZGET),
+			.min_io_bytes = ask(fd, BLKIOMIN),
+			.opt_io_bytes = ask(fd, BLKIOOPT),
+			.offset_bytes = ask(fd, BLKALIGNOFF),
+		};
+	if (bytes < SECTOR_BYTES || bytes > FILE_IO_BYTES_MAX ||
+	    (bytes & (bytes - 1)))
+		return (struct backend_shape){ 0 };
+	return (struct backend_shape){
+		.physical_bytes = (uint32_t)MIN(bytes, FILE_BLOCK_BYTES_MAX),
+		.opt_io_bytes = bytes > FILE_BLOCK_BYTES_MAX ? (uint32_t)bytes
+							     : 0,
+	};
+}
+
 /* 0, or why this descriptor will not do. */
 static int look_at(int fd, struct found *ret_found)
 {
@@ -157,10 +240,21 @@ static int look_at(int fd, struct found *ret_found)
 		  &more) < 0)
 		more = (struct statx){ 0 };
 	ret_found->read_only |= !can_be_written(fd, &st, &more);
+	ret_found->block_device = S_ISBLK(st.st_mode);
+	ret_found->discards = discards(fd, &st);
+	ret_found->shape = find_shape(fd, &st);
 	r = get_size(fd, &st, &ret_found->bytes);
 	if (r == 0 && (flags & O_DIRECT))
 		r = find_alignment(fd, &st, &more, ret_found);
 	return r;
+}
+
+/* What is discarded in pieces of less than a block is not given back. */
+static uint32_t granularity(const struct backend_shape *shape)
+{
+	const uint32_t bytes = shape->physical_bytes;
+
+	return bytes >= SECTOR_BYTES && !(bytes & (bytes - 1)) ? bytes : 0;
 }
 
 int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
@@ -173,6 +267,8 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 		.flush = file_flush,
 		.capacity = file_capacity,
 		.release = file_release,
+		.discard = file_discard,
+		.write_zeroes = file_write_zeroes,
 	};
 	struct file *file;
 	struct found found;
@@ -183,13 +279,19 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 	r = look_at(fd, &found);
 	if (r < 0)
 		return r;
-	if (found.read_only)
+	if (found.read_only) {
 		ops.pwritev = NULL;
+		ops.write_zeroes = NULL;
+	}
+	if (found.read_only || !found.discards)
+		ops.discard = NULL;
+	ops.discard_granularity_bytes = granularity(&found.shape);
 	file = malloc(sizeof(*file));
 	if (!file)
 		return -ENOMEM;
 	file->release = release;
 	file->userdata = userdata;
+	file->block_device = found.block_device;
 	file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (file->fd < 0) {
 		r = -errno;
@@ -199,6 +301,8 @@ int ktvblk_backend_new_fd(int fd, void (*release)(void *userdata),
 	if (r < 0)
 		goto fail_fd;
 	(*ret_backend)->fd = file->fd;
+	(*ret_backend)->shape = found.shape;
+	(*ret_backend)->block_device = found.block_device;
 	(*ret_backend)->told_bytes = found.bytes;
 	(*ret_backend)->block_bytes = found.block_bytes;
 	(*ret_backend)->mem_align = found.mem_align;

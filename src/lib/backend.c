@@ -13,6 +13,18 @@ _Static_assert(offsetof(struct ktvblk_backend_ops, release) + sizeof(void *) ==
 		       OPS_SIZE_1_0,
 	       "ABI");
 
+static bool ranges_ok(const struct ktvblk_backend_ops *ops)
+{
+	const uint32_t known = KTVBLK_SUBMIT_DISCARD |
+			       KTVBLK_SUBMIT_WRITE_ZEROES;
+	const uint32_t granularity = ops->discard_granularity_bytes;
+
+	return !(ops->submit_flags & ~known) &&
+	       (ops->submit || !ops->submit_flags) &&
+	       (!granularity || (granularity >= SECTOR_BYTES &&
+				 !(granularity & (granularity - 1))));
+}
+
 int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 		       struct ktvblk_backend **ret_backend)
 {
@@ -25,7 +37,8 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 	r = sized_copy_in(&ours, sizeof(ours), ops, ops->size, OPS_SIZE_1_0);
 	if (r < 0)
 		return r;
-	if (!(ours.preadv || ours.submit) || !ours.capacity)
+	if (!(ours.preadv || ours.submit) || !ours.capacity ||
+	    !ranges_ok(&ours))
 		return -EINVAL;
 	backend = malloc(sizeof(*backend));
 	if (!backend)
@@ -37,6 +50,11 @@ int ktvblk_backend_new(const struct ktvblk_backend_ops *ops, void *userdata,
 	backend->told_bytes = 0;
 	backend->block_bytes = SECTOR_BYTES;
 	backend->mem_align = 1;
+	atomic_init(&backend->written, 0);
+	atomic_init(&backend->flushed, 0);
+	atomic_init(&backend->cannot, 0);
+	backend->shape = (struct backend_shape){ 0 };
+	backend->block_device = false;
 	*ret_backend = backend;
 	return 0;
 }

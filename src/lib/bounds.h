@@ -33,6 +33,20 @@
 #define IOV_BATCH_MAX 256
 #define DEPTH_DEFAULT 64u
 #define IO_SEGS (SEG_MAX + 2u) /* that a request in flight has of its own */
+
+/*
+ * Ranges to discard, or to have zeros: how many in one request, and how long
+ * each, which is one call of the storage. It may come to zeros being written,
+ * and then one request should not be an endless one.
+ */
+#define RANGES_MAX 128u
+#define ZERO_RANGES_MAX 16u
+#define DISCARD_SECTORS_MAX (1u << 21)
+#define ZERO_SECTORS_MAX (1u << 17)
+
+/* What st_blksize is taken for: a block, and what is good to ask for. */
+#define FILE_BLOCK_BYTES_MAX 4096u
+#define FILE_IO_BYTES_MAX (16u << 20)
 #define IDLE_KEEP_BYTES (32u << 10) /* of its buffer */
 #define IDLE_MS 100 /* then the rest is given back */
 /* Buffers registered with io_uring: behind so many uses, and so much of each. */
@@ -88,10 +102,11 @@
 #define GATE_GRACE_NS UINT64_C(20000000)
 #define OVERSLEPT_NS UINT64_C(5000000) /* behind a deadline: nobody ran */
 #define LOOK_AGAIN_NS UINT64_C(20000000) /* then, once */
-#define LATE_LOOK_NS UINT64_C(2000000) /* where it was past before */
+#define LATE_LOOK_NS UINT64_C(1000000) /* where it was past before */
 #define RELEASE_GRACE_NS UINT64_C(20000000)
 #define LOG_STOP_NS UINT64_C(20000000)
 #define TELLING_NS UINT64_C(20000000)
+#define TOKENS_NS UINT64_C(20000000) /* for the lock of the throttle */
 
 /* Records. */
 #define STALL_WARN_MS_DEFAULT 5000u

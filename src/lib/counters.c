@@ -69,6 +69,8 @@ int ktvblk_stats_read(const struct ktvblk_stats *stats,
 		.currently_throttled = load(&stats->currently_throttled),
 		.invalid_avail_idx_count =
 			load(&stats->invalid_avail_idx_count),
+		.discards_completed = load(&stats->discards_completed),
+		.write_zeroes_completed = load(&stats->write_zeroes_completed),
 	};
 
 	sized_copy_out(ret_counters, size, &now, sizeof(now));

@@ -23,6 +23,8 @@ struct ktvblk_stats {
 	_Atomic uint64_t io_errors;
 	_Atomic uint64_t currently_throttled;
 	_Atomic uint64_t invalid_avail_idx_count;
+	_Atomic uint64_t discards_completed;
+	_Atomic uint64_t write_zeroes_completed;
 };
 
 struct ktvblk_stats *stats_new(void);

@@ -18,8 +18,10 @@
 
 #define FEATURES                                                               \
 	(BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_BLK_SIZE) |              \
-	 BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |          \
-	 BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_VERSION_1))
+	 BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE) |              \
+	 BIT(VIRTIO_BLK_F_TOPOLOGY) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |       \
+	 BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_VERSION_1) |              \
+	 BIT(VIRTIO_F_RING_RESET))
 
 #define CONFIG_FLAGS (KTVBLK_READ_ONLY | KTVBLK_ZERO_COPY | KTVBLK_NO_POLL)
 
@@ -29,7 +31,7 @@
 #define CONFIG_SIZE_1_0                                                        \
 	(offsetof(struct ktvblk_config, reserved) + 3 * sizeof(uint16_t))
 _Static_assert(CONFIG_SIZE_1_0 == (sizeof(void *) == 8 ? 144 : 128), "ABI");
-_Static_assert(sizeof(struct ktvblk_config) == CONFIG_SIZE_1_0 + 16, "ABI");
+_Static_assert(sizeof(struct ktvblk_config) == CONFIG_SIZE_1_0 + 32, "ABI");
 /* In the midst of it, so it cannot grow. */
 _Static_assert(sizeof(struct ktvblk_throttle) == 64, "ABI");
 
@@ -61,8 +63,10 @@ static int check_config(const struct ktvblk_config *config)
 	int r;
 
 	if (!config->backend || reserved[0] || reserved[1] || reserved[2] ||
-	    (config->flags & ~CONFIG_FLAGS) || config->reserved_end ||
+	    (config->flags & ~CONFIG_FLAGS) ||
 	    config->n_queues > KTVBLK_QUEUES_MAX ||
+	    config->discard > KTVBLK_DISCARD_OFF ||
+	    config->write_cache > KTVBLK_WRITE_CACHE_OFF ||
 	    (config->features_masked & BIT(VIRTIO_F_VERSION_1)) ||
 	    queue_size > KTVBLK_QUEUE_SIZE_MAX ||
 	    (queue_size & (queue_size - 1)) ||
@@ -83,9 +87,7 @@ static int check_config(const struct ktvblk_config *config)
 	if (config->n_queues > 1 &&
 	    (config->features_masked & BIT(VIRTIO_BLK_F_MQ)))
 		return -EINVAL;
-	/* The guest must be told of blocks that are larger than sectors. */
-	if (config->backend->block_bytes > SECTOR_BYTES &&
-	    (config->features_masked & BIT(VIRTIO_BLK_F_BLK_SIZE)))
+	if (!topology_ok(config))
 		return -EINVAL;
 	if (backend_is_read_only(config->backend) &&
 	    !(config->flags & KTVBLK_READ_ONLY))
@@ -127,10 +129,30 @@ static void apply_engine(struct disk_config *disk,
 	disk->engine = (enum ktvblk_engine)config->engine;
 	shape->n_ios = is_async(config) ? MIN(depth, queue_size_max) : 1;
 	shape->iovs = disk->zero_copy;
-	/* Storage that takes any memory has no need of a buffer then. */
-	if (!disk->zero_copy || disk->mem_align > 1)
+	/* Storage that takes any memory has no need of it but for zeros. */
+	if (!disk->zero_copy || disk->mem_align > 1 || !disk->read_only)
 		shape->bounce_bytes =
 			bounce_bytes(shape->n_ios, disk->block_bytes);
+}
+
+/* What the guest may ask for to have less, or zeros, on the disk. */
+static uint64_t apply_discard(struct disk_config *disk,
+			      const struct ktvblk_config *config)
+{
+	const struct ktvblk_backend *backend = config->backend;
+
+	if (disk->read_only)
+		return 0;
+	disk->discard_align_sectors =
+		MAX(backend->ops.discard_granularity_bytes,
+		    disk->block_bytes) >>
+		SECTOR_SHIFT;
+	if (config->discard == KTVBLK_DISCARD_OFF)
+		return BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+	disk->discard = backend_can_discard(backend);
+	disk->unmap = backend_can_write_zeroes(backend);
+	return BIT(VIRTIO_BLK_F_WRITE_ZEROES) |
+	       (disk->discard ? BIT(VIRTIO_BLK_F_DISCARD) : 0);
 }
 
 static void apply_config(struct ktvblk_dev *dev,
@@ -138,9 +160,10 @@ static void apply_config(struct ktvblk_dev *dev,
 {
 	const char *serial = config->serial ? config->serial : SERIAL_DEFAULT;
 
-	const uint32_t block_bytes = config->backend->block_bytes;
+	const uint32_t block_bytes = topology_logical(config);
 
-	dev->disk.capacity_bytes = capacity - capacity % block_bytes;
+	dev->shown_sectors = (capacity - capacity % block_bytes) >>
+			     SECTOR_SHIFT;
 	dev->disk.block_bytes = block_bytes;
 	dev->disk.mem_align = config->backend->mem_align;
 	dev->disk.read_only = config->flags & KTVBLK_READ_ONLY;
@@ -155,9 +178,15 @@ static void apply_config(struct ktvblk_dev *dev,
 	dev->features = FEATURES;
 	if (dev->disk.read_only)
 		dev->features |= BIT(VIRTIO_BLK_F_RO);
+	dev->features |= apply_discard(&dev->disk, config);
 	if (dev->n_queues > 1)
 		dev->features |= BIT(VIRTIO_BLK_F_MQ);
 	dev->features &= ~config->features_masked;
+	/* Section 5.2.5.2: not without the means to flush. */
+	if (!(dev->features & BIT(VIRTIO_BLK_F_FLUSH)))
+		dev->features &= ~BIT(VIRTIO_BLK_F_CONFIG_WCE);
+	dev->topology = topology_of(config);
+	dev->write_cache = config->write_cache == KTVBLK_WRITE_CACHE_ON;
 	dev->queue_size_max = (uint16_t)or_default(config->queue_size_max,
 						   QUEUE_SIZE_DEFAULT);
 	apply_engine(&dev->disk, config, dev->queue_size_max);
@@ -202,6 +231,7 @@ int device_make_session(struct ktvblk_dev *dev,
 
 void device_free(struct ktvblk_dev *dev)
 {
+	device_drop_asking(dev);
 	transport_free(dev->transport);
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		session_unmap(&dev->queues[i].pages);
@@ -264,10 +294,8 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 	dev->n_queues = n_queues;
 	apply_config(dev, &ours, capacity);
 	pthread_mutex_init(&dev->session_lock, NULL);
-	dev->disk.told_bytes = told;
 	r = -ENOMEM;
-	dev->disk_id = disk_id_new(ours.name,
-				   dev->disk.capacity_bytes >> SECTOR_SHIFT);
+	dev->disk_id = disk_id_new(ours.name, dev->shown_sectors);
 	dev->stats = stats_new();
 	dev->throttle = disk_throttle_new(&ours.throttle, now_ns());
 	dev->era = era_new();
@@ -276,6 +304,9 @@ int ktvblk_new(const struct ktvblk_config *config, struct ktvblk_dev **ret_dev)
 	if (!dev->disk_id || !dev->stats || !dev->throttle || !dev->era ||
 	    !dev->spare_era || !dev->holdings)
 		goto fail;
+	atomic_store(&dev->disk_id->told_bytes, told);
+	backend_may_be_dirty(ours.backend);
+	config_reset(dev);
 	r = ports_new(n_queues, &dev->ports);
 	if (r == 0)
 		r = make_queues(dev);

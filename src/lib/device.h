@@ -7,10 +7,10 @@
  * sessions of the moment, one for each queue. No worker ever touches it.
  *
  * Who may call what, from where:
- *   the VMM's device lock   everything in mmio, status, queue, device, lifecycle
- *                           and pause, but what is listed next
+ *   the VMM's device lock   everything in mmio, config, status, queue, device,
+ *                           lifecycle, pause and save, but what is listed next
  *   any thread, no lock     state.c, is_paused, kick_fd, irq_fd, the stats
- *   a worker                session, drain, io, request, virtqueue
+ *   a worker                session, drain, io, ranges, request, virtqueue
  *   any thread of ours      counters, identity, journal, gate, ports, watch, era,
  *                           disk-throttle
  *   ktvblk-log              record, watch_scan, watch_locate
@@ -31,6 +31,12 @@ struct device_queue {
 };
 
 struct vhost_user; /* see vhost-user/vhost-user.h */
+/* What config space says of the disk's blocks, in logical ones. */
+struct topology {
+	uint8_t physical_exp, offset_blocks;
+	uint16_t min_io_blocks;
+	uint32_t opt_io_blocks;
+};
 
 struct ktvblk_dev {
 	/* fixed at creation */
@@ -40,6 +46,8 @@ struct ktvblk_dev {
 	struct ktvblk_stats *stats;
 	struct disk_throttle *throttle;
 	uint64_t features; /* offered */
+	bool write_cache; /* there is one after a reset */
+	struct topology topology;
 	uint16_t queue_size_max;
 	uint32_t reset_timeout_ms;
 	uint32_t destroy_timeout_ms;
@@ -52,8 +60,12 @@ struct ktvblk_dev {
 	bool has_cpus;
 	void (*init)(void *userdata);
 	void *init_data;
+	struct dirty_log dirty;
+	struct asking *asking; /* the last; NULL: the storage never was */
 	_Atomic uint64_t stop_requested_ns; /* 0: not yet */
 	_Atomic uint64_t reset_requested_ns; /* 0: no */
+	uint64_t paused_ns; /* when that was asked for last */
+	bool started; /* at any time: it cannot be restored any more */
 
 	/* the register file */
 	uint32_t device_features_sel;
@@ -61,6 +73,9 @@ struct ktvblk_dev {
 	uint64_t driver_features;
 	uint32_t queue_sel;
 	uint32_t config_generation;
+	uint64_t shown_sectors; /* the capacity in config space */
+	bool capacity_was_read; /* by the driver, since reset: it was this */
+	uint64_t read_sectors;
 
 	pthread_mutex_t session_lock; /* of these pointers, for state.c */
 	struct era *era; /* never NULL */
@@ -89,7 +104,10 @@ void device_reset(struct ktvblk_dev *dev);
  */
 void device_start(struct ktvblk_dev *dev);
 
-/* QueueReady 0 and 1 behind DRIVER_OK: end the session, start another. */
+/*
+ * QueueReady 0, or QueueReset, and QueueReady 1 behind DRIVER_OK: end the
+ * session, start another.
+ */
 void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 bool device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 
@@ -116,12 +134,39 @@ struct session *device_session(const struct ktvblk_dev *dev,
 /* state.c: tell the workers to stop; from any thread. */
 void device_signal_stop(const struct ktvblk_dev *dev);
 
+/*
+ * The session of a queue, at its start or where a device that was saved had it;
+ * it is to have one, and no stop is under way. 0, or -errno with a record.
+ */
+int device_start_session(struct ktvblk_dev *dev, struct device_queue *queue,
+			 const struct ring_position *at);
+
+/* End all sessions, and have those of a device at reset. */
+void device_end_sessions(struct ktvblk_dev *dev);
+
+/* Interrupt the driver for what InterruptStatus says. */
+void device_interrupt(struct ktvblk_dev *dev);
+
+/*
+ * resize.c: the disk has this size from now on, in sectors, of which the storage
+ * says that it has so many bytes: for any thread. And what follows from the
+ * driver's having got to DRIVER_OK, here or before it was moved.
+ */
+void device_resize(struct ktvblk_dev *dev, uint64_t bytes, uint64_t told_bytes);
+void device_tell_missed_resize(struct ktvblk_dev *dev);
+
+/* And the storage could not say what it is; for any thread. */
+void device_size_unknown(struct ktvblk_dev *dev, int error);
+
+/* refresh.c: what the storage still answers is nothing any more. */
+void device_forget_asking(struct ktvblk_dev *dev);
+void device_drop_asking(struct ktvblk_dev *dev);
+
+/* Is it one of its workers that calls? */
+bool device_on_worker(const struct ktvblk_dev *dev);
+
 /* Let QueueNotify reach the worker; never blocks. */
 void device_kick(struct ktvblk_dev *dev, uint32_t queue);
-
-/* mmio.c: config space; behind its end, zeros. */
-void device_read_config(const struct ktvblk_dev *dev, uint64_t offset,
-			void *data, size_t len);
 
 /* status.c: a write of anything else (section 3.1.1). */
 void status_write(struct ktvblk_dev *dev, uint32_t value);
@@ -130,8 +175,32 @@ void status_write(struct ktvblk_dev *dev, uint32_t value);
 bool status_takes_features(const struct ktvblk_dev *dev);
 bool status_takes_queue(const struct ktvblk_dev *dev);
 
+/* Did the driver take this feature? Not before FEATURES_OK. */
+bool status_has_feature(const struct ktvblk_dev *dev, unsigned int bit);
+
+/* config.c: what a guest reads of config space, at any offset. */
+void config_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
+		 size_t len);
+
+/* Before it reads the generation: is the disk's size another one? */
+void config_look(struct ktvblk_dev *dev);
+
+/* What of it a guest may write: nothing but `writeback`. */
+void config_write(struct ktvblk_dev *dev, uint64_t offset, const void *data,
+		  size_t len);
+
+/* `writeback` as it is at a reset; and once these features are agreed on. */
+void config_reset(struct ktvblk_dev *dev);
+void config_agree(struct ktvblk_dev *dev);
+
+/* topology.c: of a config and its backend; first, whether it can be so. */
+bool topology_ok(const struct ktvblk_config *config);
+uint32_t topology_logical(const struct ktvblk_config *config);
+struct topology topology_of(const struct ktvblk_config *config);
+
 /* queue.c: the set-up of the queues (section 4.2.3.2). */
 void queues_reset(struct ktvblk_dev *dev);
+void queue_reset(const struct ktvblk_dev *dev, struct device_queue *queue);
 void queue_set_size(struct device_queue *queue, uint16_t size_max,
 		    uint32_t value);
 

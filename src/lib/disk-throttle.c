@@ -31,6 +31,20 @@ void disk_throttle_unref(struct disk_throttle *shared)
 		free(shared);
 }
 
+bool disk_throttle_change(struct disk_throttle *shared,
+			  const struct ktvblk_throttle *config,
+			  uint64_t deadline_ns)
+{
+	if (!gate_enter_until(&shared->lock, deadline_ns))
+		return false;
+	throttle_change(&shared->throttle, config, now_ns());
+	atomic_store(&shared->limits, throttle_limits(&shared->throttle));
+	/* Before the kick: the worker reads that, and then this. */
+	atomic_fetch_add(&shared->changes, 1);
+	gate_leave(&shared->lock);
+	return true;
+}
+
 void disk_throttle_leave(struct disk_throttle *shared,
 			 const _Atomic bool *revoked)
 {
@@ -95,4 +109,32 @@ bool disk_throttle_take(struct disk_throttle *shared,
 		*ret_verdict = take(shared, revoked, bytes, now);
 	gate_leave(&shared->lock);
 	return granted;
+}
+
+void disk_throttle_look(struct disk_throttle *shared, struct throttle *ret)
+{
+	gate_enter(&shared->lock);
+	*ret = shared->throttle;
+	gate_leave(&shared->lock);
+}
+
+static void set_balance(struct bucket *bucket, const struct bucket *from,
+			uint64_t now)
+{
+	if (!bucket->rate || !from->rate)
+		return;
+	bucket_init(bucket, bucket->capacity, bucket->rate, now);
+	if (from->available < bucket->available) {
+		bucket->available = from->available;
+		bucket->remainder = from->remainder;
+	}
+}
+
+void disk_throttle_set_balance(struct disk_throttle *shared,
+			       const struct throttle *from, uint64_t now)
+{
+	gate_enter(&shared->lock);
+	set_balance(&shared->throttle.ops, &from->ops, now);
+	set_balance(&shared->throttle.bytes, &from->bytes, now);
+	gate_leave(&shared->lock);
 }

@@ -34,13 +34,6 @@ struct pending {
 	uint64_t since_ns; /* without EVENT_IDX */
 };
 
-static void poison(struct session *session)
-{
-	session->poisoned = true;
-	session_unthrottle(session);
-	session_needs_reset(session);
-}
-
 static enum pop_result pop(struct session *session, uint16_t *ret_head)
 {
 	struct virtqueue *vq = &session->vq;
@@ -53,17 +46,17 @@ static enum pop_result pop(struct session *session, uint16_t *ret_head)
 		count_add(&session->stats->invalid_avail_idx_count, 1);
 		log_event(&session->id, QUEUE_POISONED_INDEX, avail_idx,
 			  vq->next_avail);
-		poison(session);
+		session_poison(session);
 	} else if (result == POP_NO_ACCESS) {
 		count_io_error(session->stats);
 		log_event(&session->id, QUEUE_POISONED_ACCESS, vq->next_avail);
-		poison(session);
+		session_poison(session);
 	} else if (result == POP_HEAD &&
 		   flight_has_head(&session->flight, *ret_head)) {
 		/* Its descriptors are ours: two lives of one are none. */
 		count_io_error(session->stats);
 		log_event(&session->id, QUEUE_POISONED_HEAD, *ret_head);
-		poison(session);
+		session_poison(session);
 	}
 	return result;
 }
@@ -131,6 +124,8 @@ static void complete(struct session *session, struct pending *pending,
 		count_io_error(session->stats);
 		return;
 	}
+	if (dirty_is_wanted(&session->vq.dirty) && !session_revoked(session))
+		dirty_tell(&session->vq.dirty, request->status_addr, 1);
 	if (!virtqueue_push(&session->vq, request->head, used_len)) {
 		virtqueue_forget(&session->vq, request->head);
 		log_event(&session->id, USED_WRITE_FAILED, request->head,
@@ -158,8 +153,12 @@ static enum drain_end take_tokens(struct session *session,
 				  const struct request *request, uint64_t now,
 				  uint64_t *ret_wait_ns)
 {
-	const uint64_t bytes =
-		request->type == VIRTIO_BLK_T_FLUSH ? 0 : request->data_len;
+	/* The two that move data, and the id; of those with ranges, none. */
+	const uint64_t bytes = request->type <= VIRTIO_BLK_T_OUT ||
+					       request->type ==
+						       VIRTIO_BLK_T_GET_ID
+				       ? request->data_len
+				       : 0;
 	struct throttle_verdict verdict;
 
 	if (!disk_throttle_take(session->throttle, &session->revoked, bytes,
@@ -236,9 +235,8 @@ static enum drain_end handle_chain(struct session *session,
 	uint8_t status;
 	uint64_t now;
 
-	switch (request_read(&io->request, &session->vq,
-			     session->disk.read_only, &session->id,
-			     session->stats, &status)) {
+	switch (request_read(&io->request, &session->vq, &session->rules,
+			     &session->id, session->stats, &status)) {
 	case REQUEST_DROP:
 		session_unthrottle(session);
 		virtqueue_forget(&session->vq, io->request.head);
@@ -282,6 +280,7 @@ static enum drain_end take_chain(struct session *session,
 	struct io *io = flight_take(&session->flight);
 
 	io->request.revoked = &session->revoked;
+	io->request.dirty = &session->vq.dirty;
 	io->request.head = head;
 	return handle_chain(session, pending, io, ret_wait_ns);
 }
@@ -461,6 +460,9 @@ static void end_out(struct session *session, struct pending *pending,
 		settle_io(session, pending, io, io_step(session, io));
 		return;
 	}
+	/* It may have been begun all the same: see engine-uring.c. */
+	if (session->gate_held)
+		io_tell_dirty(session, io);
 	io_ended(session, io);
 	session_request_ended(session, io->slot);
 }
@@ -524,7 +526,7 @@ void drain_resume(struct session *session)
 		count_io_error(session->stats);
 		log_event(&session->id, QUEUE_POISONED_ACCESS,
 			  session->vq.next_avail);
-		poison(session);
+		session_poison(session);
 		return;
 	}
 	/* An earlier one may have ended between a used entry and its interrupt. */

@@ -25,11 +25,25 @@ struct submit_engine {
 
 #define SUBMIT(e) container_of(e, struct submit_engine, engine)
 
+/* It is asked for ranges where it says that it takes them. */
+static bool takes(const struct ktvblk_backend *backend, uint32_t op)
+{
+	const uint32_t flags = backend->ops.submit_flags;
+
+	return op <= KTVBLK_IO_FLUSH ||
+	       flags & (op == KTVBLK_IO_DISCARD ? KTVBLK_SUBMIT_DISCARD
+						: KTVBLK_SUBMIT_WRITE_ZEROES);
+}
+
 static bool submit_begin(struct engine *engine, struct transfer *transfer)
 {
 	const struct ktvblk_backend *backend = engine->backend;
 	int r;
 
+	if (!takes(backend, transfer->io.op)) {
+		transfer->result = -EOPNOTSUPP;
+		return true;
+	}
 	transfer->engine = engine;
 	/* Release: the answer may come from another thread before we return. */
 	atomic_store(&transfer->out, true);

@@ -20,8 +20,11 @@ static bool sync_begin(struct engine *engine, struct transfer *transfer)
 		transfer->result =
 			ops->pwritev(userdata, io->iov, io->n_iov, io->offset);
 		break;
-	default:
+	case KTVBLK_IO_FLUSH:
 		transfer->result = ops->flush ? ops->flush(userdata) : 0;
+		break;
+	default:
+		transfer->result = engine_call_range(engine->backend, io);
 	}
 	return true;
 }

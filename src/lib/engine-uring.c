@@ -9,7 +9,8 @@
  *	                               io_uring for what   are quick, io_uring
  *	                               would wait, and     else: pace.h
  *	                               for many at once
- *	flush              io_uring    io_uring            io_uring
+ *	flush, discard,    io_uring    io_uring            io_uring
+ *	zeros
  *
  * What would wait does so in the kernel, be it in a thread of io_uring's or in
  * none, and the worker goes on with the rest. Nothing cancels it, so the ring,
@@ -85,8 +86,10 @@ static ssize_t call_plainly(const struct ktvblk_backend *backend,
 	case KTVBLK_IO_WRITE:
 		return ops->pwritev(backend->userdata, io->iov, io->n_iov,
 				    io->offset);
-	default:
+	case KTVBLK_IO_FLUSH:
 		return ops->flush(backend->userdata);
+	default:
+		return engine_call_range(backend, io);
 	}
 }
 
@@ -105,7 +108,7 @@ static bool try_call(struct uring *uring, struct transfer *transfer)
 	struct kind *kind;
 	uint64_t start_ns;
 
-	if (uring->all || uring->direct || io->op == KTVBLK_IO_FLUSH)
+	if (uring->all || uring->direct || io->op >= KTVBLK_IO_FLUSH)
 		return false;
 	kind = &uring->kinds[io->op == KTVBLK_IO_WRITE];
 	/* The ring does just that, with one system call for all of them. */
@@ -137,7 +140,7 @@ static bool uring_begin(struct engine *engine, struct transfer *transfer)
 	uring->next = RESORT_NONE;
 	transfer->begun_ns = 0;
 	transfer->resort = resort;
-	if (transfer->io.op > KTVBLK_IO_FLUSH) {
+	if (transfer->io.op > KTVBLK_IO_WRITE_ZEROES) {
 		transfer->result = -EOPNOTSUPP;
 		return true;
 	}
@@ -194,6 +197,17 @@ static void uring_drop(struct engine *engine)
 }
 
 /*
+ * fallocate() of a block device makes holes only where the device promises
+ * zeros; the call knows another way to discard, which io_uring has not got.
+ */
+static bool has_other_way(const struct uring *uring,
+			  const struct transfer *transfer, ssize_t result)
+{
+	return result == -EOPNOTSUPP && transfer->io.op == KTVBLK_IO_DISCARD &&
+	       uring->engine.backend->block_device;
+}
+
+/*
  * The kernel may have had no memory, or no thread, for what a call would do; and
  * with O_NONBLOCK io_uring does not wait for a file. As nothing may begin here
  * the caller is to come again: once for a thread, and then for a call. What is
@@ -202,12 +216,15 @@ static void uring_drop(struct engine *engine)
 static void end_transfer(struct uring *uring, struct transfer *transfer,
 			 ssize_t result)
 {
+	const bool call = has_other_way(uring, transfer, result);
+
 	transfer->result = result;
 	transfer->again = result == -EAGAIN || result == -ENOMEM ||
-			  result == -ECANCELED;
+			  result == -ECANCELED || call;
 	if (transfer->again)
-		uring->next = transfer->resort == RESORT_NONE ? RESORT_THREAD
-							      : RESORT_CALL;
+		uring->next = transfer->resort == RESORT_NONE && !call
+				      ? RESORT_THREAD
+				      : RESORT_CALL;
 	if (transfer->begun_ns)
 		pace_ended(
 			&uring->kinds[transfer->io.op == KTVBLK_IO_WRITE].pace,
@@ -294,6 +311,7 @@ static int closed_open(struct engine *engine, int *ret_refused)
 
 	*ret_refused = 0;
 	if (r == 0) {
+		uring->direct = fcntl(engine->backend->fd, F_GETFL) & O_DIRECT;
 		engine->ops = &uring_ops;
 		return 0;
 	}
@@ -323,7 +341,6 @@ struct engine *engine_uring_new(const struct ktvblk_backend *backend,
 	};
 	uring->n = n;
 	uring->all = all;
-	uring->direct = fcntl(backend->fd, F_GETFL) & O_DIRECT;
 	for (size_t i = 0; i < ARRAY_SIZE(uring->kinds); i++) {
 		uring->kinds[i].may_nowait = true;
 		pace_init(&uring->kinds[i].pace);

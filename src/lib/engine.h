@@ -123,6 +123,10 @@ void engine_sync_init(struct engine *engine,
 /* Would it work here? 0 or -errno. */
 int engine_uring_probe(void);
 
+/* Ask the backend's own call to discard a range, or for zeros there. */
+ssize_t engine_call_range(const struct ktvblk_backend *backend,
+			  const struct ktvblk_io *io);
+
 /* The one that the configuration asks for; as above. */
 struct engine *engine_new(enum ktvblk_engine which,
 			  const struct ktvblk_backend *backend, unsigned int n);

@@ -17,6 +17,7 @@ struct era {
 	_Atomic uint32_t status; /* see status.c */
 	_Atomic uint32_t interrupt_status;
 	_Atomic bool flush_failed; /* what was written before may be lost */
+	_Atomic bool writeback; /* the driver's: not each write is durable */
 };
 
 /* At the state of reset; NULL: no memory. */

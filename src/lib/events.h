@@ -191,6 +191,9 @@ X(CAPACITY_BELOW_SECTOR, LOG_WARNING, 0,                                       \
   DEC(CAPACITY_BYTES), DEC(SECTOR_SIZE))                                       \
 X(MEMORY_ALREADY_SET, LOG_WARNING, 0,                                          \
   "guest memory is bound already, the binding is unchanged")                   \
+X(CAPACITY_UNKNOWN, LOG_WARNING, EV_REPEATED,                                  \
+  "the storage could not say how large it is, the capacity is unchanged",      \
+  ERRNO)                                                                       \
 X(STATUS_NEEDS_RESET, LOG_WARNING, EV_LIMITED,                                 \
   "status write refused: the device needs a reset",                            \
   HEX(DEVICE_STATUS), HEX(REQUESTED), MAYBE_HEX(NEW_BITS))                     \
@@ -227,6 +230,9 @@ X(QUEUE_POISONED_ACCESS, LOG_WARNING, EV_LIMITED,                              \
 X(QUEUE_POISONED_HEAD, LOG_WARNING, EV_LIMITED,                                \
   "a chain in service was made available again; the queue is served no more "  \
   "until reset", DEC(HEAD))                                                    \
+X(QUEUE_POISONED_MEMORY, LOG_WARNING, 0,                                       \
+  "guest memory was replaced by such as has not its rings; the queue is "      \
+  "served no more until reset")                                                \
 X(NOTIFY_DISABLE_FAILED, LOG_WARNING, EV_LIMITED,                              \
   "the used ring's flags are not in guest memory")                             \
 X(NOTIFY_ENABLE_FAILED, LOG_WARNING, EV_LIMITED,                               \
@@ -260,6 +266,12 @@ X(DATA_NOT_SECTORS, LOG_WARNING, EV_LIMITED,                                   \
   "request refused: not whole sectors", DEC(HEAD), REQ(REQ_TYPE), DEC(LENGTH)) \
 X(DATA_DIRECTION, LOG_WARNING, EV_LIMITED,                                     \
   "request refused: data in the wrong direction", DEC(HEAD), REQ(REQ_TYPE))    \
+X(RANGES_INVALID, LOG_WARNING, EV_LIMITED,                                     \
+  "request refused: no ranges, not whole ones, or too many", DEC(HEAD),        \
+  REQ(REQ_TYPE), DEC(LENGTH))                                                  \
+X(RANGE_REFUSED, LOG_WARNING, EV_LIMITED,                                      \
+  "request refused: one of its ranges will not do", REQ(REQ_TYPE),             \
+  DEC(SECTOR), DEC(SECTOR_COUNT), TEXT(REASON))                                \
 X(DATA_NOT_BLOCKS, LOG_WARNING, EV_LIMITED,                                    \
   "request refused: not whole blocks of the storage", DEC(SECTOR),             \
   DEC(LENGTH), DEC(BLOCK_SIZE))                                                \
@@ -273,6 +285,10 @@ X(WRITE_FAILED, LOG_WARNING, EV_LIMITED,                                       \
 X(WRITE_NO_PROGRESS, LOG_WARNING, EV_LIMITED,                                  \
   "the storage takes no more bytes", DEC(SECTOR), DEC(TOTAL_WRITTEN),          \
   DEC(LENGTH))                                                                 \
+X(DISCARD_FAILED, LOG_WARNING, EV_LIMITED,                                     \
+  "discarding a range of the storage failed", DEC(SECTOR), ERRNO)              \
+X(WRITE_ZEROES_FAILED, LOG_WARNING, EV_LIMITED,                                \
+  "having the storage write zeros failed", DEC(SECTOR), ERRNO)                 \
 X(FLUSH_FAILED, LOG_WARNING, EV_LIMITED,                                       \
   "flushing the storage failed", ERRNO)                                        \
 X(FLUSH_FAILED_BEFORE, LOG_WARNING, EV_LIMITED,                                \

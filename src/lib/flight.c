@@ -22,6 +22,7 @@ static struct io *fresh(struct flight *flight)
 	struct io *io = &pages->ios[slot];
 
 	*io = (struct io){ .slot = slot };
+	io->request.ranges = io->ranges;
 	if (pages->bounce)
 		io->bounce = pages->bounce + (size_t)slot * pages->bounce_bytes;
 	if (pages->iovs)

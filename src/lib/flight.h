@@ -21,6 +21,9 @@
 enum io_state {
 	IO_DATA, /* it moves its data */
 	IO_DURABLE, /* it makes what was written durable */
+	/* These two: see ranges.c. */
+	IO_RANGES, /* it asks the storage to discard, or for zeros */
+	IO_ZEROS, /* it writes them itself */
 };
 
 /* A request in service: see io.c. */
@@ -28,11 +31,14 @@ struct io {
 	struct request request;
 	struct transfer transfer;
 	enum io_state state;
+	bool through; /* of a write: it is durable when it completes */
 	unsigned int interrupted; /* transfers of it, so far */
 	struct cursor at;
 	uint64_t offset; /* on the disk */
 	uint64_t moved; /* bytes */
 	uint64_t written; /* see io.c, durable() */
+	unsigned int range; /* the one that it is at */
+	unsigned int cannot; /* what the storage need not be asked for */
 	uint8_t status; /* these two: once it is done */
 	uint32_t used_len;
 
@@ -42,7 +48,11 @@ struct io {
 	struct iovec one;
 	bool in_flight; /* it was left with the storage */
 	struct io *next; /* of those that are free */
-	struct chain_desc segs[IO_SEGS];
+	/* A request has its data somewhere, or is about ranges. */
+	union {
+		struct chain_desc segs[IO_SEGS];
+		struct range ranges[RANGES_MAX];
+	};
 };
 
 struct flight {

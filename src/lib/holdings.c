@@ -14,7 +14,6 @@ struct holdings *holdings_new(struct ktvblk_backend *backend)
 	if (!holdings)
 		return NULL;
 	atomic_init(&holdings->refs, 1);
-	atomic_init(&holdings->written, 1);
 	holdings->backend = ktvblk_backend_ref(backend);
 	return holdings;
 }

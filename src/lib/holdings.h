@@ -4,8 +4,8 @@
 
 /*
  * What a stuck worker may still use: guest memory and the storage, as one
- * object that the device and its sessions each hold a reference to. The last
- * one to let go runs the release callbacks, which may block, so whoever must
+ * object that the device and its sessions each hold a reference to. Other memory
+ * is another object, see replace.c. The last one to let go runs the release callbacks, which may block, so whoever must
  * not block looks first.
  */
 
@@ -18,13 +18,6 @@ struct holdings {
 	_Atomic unsigned int refs;
 	struct ktvblk_mem *mem; /* the device sets it once; NULL: not yet */
 	struct ktvblk_backend *backend;
-	/*
-	 * How many writes have ended; and what that was when the last good flush
-	 * began: the same, and there is nothing to flush. It begins with 1, as
-	 * nothing is known of who had the disk before.
-	 */
-	_Atomic uint64_t written;
-	_Atomic uint64_t flushed;
 };
 
 /* Takes a reference of its own to the backend; NULL: no memory. */

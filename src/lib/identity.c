@@ -20,7 +20,7 @@ struct disk_id *disk_id_new(const char *name, uint64_t capacity_sectors)
 	atomic_init(&disk->refs, 1);
 	disk->instance_id = atomic_fetch_add_explicit(&next_instance_id, 1,
 						      memory_order_relaxed);
-	disk->capacity_sectors = capacity_sectors;
+	atomic_init(&disk->capacity_sectors, capacity_sectors);
 	if (name)
 		memcpy(disk->name, name, len);
 	return disk;

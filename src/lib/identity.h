@@ -8,6 +8,7 @@
  * stop eventfd's number belongs to one session.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,7 +24,8 @@ struct rate_limit {
 struct disk_id {
 	_Atomic unsigned int refs;
 	uint64_t instance_id;
-	uint64_t capacity_sectors;
+	_Atomic uint64_t capacity_sectors; /* see resize.c */
+	_Atomic uint64_t told_bytes; /* the storage said that it has so many */
 	struct rate_limit limits[EVENT_COUNT]; /* of each kind */
 	struct rate_limit budget; /* of all that a guest can provoke */
 	char name[]; /* empty: the VMM gave none */
@@ -34,6 +36,17 @@ struct identity {
 	int stop_fd;
 	unsigned int of_queue; /* from 1; 0: the device's, or its only one's */
 };
+
+static inline uint64_t disk_id_sectors(const struct disk_id *disk)
+{
+	return atomic_load_explicit(&disk->capacity_sectors,
+				    memory_order_acquire);
+}
+
+static inline uint64_t disk_id_told_bytes(const struct disk_id *disk)
+{
+	return atomic_load_explicit(&disk->told_bytes, memory_order_acquire);
+}
 
 /* A new one with the process's next instance_id; NULL: no memory. */
 struct disk_id *disk_id_new(const char *name, uint64_t capacity_sectors);

@@ -13,6 +13,9 @@
  *   begin     leave the gate │ the engine has the word │ enter it again
  *   absorb    what came of it, and of a read the bytes: buffer ─copy─► guest
  *
+ * Requests about ranges, to discard or to have zeros there, go the same way, a
+ * range at a time; what is prepared and absorbed there is in ranges.c.
+ *
  * The gate is open while the storage has the word, and what it answers reaches
  * the guest only if the session still stands. A stop is looked at before each
  * transfer begins, a revoked session before each effect.
@@ -22,30 +25,23 @@
 #include <string.h>
 
 #include "io.h"
+#include "ranges.h"
 #include "util.h"
-
-/* What is to be done with a request next. */
-enum step {
-	STEP_TRANSFER,
-	STEP_DONE,
-	STEP_FAILED,
-};
 
 static bool is_read(const struct io *io)
 {
 	return io->request.type == VIRTIO_BLK_T_IN;
 }
 
-/* Where the request lies on the disk; false: not wholly inside. */
-static bool range_ok(const struct session *session, struct io *io)
+bool io_place(const struct session *session, uint64_t sector, uint64_t bytes,
+	      uint64_t *ret_offset)
 {
-	const struct request *request = &io->request;
 	uint64_t end;
 
-	return !__builtin_mul_overflow(request->sector, (uint64_t)SECTOR_BYTES,
-				       &io->offset) &&
-	       !__builtin_add_overflow(io->offset, request->data_len, &end) &&
-	       end <= session->disk.capacity_bytes;
+	return !__builtin_mul_overflow(sector, (uint64_t)SECTOR_BYTES,
+				       ret_offset) &&
+	       !__builtin_add_overflow(*ret_offset, bytes, &end) &&
+	       end <= session_capacity_bytes(session);
 }
 
 /*
@@ -78,11 +74,23 @@ static bool flush_failed(const struct session *session, const struct io *io)
 
 /*
  * Section 5.2.6.2: where the driver did not take FLUSH, a write is durable when
- * it completes. Where it was not offered it cannot know better either.
+ * it completes. Where it was not offered it cannot know better either. And where
+ * it says so, as it does when the write begins.
  */
-static bool writes_through(const struct session *session, const struct io *io)
+static void set_through(const struct session *session, struct io *io)
 {
-	return session->write_through && !is_read(io) && io->request.data_len;
+	const struct era *era = session->era;
+
+	io->through = io->request.data_len &&
+		      (session->write_through ||
+		       (session->has_wce &&
+			!atomic_load_explicit(&era->writeback,
+					      memory_order_acquire)));
+}
+
+static bool writes_through(const struct io *io)
+{
+	return !is_read(io) && io->through;
 }
 
 /* Can the storage work on these pieces of guest memory? */
@@ -145,22 +153,35 @@ static enum step prepare_data(struct session *session, struct io *io)
  */
 static enum step prepare_flush(struct session *session, struct io *io)
 {
-	const struct holdings *holdings = session->holdings;
+	const struct ktvblk_backend *backend = session->backend;
 	struct ktvblk_io *ask = &io->transfer.io;
 
 	if (flush_failed(session, io))
 		return STEP_FAILED;
-	io->written = atomic_load(&holdings->written);
-	if (io->written == atomic_load(&holdings->flushed))
+	io->written = atomic_load(&backend->written);
+	if (io->written == atomic_load(&backend->flushed))
 		return STEP_DONE;
 	*ask = (struct ktvblk_io){ .op = KTVBLK_IO_FLUSH };
 	return STEP_TRANSFER;
 }
 
+static enum step data_done(struct session *session, struct io *io);
+
+/* Out of the way of the others, as all that has to do with ranges is. */
+__attribute__((noinline, cold)) static enum step
+prepare_ranges(struct session *session, struct io *io)
+{
+	const enum step step = ranges_prepare(session, io);
+
+	return step == STEP_DONE ? data_done(session, io) : step;
+}
+
 static enum step prepare(struct session *session, struct io *io)
 {
-	return io->state == IO_DATA ? prepare_data(session, io)
-				    : prepare_flush(session, io);
+	if (io->state == IO_DATA)
+		return prepare_data(session, io);
+	return io->state == IO_DURABLE ? prepare_flush(session, io)
+				       : prepare_ranges(session, io);
 }
 
 static void refused(struct session *session, const struct io *io, ssize_t n)
@@ -185,17 +206,20 @@ static void refused(struct session *session, const struct io *io, ssize_t n)
 /*
  * Is the end of the storage, met by a read, where it may be? Behind what the
  * storage told there may be a disk of a larger capacity, and it is zeros there.
- * Before that, zeros in the place of data would be a lie.
+ * Before that, zeros in the place of data would be a lie, and so they would where
+ * the disk has been made smaller while the request was out.
  */
 static bool may_end_here(const struct session *session, const struct io *io)
 {
-	return io->offset + io->moved >= session->disk.told_bytes;
+	return io->offset + io->moved >= disk_id_told_bytes(session->id.disk) &&
+	       io->offset + io->request.data_len <=
+		       session_capacity_bytes(session);
 }
 
 /* All data has moved, or there was none. */
 static enum step data_done(struct session *session, struct io *io)
 {
-	if (!writes_through(session, io))
+	if (!writes_through(io))
 		return STEP_DONE;
 	io->state = IO_DURABLE;
 	return prepare(session, io);
@@ -239,8 +263,8 @@ static enum step absorb_data(struct session *session, struct io *io)
 static enum step absorb_flush(struct session *session, struct io *io)
 {
 	const ssize_t r = io->transfer.result;
-	struct holdings *holdings = session->holdings;
-	uint64_t flushed = atomic_load(&holdings->flushed);
+	struct ktvblk_backend *backend = session->holdings->backend;
+	uint64_t flushed = atomic_load(&backend->flushed);
 
 	if (r < 0) {
 		atomic_store(&session->era->flush_failed, true);
@@ -248,7 +272,7 @@ static enum step absorb_flush(struct session *session, struct io *io)
 		return STEP_FAILED;
 	}
 	while (flushed < io->written &&
-	       !atomic_compare_exchange_weak(&holdings->flushed, &flushed,
+	       !atomic_compare_exchange_weak(&backend->flushed, &flushed,
 					     io->written))
 		;
 	return STEP_DONE;
@@ -256,17 +280,40 @@ static enum step absorb_flush(struct session *session, struct io *io)
 
 void io_ended(struct session *session, const struct io *io)
 {
-	if (io->transfer.io.op == KTVBLK_IO_WRITE)
-		atomic_fetch_add(&session->holdings->written, 1);
+	const uint32_t op = io->transfer.io.op;
+
+	/* What is discarded is to be as durable as what is written. */
+	if (op == KTVBLK_IO_WRITE || op > KTVBLK_IO_FLUSH)
+		atomic_fetch_add(&session->holdings->backend->written, 1);
+}
+
+void io_tell(const struct session *session, const struct io *io)
+{
+	const struct ktvblk_io *ask = &io->transfer.io;
+
+	if (io->state == IO_DATA && is_read(io) && ask->iov != &io->one &&
+	    !session_revoked(session))
+		request_tell_dirty(&io->request, io->at, ask->length);
+}
+
+__attribute__((noinline, cold)) static enum step
+absorb_ranges(struct session *session, struct io *io)
+{
+	const enum step step = ranges_absorb(session, io);
+
+	return step == STEP_DONE ? data_done(session, io) : step;
 }
 
 static enum step absorb(struct session *session, struct io *io)
 {
+	io_tell_dirty(session, io);
 	if (io->transfer.again)
 		return prepare(session, io);
 	io_ended(session, io);
-	return io->state == IO_DATA ? absorb_data(session, io)
-				    : absorb_flush(session, io);
+	if (io->state == IO_DATA)
+		return absorb_data(session, io);
+	return io->state == IO_DURABLE ? absorb_flush(session, io)
+				       : absorb_ranges(session, io);
 }
 
 /* With the gate open. True: it has ended. */
@@ -282,12 +329,9 @@ static bool begin(struct session *session, struct io *io)
 	return ended;
 }
 
-static void count(struct session *session, struct io *io)
+__attribute__((noinline, cold)) static void
+count_other(struct ktvblk_stats *stats, struct io *io)
 {
-	struct ktvblk_stats *stats = session->stats;
-
-	io->status = VIRTIO_BLK_S_OK;
-	io->used_len = 1;
 	switch (io->request.type) {
 	case VIRTIO_BLK_T_FLUSH:
 		count_flush(stats);
@@ -295,12 +339,27 @@ static void count(struct session *session, struct io *io)
 	case VIRTIO_BLK_T_GET_ID:
 		io->used_len += VIRTIO_BLK_ID_BYTES;
 		break;
-	case VIRTIO_BLK_T_OUT:
-		count_write(stats, io->moved);
+	case VIRTIO_BLK_T_DISCARD:
+		count_add(&stats->discards_completed, 1);
 		break;
 	default:
+		count_add(&stats->write_zeroes_completed, 1);
+	}
+}
+
+static void count(struct session *session, struct io *io)
+{
+	struct ktvblk_stats *stats = session->stats;
+
+	io->status = VIRTIO_BLK_S_OK;
+	io->used_len = 1;
+	if (is_read(io)) {
 		count_read(stats, io->moved);
 		io->used_len += io->request.data_len;
+	} else if (io->request.type == VIRTIO_BLK_T_OUT) {
+		count_write(stats, io->moved);
+	} else {
+		count_other(stats, io);
 	}
 }
 
@@ -314,9 +373,13 @@ static enum io_end finish(struct session *session, struct io *io,
 		count(session, io);
 		return IO_DONE;
 	}
+	io->used_len = 1;
+	if (step == STEP_UNSUPP) {
+		io->status = VIRTIO_BLK_S_UNSUPP;
+		return IO_DONE;
+	}
 	count_io_error(session->stats);
 	io->status = VIRTIO_BLK_S_IOERR;
-	io->used_len = 1;
 	return IO_DONE;
 }
 
@@ -330,6 +393,8 @@ static enum io_end go_on(struct session *session, struct io *io, enum step step)
 		if ((session_stopping(session) || session->flight.closed) &&
 		    !session_finishes(session))
 			return IO_ABANDONED;
+		/* It may never be heard of again. */
+		io_tell_dirty(session, io);
 		session_leave(session);
 		ended = begin(session, io);
 		if (!session_enter(session))
@@ -356,34 +421,55 @@ static enum step start_data(struct session *session, struct io *io)
 {
 	const struct request *request = &io->request;
 
-	if (!range_ok(session, io) ||
+	if (!is_read(io))
+		set_through(session, io);
+	if (!io_place(session, request->sector, request->data_len,
+		      &io->offset) ||
 	    !request_data_ok(request, session->mem, is_read(io)) ||
 	    !blocks_ok(session, io) ||
-	    (writes_through(session, io) && flush_failed(session, io)))
+	    (writes_through(io) && flush_failed(session, io)))
 		return STEP_FAILED;
 	return request->data_len ? prepare(session, io) : STEP_DONE;
 }
 
-enum io_end io_start(struct session *session, struct io *io)
+static enum step start_ranges(struct session *session, struct io *io)
 {
 	enum step step;
 
+	set_through(session, io);
+	step = ranges_start(session, io);
+	if (step == STEP_TRANSFER && writes_through(io) &&
+	    flush_failed(session, io))
+		return STEP_FAILED;
+	return step == STEP_DONE ? data_done(session, io) : step;
+}
+
+/* Of what moves no data of the disk's. */
+__attribute__((noinline, cold)) static enum step
+start_other(struct session *session, struct io *io)
+{
+	switch (io->request.type) {
+	case VIRTIO_BLK_T_FLUSH:
+		io->state = IO_DURABLE;
+		return prepare(session, io);
+	case VIRTIO_BLK_T_GET_ID:
+		return get_id(session, io);
+	default:
+		return start_ranges(session, io);
+	}
+}
+
+enum io_end io_start(struct session *session, struct io *io)
+{
 	io->state = IO_DATA;
 	io->interrupted = 0;
 	io->at = (struct cursor){ 0 };
 	io->moved = 0;
-	switch (io->request.type) {
-	case VIRTIO_BLK_T_FLUSH:
-		io->state = IO_DURABLE;
-		step = prepare(session, io);
-		break;
-	case VIRTIO_BLK_T_GET_ID:
-		step = get_id(session, io);
-		break;
-	default:
-		step = start_data(session, io);
-	}
-	return go_on(session, io, step);
+	io->transfer.io.flags = 0;
+	return go_on(session, io,
+		     io->request.type <= VIRTIO_BLK_T_OUT
+			     ? start_data(session, io)
+			     : start_other(session, io));
 }
 
 enum io_end io_step(struct session *session, struct io *io)

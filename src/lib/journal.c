@@ -234,6 +234,7 @@ static uint64_t report_stalled(void)
 		struct log_entry entry = {
 			.event = EVENT_REQUEST_STALLED,
 			.id = watch->id,
+			.capacity_sectors = disk_id_sectors(watch->id.disk),
 			.watch = watch,
 			.site = LOG_SITE,
 		};
@@ -468,6 +469,7 @@ static void enqueue(const struct log_entry *entry)
 {
 	const struct event_info *info = &event_table[entry->event];
 	uint64_t room = LOG_QUEUE_ENTRIES;
+	struct log_entry *next;
 
 	/* What a guest can cause must not crowd out what it cannot. */
 	if ((info->flags & EV_LIMITED) || info->priority >= LOG_DEBUG)
@@ -479,7 +481,10 @@ static void enqueue(const struct log_entry *entry)
 	}
 	disk_id_ref(entry->id.disk);
 	watch_ref(entry->watch);
-	logger.ring[logger.queued++ % LOG_QUEUE_ENTRIES] = *entry;
+	next = &logger.ring[logger.queued++ % LOG_QUEUE_ENTRIES];
+	*next = *entry;
+	if (entry->id.disk)
+		next->capacity_sectors = disk_id_sectors(entry->id.disk);
 	pthread_cond_signal(&logger.more);
 }
 

@@ -20,6 +20,14 @@ void device_kick(struct ktvblk_dev *dev, uint32_t queue)
 	eventfd_signal(dev->ports->kick_fds[queue]);
 }
 
+void device_interrupt(struct ktvblk_dev *dev)
+{
+	const int r = eventfd_signal(dev->ports->irq_fd);
+
+	if (r < 0)
+		log_event(&dev->id, IRQ_WRITE_FAILED, -r);
+}
+
 static bool has_worker(const struct ktvblk_dev *dev)
 {
 	for (unsigned int i = 0; i < dev->n_queues; i++)
@@ -44,16 +52,20 @@ static int have_spares(struct ktvblk_dev *dev, struct device_queue *queue)
 	return r;
 }
 
-static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
+int device_start_session(struct ktvblk_dev *dev, struct device_queue *queue,
+			 const struct ring_position *at)
 {
 	struct session *session = queue->session;
 	struct session_start start = {
 		.holdings = dev->holdings,
 		.loan = queue->loan,
 		.ring = queue->config,
+		.at = *at,
 		.features = dev->driver_features,
+		.dirty = dev->dirty,
 	};
 	cpu_set_t cpus;
+	int r;
 
 	/* The VMM's, who has no lock where a transport has a thread. */
 	pthread_mutex_lock(&dev->session_lock);
@@ -63,25 +75,37 @@ static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
 	start.init = dev->init;
 	start.init_data = dev->init_data;
 	pthread_mutex_unlock(&dev->session_lock);
-	if (dev->stop_requested_ns || dev->reset_requested_ns)
-		return true;
 	pages_take(&session->pages, &queue->pages);
-	if (have_spares(dev, queue) == 0 && session_start(session, &start) == 0)
+	r = have_spares(dev, queue);
+	if (r == 0)
+		r = session_start(session, &start);
+	if (r < 0)
+		pages_take(&queue->pages, &session->pages);
+	return r;
+}
+
+static bool start_worker(struct ktvblk_dev *dev, struct device_queue *queue)
+{
+	static const struct ring_position at_first;
+
+	if (dev->stop_requested_ns || dev->reset_requested_ns ||
+	    device_start_session(dev, queue, &at_first) == 0)
 		return true;
-	pages_take(&queue->pages, &session->pages);
-	session_needs_reset(session);
+	session_needs_reset(queue->session);
 	return false;
 }
 
 void device_start(struct ktvblk_dev *dev)
 {
+	dev->started = true;
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		struct device_queue *queue = &dev->queues[i];
 
 		queue->stopped = i > 0 && !queue->config.ready;
 		if (!queue->stopped && !start_worker(dev, queue))
-			return;
+			break;
 	}
+	device_tell_missed_resize(dev);
 }
 
 /* With what the device holds for it. */
@@ -91,9 +115,9 @@ static void set_session(struct ktvblk_dev *dev, struct device_queue *queue,
 	session_set_era(session, dev->era);
 	pthread_mutex_lock(&dev->session_lock);
 	queue->session = session;
-	pthread_mutex_unlock(&dev->session_lock);
 	if (queue == dev->queues)
 		dev->id.stop_fd = session->stop_fd;
+	pthread_mutex_unlock(&dev->session_lock);
 }
 
 /* A queue's next session, the last one having been stopped. */
@@ -171,6 +195,19 @@ static bool stop_queues(struct ktvblk_dev *dev, struct device_queue *queues,
 	return all_gone;
 }
 
+void device_end_sessions(struct ktvblk_dev *dev)
+{
+	SCOPED_NO_CANCEL();
+	stop_queues(dev, dev->queues, dev->n_queues,
+		    dev->reset_requested_ns ? dev->reset_requested_ns
+					    : now_ns());
+	dev->reset_requested_ns = 0;
+	next_era(dev);
+	config_reset(dev);
+	for (unsigned int i = 0; i < dev->n_queues; i++)
+		next_session(dev, &dev->queues[i], true);
+}
+
 void device_reset(struct ktvblk_dev *dev)
 {
 	SCOPED_NO_CANCEL();
@@ -178,14 +215,9 @@ void device_reset(struct ktvblk_dev *dev)
 	dev->device_features_sel = dev->driver_features_sel = 0;
 	dev->driver_features = 0;
 	dev->config_generation++;
+	dev->capacity_was_read = false;
 	queues_reset(dev);
-	stop_queues(dev, dev->queues, dev->n_queues,
-		    dev->reset_requested_ns ? dev->reset_requested_ns
-					    : now_ns());
-	dev->reset_requested_ns = 0;
-	next_era(dev);
-	for (unsigned int i = 0; i < dev->n_queues; i++)
-		next_session(dev, &dev->queues[i], true);
+	device_end_sessions(dev);
 	/* An interrupt the old sessions raised is nobody's any more. */
 	eventfd_drain(dev->ports->irq_fd);
 	ports_state_changed(dev->ports);
@@ -227,6 +259,7 @@ void device_renew(struct ktvblk_dev *dev)
 {
 	SCOPED_NO_CANCEL();
 	next_era(dev);
+	config_agree(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++)
 		set_session(dev, &dev->queues[i], dev->queues[i].session);
 	ports_state_changed(dev->ports);

@@ -12,8 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dirty.h"
 #include "ktvblk.h"
 #include "taken.h"
+#include "util.h"
 
 /* Something that is shared and goes with the last who has it. */
 struct lease {
@@ -21,11 +23,28 @@ struct lease {
 	void (*release)(struct lease *lease);
 };
 
+/* These take NULL. */
+static inline struct lease *lease_ref(struct lease *lease)
+{
+	if (lease)
+		refs_get(&lease->refs);
+	return lease;
+}
+
+static inline void lease_unref(struct lease *lease)
+{
+	if (lease && refs_put(&lease->refs))
+		lease->release(lease);
+}
+
 /* Where in its rings a queue is. */
 struct ring_position {
-	uint16_t next_avail;
+	uint16_t next_avail, next_used;
+	bool poisoned;
 	uint64_t counter; /* of taken.h */
 };
+
+enum { LOAN_REGION, LOAN_LOG, LOAN_LEASES };
 
 struct loan {
 	struct ktvblk_mem *mem;
@@ -33,7 +52,9 @@ struct loan {
 	int kick_fd, call_fd, error_fd;
 	struct ring_position at; /* the used index is that of the ring */
 	struct taken_region *region;
-	struct lease *region_lease;
+	struct dirty_log dirty;
+	/* What these two are in; NULL: they are not. */
+	struct lease *leases[LOAN_LEASES];
 };
 
 #endif

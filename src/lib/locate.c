@@ -58,6 +58,7 @@ static void name_syscall(const char *text, char *buf, size_t size)
 		{ SYS_write, "write" },
 		{ SYS_fdatasync, "fdatasync" },
 		{ SYS_fsync, "fsync" },
+		{ SYS_fallocate, "fallocate" },
 		{ SYS_close, "close" },
 		{ SYS_munmap, "munmap" },
 		{ SYS_futex, "futex" },

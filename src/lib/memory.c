@@ -32,7 +32,8 @@ static bool region_valid(const struct ktvblk_region *region)
 	uintptr_t host_end;
 	uint64_t end;
 
-	return host && region->size && !region->reserved &&
+	return host && region->size &&
+	       !(region->flags & ~KTVBLK_REGION_READ_ONLY) &&
 	       ((host | region->guest_addr | region->size) &
 		(REGION_ALIGN - 1)) == 0 &&
 	       region->size <= SIZE_MAX &&
@@ -79,6 +80,7 @@ int ktvblk_mem_new(const struct ktvblk_region *regions, size_t n_regions,
 			.start = regions[i].guest_addr,
 			.end = regions[i].guest_addr + regions[i].size,
 			.host = (unsigned char *)regions[i].host_addr,
+			.read_only = regions[i].flags & KTVBLK_REGION_READ_ONLY,
 		};
 	qsort(mem->regions, n_regions, sizeof(mem->regions[0]),
 	      compare_regions);
@@ -131,14 +133,26 @@ const struct mem_region *mem_search(const struct ktvblk_mem *mem, uint64_t addr)
 		       : &mem->regions[low];
 }
 
-bool mem_covers(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len)
+static bool covers(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len,
+		   bool writing)
 {
 	uint64_t have;
 
 	for (; len; addr += have, len -= have)
-		if (!mem_span(mem, addr, len, &have))
+		if (!mem_span_for(mem, addr, len, writing, &have))
 			return false;
 	return true;
+}
+
+bool mem_covers(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len)
+{
+	return covers(mem, addr, len, false);
+}
+
+bool mem_covers_writable(const struct ktvblk_mem *mem, uint64_t addr,
+			 uint64_t len)
+{
+	return covers(mem, addr, len, true);
 }
 
 bool mem_read(const struct ktvblk_mem *mem, uint64_t addr, void *to,
@@ -164,7 +178,7 @@ bool mem_write(const struct ktvblk_mem *mem, uint64_t addr, const void *from,
 	uint64_t have;
 
 	for (; len; addr += have, in += have, len -= have) {
-		void *host = mem_span(mem, addr, len, &have);
+		void *host = mem_span_for(mem, addr, len, true, &have);
 
 		if (!host)
 			return false;
@@ -178,7 +192,7 @@ bool mem_zero(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len)
 	uint64_t have;
 
 	for (; len; addr += have, len -= have) {
-		void *host = mem_span(mem, addr, len, &have);
+		void *host = mem_span_for(mem, addr, len, true, &have);
 
 		if (!host)
 			return false;

@@ -22,6 +22,7 @@ struct mem_region {
 	uint64_t start;
 	uint64_t end; /* the first address behind it */
 	unsigned char *host;
+	bool read_only; /* to us, whatever the guest can do there */
 };
 
 struct ktvblk_mem {
@@ -36,12 +37,8 @@ struct ktvblk_mem {
 const struct mem_region *mem_search(const struct ktvblk_mem *mem,
 				    uint64_t addr);
 
-/*
- * The host's address of addr, and how many bytes follow there in one piece, at
- * most len of them. NULL: addr is not in guest memory.
- */
-static inline void *mem_span(const struct ktvblk_mem *mem, uint64_t addr,
-			     uint64_t len, uint64_t *ret_len)
+static inline const struct mem_region *mem_find(const struct ktvblk_mem *mem,
+						uint64_t addr)
 {
 	const struct mem_region *region = mem->regions;
 
@@ -51,21 +48,47 @@ static inline void *mem_span(const struct ktvblk_mem *mem, uint64_t addr,
 		if (addr - region->start >= region->end - region->start)
 			region = mem_search(mem, addr);
 	}
+	return region;
+}
+
+/*
+ * The host's address of addr, and how many bytes follow there in one piece, at
+ * most len of them. NULL: addr is not in guest memory, or not in such as may be
+ * written, where that is wanted.
+ */
+static inline void *mem_span_for(const struct ktvblk_mem *mem, uint64_t addr,
+				 uint64_t len, bool writing, uint64_t *ret_len)
+{
+	const struct mem_region *region = mem_find(mem, addr);
+
 	*ret_len = 0;
-	if (!region)
+	if (!region || (writing && region->read_only))
 		return NULL;
 	*ret_len = len < region->end - addr ? len : region->end - addr;
 	return region->host + (addr - region->start);
 }
 
+/* To read from. */
+static inline void *mem_span(const struct ktvblk_mem *mem, uint64_t addr,
+			     uint64_t len, uint64_t *ret_len)
+{
+	return mem_span_for(mem, addr, len, false, ret_len);
+}
+
 /* The host's address of len bytes in one piece, or NULL. */
+static inline void *mem_at_for(const struct ktvblk_mem *mem, uint64_t addr,
+			       uint64_t len, bool writing)
+{
+	uint64_t have;
+	void *p = mem_span_for(mem, addr, len, writing, &have);
+
+	return have == len ? p : NULL;
+}
+
 static inline void *mem_at(const struct ktvblk_mem *mem, uint64_t addr,
 			   uint64_t len)
 {
-	uint64_t have;
-	void *p = mem_span(mem, addr, len, &have);
-
-	return have == len ? p : NULL;
+	return mem_at_for(mem, addr, len, false);
 }
 
 /* The front of something in guest memory that lies in one piece there. */
@@ -74,19 +97,33 @@ struct piece {
 	uint64_t bytes; /* 0: none */
 };
 
-static inline struct piece piece_at(const struct ktvblk_mem *mem, uint64_t addr,
-				    uint64_t len)
+static inline struct piece piece_for(const struct ktvblk_mem *mem,
+				     uint64_t addr, uint64_t len, bool writing)
 {
 	struct piece piece;
 
-	piece.host = (unsigned char *)mem_span(mem, addr, len, &piece.bytes);
+	piece.host = (unsigned char *)mem_span_for(mem, addr, len, writing,
+						   &piece.bytes);
 	return piece;
+}
+
+static inline struct piece piece_at(const struct ktvblk_mem *mem, uint64_t addr,
+				    uint64_t len)
+{
+	return piece_for(mem, addr, len, false);
 }
 
 /* Is all of it guest memory? It may lie in several regions. */
 bool mem_covers(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
 
-/* Copy, over region borders too; false: not all of it is guest memory. */
+/* And may all of it be written? */
+bool mem_covers_writable(const struct ktvblk_mem *mem, uint64_t addr,
+			 uint64_t len);
+
+/*
+ * Copy, over region borders too; false: not all of it is guest memory, or such as
+ * may be written.
+ */
 bool mem_read(const struct ktvblk_mem *mem, uint64_t addr, void *to,
 	      uint64_t len);
 bool mem_write(const struct ktvblk_mem *mem, uint64_t addr, const void *from,

@@ -3,17 +3,17 @@
 /*
  * The registers of virtio-mmio version 2 (section 4.2.2): only what an offset
  * means. Transport registers are 32 bits wide, little-endian; config space
- * (section 5.2.4) takes any width.
+ * takes any width: config.c.
  */
 
 #include <endian.h>
-#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
-#include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 #include <string.h>
 
 #include "device.h"
+#include "mmio.h"
 #include "util.h"
 
 #define MMIO_MAGIC 0x74726976u /* "virt" */
@@ -26,7 +26,7 @@ static bool queue_is_there(const struct ktvblk_dev *dev)
 	return dev->queue_sel < dev->n_queues;
 }
 
-static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
+static uint32_t read_register(struct ktvblk_dev *dev, uint64_t offset)
 {
 	switch (offset) {
 	case VIRTIO_MMIO_MAGIC_VALUE:
@@ -58,41 +58,11 @@ static uint32_t read_register(const struct ktvblk_dev *dev, uint64_t offset)
 	case VIRTIO_MMIO_SHM_BASE_HIGH:
 		return ALL_ONES; /* no such region */
 	case VIRTIO_MMIO_CONFIG_GENERATION:
+		config_look(dev);
 		return dev->config_generation;
-	default: /* VendorID too */
+	default: /* VendorID too, and QueueReset: it is over when it returns */
 		return 0;
 	}
-}
-
-/* Without indirect tables a request must fit into the queue itself. */
-static uint32_t seg_max(const struct ktvblk_dev *dev)
-{
-	if (dev->features >> VIRTIO_RING_F_INDIRECT_DESC & 1)
-		return SEG_MAX;
-	return MIN(SEG_MAX, MAX(dev->queue_size_max, 3u) - 2);
-}
-
-void device_read_config(const struct ktvblk_dev *dev, uint64_t offset,
-			void *data, size_t len)
-{
-	const struct virtio_blk_config config = {
-		.capacity = htole64(dev->disk.capacity_bytes >> SECTOR_SHIFT),
-		.seg_max = htole32(seg_max(dev)),
-		.blk_size = htole32(dev->disk.block_bytes),
-		.num_queues = htole16((uint16_t)dev->n_queues),
-	};
-	/* What follows belongs to features not offered, as what is between. */
-	const uint64_t end =
-		dev->n_queues > 1
-			? offsetof(struct virtio_blk_config, num_queues) +
-				  sizeof(config.num_queues)
-			: offsetof(struct virtio_blk_config, blk_size) +
-				  sizeof(config.blk_size);
-
-	memset(data, 0, len);
-	if (offset < end)
-		memcpy(data, (const char *)&config + offset,
-		       (size_t)MIN(len, end - offset));
 }
 
 void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
@@ -105,7 +75,7 @@ void ktvblk_mmio_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 	if (dev && dev->transport) {
 		memset(data, 0, len);
 	} else if (dev && offset >= VIRTIO_MMIO_CONFIG) {
-		device_read_config(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+		config_read(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
 	} else if (dev && len == sizeof(value)) {
 		value = htole32(read_register(dev, offset));
 		memcpy(data, &value, sizeof(value));
@@ -141,6 +111,22 @@ static void write_queue_ready(struct ktvblk_dev *dev,
 	}
 }
 
+/*
+ * As QueueReady 0, and the queue's registers are those of a reset; what the
+ * driver sets up next is another queue (section 2.6.1).
+ */
+static void write_queue_reset(struct ktvblk_dev *dev,
+			      struct device_queue *queue, uint32_t value)
+{
+	const bool in_use = !status_takes_queue(dev);
+
+	if (value != 1 || !status_has_feature(dev, VIRTIO_F_RING_RESET))
+		return;
+	queue_reset(dev, queue);
+	if (in_use)
+		device_stop_queue(dev, queue);
+}
+
 static void write_queue(struct ktvblk_dev *dev, uint64_t offset, uint32_t value)
 {
 	struct device_queue *queue = &dev->queues[dev->queue_sel];
@@ -148,6 +134,8 @@ static void write_queue(struct ktvblk_dev *dev, uint64_t offset, uint32_t value)
 
 	if (offset == VIRTIO_MMIO_QUEUE_READY)
 		write_queue_ready(dev, queue, value);
+	if (offset == VIRTIO_MMIO_QUEUE_RESET)
+		write_queue_reset(dev, queue, value);
 	if (!status_takes_queue(dev))
 		return;
 	switch (offset) {
@@ -216,9 +204,13 @@ void ktvblk_mmio_write(struct ktvblk_dev *dev, uint64_t offset,
 {
 	uint32_t value;
 
-	/* Config space has nothing to write. */
-	if (!dev || dev->transport || !data || len != sizeof(value) ||
-	    offset >= VIRTIO_MMIO_CONFIG)
+	if (!dev || dev->transport || !data)
+		return;
+	if (offset >= VIRTIO_MMIO_CONFIG) {
+		config_write(dev, offset - VIRTIO_MMIO_CONFIG, data, len);
+		return;
+	}
+	if (len != sizeof(value))
 		return;
 	memcpy(&value, data, sizeof(value));
 	write_register(dev, offset, le32toh(value));

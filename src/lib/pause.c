@@ -30,6 +30,8 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 		if (fd < 0)
 			return -errno;
 	}
+	if (!ports_pause_wanted(dev->ports))
+		dev->paused_ns = now_ns();
 	r = ports_pause(dev->ports, fd);
 	/* Asked again, too: the kick before may have failed. */
 	wake_workers(dev);
@@ -40,7 +42,7 @@ int ktvblk_pause_begin(struct ktvblk_dev *dev, int parked_fd)
 	return 0;
 }
 
-static bool on_own_worker(const struct ktvblk_dev *dev)
+bool device_on_worker(const struct ktvblk_dev *dev)
 {
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
 		struct session *session = device_session(dev, i);
@@ -67,7 +69,7 @@ int ktvblk_pause(struct ktvblk_dev *dev, uint32_t timeout_ms)
 
 	if (!dev)
 		return -EINVAL;
-	if (on_own_worker(dev))
+	if (device_on_worker(dev))
 		return -EDEADLK;
 	ours = !ports_pause_wanted(dev->ports);
 	if (ours)

@@ -297,9 +297,14 @@ void ports_worker_gone(struct ports *ports, uint32_t obeyed)
 	fewer(ports);
 }
 
-void ports_orphan_comes(struct ports *ports)
+void ports_remains_come(struct ports *ports)
 {
 	atomic_fetch_add(&ports->remains, 1);
+}
+
+void ports_orphan_comes(struct ports *ports)
+{
+	ports_remains_come(ports);
 	atomic_fetch_add(&ports->orphans, 1);
 	ports_state_changed(ports);
 }

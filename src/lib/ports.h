@@ -123,6 +123,9 @@ void ports_worker_gone(struct ports *ports, uint32_t obeyed);
 void ports_orphan_comes(struct ports *ports);
 void ports_worker_left(struct ports *ports, struct seat *seat);
 
+/* Something else is left behind that no other has to wait for. */
+void ports_remains_come(struct ports *ports);
+
 /* It uses nothing any more; and all it had is free. */
 void ports_orphan_gone(struct ports *ports);
 void ports_remains_gone(struct ports *ports);

@@ -8,11 +8,15 @@
 
 #include "device.h"
 
+void queue_reset(const struct ktvblk_dev *dev, struct device_queue *queue)
+{
+	queue->config = (struct queue_config){ .size = dev->queue_size_max };
+}
+
 void queues_reset(struct ktvblk_dev *dev)
 {
 	for (unsigned int i = 0; i < dev->n_queues; i++) {
-		dev->queues[i].config =
-			(struct queue_config){ .size = dev->queue_size_max };
+		queue_reset(dev, &dev->queues[i]);
 		dev->queues[i].stopped = false;
 	}
 }

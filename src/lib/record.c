@@ -23,6 +23,10 @@ const char *request_type_name(uint32_t type)
 		return "flush";
 	case VIRTIO_BLK_T_GET_ID:
 		return "get_id";
+	case VIRTIO_BLK_T_DISCARD:
+		return "discard";
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		return "write_zeroes";
 	default:
 		return "unsupported";
 	}
@@ -106,7 +110,7 @@ static void format_message(struct record *record, const struct log_entry *entry)
 		       " [instance_id=%" PRIu64
 		       " stop_fd=%d capacity_sectors=%" PRIu64,
 		       disk->instance_id, entry->id.stop_fd,
-		       disk->capacity_sectors);
+		       entry->capacity_sectors);
 		if (entry->id.of_queue)
 			append(record, " queue=%u", entry->id.of_queue - 1);
 		before = " ";
@@ -164,7 +168,7 @@ void record_format(struct record *record, const struct log_entry *entry)
 		      disk->instance_id);
 		field(record, KTVBLK_FIELD_STOP_FD "=%d", entry->id.stop_fd);
 		field(record, KTVBLK_FIELD_CAPACITY_SECTORS "=%" PRIu64,
-		      disk->capacity_sectors);
+		      entry->capacity_sectors);
 		if (*disk->name)
 			field(record, KTVBLK_FIELD_DISK "=%s", disk->name);
 		if (entry->id.of_queue)

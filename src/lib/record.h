@@ -17,6 +17,7 @@ struct log_site {
 struct log_entry {
 	enum event event;
 	struct identity id; /* with a reference to the disk */
+	uint64_t capacity_sectors; /* as it was then */
 	struct watch *watch; /* with a reference; NULL: nobody is stuck */
 	struct log_site site;
 	struct log_args args;

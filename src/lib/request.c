@@ -6,13 +6,12 @@
  * takes tokens.
  */
 
-#include <linux/virtio_blk.h>
-
 #include "journal.h"
 #include "request.h"
 #include "util.h"
 
 #define HEADER_BYTES ((uint32_t)sizeof(struct virtio_blk_outhdr))
+#define RANGE_BYTES ((uint32_t)sizeof(struct virtio_blk_discard_write_zeroes))
 
 /* What the layout of a chain says, before anything in it is believed. */
 struct framing {
@@ -72,6 +71,7 @@ static void frame(struct request *request, struct framing *framing)
 	framing->n_header = 0;
 	framing->header_bytes = 0;
 	request->n_segs = 0;
+	request->n_ranges = 0;
 	request->data_len = 0;
 	for (unsigned int i = 0; i < chain->n_descs; i++) {
 		struct chain_desc desc = chain->descs[i];
@@ -188,6 +188,79 @@ static bool shape_ok(struct request *request, const struct framing *framing,
 	return true;
 }
 
+/* Is it one of those with ranges that the driver negotiated? */
+static bool takes_ranges(const struct request *request,
+			 const struct request_rules *rules)
+{
+	switch (request->type) {
+	case VIRTIO_BLK_T_DISCARD:
+		return rules->discard;
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		return rules->write_zeroes;
+	default:
+		return false;
+	}
+}
+
+/*
+ * The ranges, into memory of our own, once: what the guest makes of its copy
+ * from then on is nobody's business. In records it is the first that says where
+ * the request is.
+ */
+static bool read_ranges(struct request *request, const struct ktvblk_mem *mem,
+			const struct identity *id)
+{
+	const uint32_t max = request->type == VIRTIO_BLK_T_DISCARD
+				     ? RANGES_MAX
+				     : ZERO_RANGES_MAX;
+	struct virtio_blk_discard_write_zeroes raw[RANGES_MAX];
+	const uint32_t n = request->data_len / RANGE_BYTES;
+
+	request->label = "ranges";
+	if (!n || n > max || request->data_len % RANGE_BYTES) {
+		log_event(id, RANGES_INVALID, request->head, request->type,
+			  request->data_len);
+		return false;
+	}
+	if (has_data_of_direction(request, true)) {
+		log_event(id, DATA_DIRECTION, request->head, request->type);
+		return false;
+	}
+	if (!request_copy_in(request, (struct cursor){ 0 }, mem, raw,
+			     n * RANGE_BYTES))
+		return false;
+	for (uint32_t i = 0; i < n; i++)
+		request->ranges[i] = (struct range){
+			.sector = le64toh(raw[i].sector),
+			.n_sectors = le32toh(raw[i].num_sectors),
+			.flags = le32toh(raw[i].flags),
+		};
+	request->n_ranges = n;
+	request->n_segs = 0;
+	request->sector = request->ranges[0].sector;
+	/* Whatever it says, as a number of bytes. */
+	request->data_len =
+		MIN(request->ranges[0].n_sectors, UINT32_MAX / SECTOR_BYTES) *
+		SECTOR_BYTES;
+	return true;
+}
+
+/* A type that is not one of the usual ones. */
+__attribute__((noinline, cold)) static enum request_action
+read_other(struct request *request, const struct ktvblk_mem *mem,
+	   const struct request_rules *rules, const struct identity *id,
+	   uint8_t *ret_status)
+{
+	if (rules->read_only && request_has_ranges(request->type))
+		return REQUEST_COMPLETE;
+	if (!takes_ranges(request, rules)) {
+		*ret_status = VIRTIO_BLK_S_UNSUPP;
+		return REQUEST_COMPLETE;
+	}
+	request->well_formed = read_ranges(request, mem, id);
+	return request->well_formed ? REQUEST_SERVE : REQUEST_COMPLETE;
+}
+
 /* Reading the chain may have taken long. */
 static void count_refused(const struct request *request,
 			  struct ktvblk_stats *stats)
@@ -196,12 +269,12 @@ static void count_refused(const struct request *request,
 		count_io_error(stats);
 }
 
-enum request_action request_read(struct request *request,
-				 const struct virtqueue *vq, bool read_only,
-				 const struct identity *id,
-				 struct ktvblk_stats *stats,
-				 uint8_t *ret_status)
+enum request_action
+request_read(struct request *request, const struct virtqueue *vq,
+	     const struct request_rules *rules, const struct identity *id,
+	     struct ktvblk_stats *stats, uint8_t *ret_status)
 {
+	enum request_action action;
 	enum chain_result result;
 	struct framing framing;
 
@@ -222,11 +295,11 @@ enum request_action request_read(struct request *request,
 	request->well_formed = true;
 	switch (request->type) {
 	case VIRTIO_BLK_T_OUT:
-		if (read_only)
+		if (rules->read_only)
 			goto refuse;
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		if (!read_only)
+		if (!rules->read_only)
 			break;
 		if (!revoked(request))
 			count_flush(stats);
@@ -236,8 +309,11 @@ enum request_action request_read(struct request *request,
 	case VIRTIO_BLK_T_GET_ID:
 		break;
 	default:
-		*ret_status = VIRTIO_BLK_S_UNSUPP;
-		return REQUEST_COMPLETE;
+		action = read_other(request, vq->mem, rules, id, ret_status);
+		if (action == REQUEST_COMPLETE &&
+		    *ret_status == VIRTIO_BLK_S_IOERR)
+			goto refuse;
+		return action;
 	}
 	/* Data the other way: readable for OUT, writable for IN and GET_ID. */
 	if (has_data_of_direction(request, request->type == VIRTIO_BLK_T_OUT)) {
@@ -288,10 +364,19 @@ static uint64_t step(uint64_t addr, uint64_t len)
 	return MIN(len, PAGE_BYTES - addr % PAGE_BYTES);
 }
 
+/* Of each page: it may be the last before the session is revoked. */
+static const struct dirty_log *dirty_log(const struct request *request)
+{
+	return request->dirty && dirty_is_wanted(request->dirty)
+		       ? request->dirty
+		       : NULL;
+}
+
 bool request_copy_out(const struct request *request, struct cursor at,
 		      const struct ktvblk_mem *mem, const void *from,
 		      uint64_t len)
 {
+	const struct dirty_log *log = dirty_log(request);
 	const unsigned char *in = (const unsigned char *)from;
 	uint64_t addr, have, n;
 
@@ -301,6 +386,8 @@ bool request_copy_out(const struct request *request, struct cursor at,
 			if (revoked(request) ||
 			    !mem_write(mem, addr + done, in, n))
 				return false;
+			if (log && !revoked(request))
+				dirty_tell(log, addr + done, n);
 		}
 	return !len;
 }
@@ -322,6 +409,7 @@ bool request_copy_in(const struct request *request, struct cursor at,
 bool request_zero(const struct request *request, struct cursor at,
 		  const struct ktvblk_mem *mem, uint64_t len)
 {
+	const struct dirty_log *log = dirty_log(request);
 	uint64_t addr, have, n;
 
 	for_each_range(request, at, len, addr, have)
@@ -329,8 +417,19 @@ bool request_zero(const struct request *request, struct cursor at,
 			n = step(addr + done, have - done);
 			if (revoked(request) || !mem_zero(mem, addr + done, n))
 				return false;
+			if (log && !revoked(request))
+				dirty_tell(log, addr + done, n);
 		}
 	return !len;
+}
+
+void request_tell_dirty(const struct request *request, struct cursor at,
+			uint64_t len)
+{
+	uint64_t addr, have;
+
+	for_each_range(request, at, len, addr, have)
+		dirty_tell(request->dirty, addr, have);
 }
 
 bool request_data_ok(const struct request *request,
@@ -339,8 +438,10 @@ bool request_data_ok(const struct request *request,
 	for (unsigned int i = 0; i < request->n_segs; i++) {
 		const struct chain_desc *seg = &request->chain.descs[i];
 
-		if (seg->len && (seg->writable != writable ||
-				 !mem_covers(mem, seg->addr, seg->len)))
+		if (seg->len &&
+		    (seg->writable != writable ||
+		     !(writable ? mem_covers_writable(mem, seg->addr, seg->len)
+				: mem_covers(mem, seg->addr, seg->len))))
 			return false;
 	}
 	return true;
@@ -355,8 +456,9 @@ uint64_t request_map(const struct request *request, struct cursor at,
 
 	for_each_range(request, at, len, addr, have)
 		for (uint64_t done = 0; done < have; done += piece) {
-			void *host =
-				mem_span(mem, addr + done, have - done, &piece);
+			void *host = mem_span_for(
+				mem, addr + done, have - done,
+				request->chain.descs[at.seg].writable, &piece);
 
 			if (!host || n == max) {
 				*ret_n = n;

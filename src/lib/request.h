@@ -10,10 +10,26 @@
  * is between them is data, cut into segments where descriptors end.
  */
 
+#include <linux/virtio_blk.h>
+
 #include "counters.h"
+#include "dirty.h"
 #include "identity.h"
 #include "memory.h"
 #include "virtqueue.h"
+
+/* A piece of the disk that is to be discarded, or to read as zeros. */
+struct range {
+	uint64_t sector;
+	uint32_t n_sectors;
+	uint32_t flags;
+};
+
+/* What the driver may ask for, beside reads, flushes and the id. */
+struct request_rules {
+	bool read_only;
+	bool discard, write_zeroes; /* negotiated */
+};
 
 struct request {
 	uint16_t head;
@@ -21,12 +37,15 @@ struct request {
 	uint32_t type;
 	uint64_t sector;
 	uint64_t status_addr;
-	uint32_t data_len;
+	uint32_t data_len; /* of its data; or of its first range */
 	unsigned int n_segs; /* of chain.descs: of its data, and nothing else */
 	bool well_formed; /* it passed all gates about its form */
 	const char *label; /* which gate it ended at, for the records */
+	struct range *ranges; /* the owner's: RANGES_MAX, of which are used */
+	unsigned int n_ranges; /* so many; then there is no data any more */
 	/* Then nothing is written or counted any more; NULL: that cannot be. */
 	const _Atomic bool *revoked;
+	const struct dirty_log *dirty; /* NULL: nobody is told */
 };
 
 enum request_action {
@@ -41,11 +60,16 @@ enum request_action {
  * entry without a status byte would have the driver read a stale one and take
  * it for success. All others are answered. Counts and records what it refuses.
  */
-enum request_action request_read(struct request *request,
-				 const struct virtqueue *vq, bool read_only,
-				 const struct identity *id,
-				 struct ktvblk_stats *stats,
-				 uint8_t *ret_status);
+enum request_action
+request_read(struct request *request, const struct virtqueue *vq,
+	     const struct request_rules *rules, const struct identity *id,
+	     struct ktvblk_stats *stats, uint8_t *ret_status);
+
+static inline bool request_has_ranges(uint32_t type)
+{
+	return type == VIRTIO_BLK_T_DISCARD ||
+	       type == VIRTIO_BLK_T_WRITE_ZEROES;
+}
 
 /* A place in the request's data. */
 struct cursor {
@@ -68,7 +92,11 @@ bool request_copy_in(const struct request *request, struct cursor at,
 bool request_zero(const struct request *request, struct cursor at,
 		  const struct ktvblk_mem *mem, uint64_t len);
 
-/* Is all data guest memory, and of the given direction? */
+/* Say that it is written, or about to be. */
+void request_tell_dirty(const struct request *request, struct cursor at,
+			uint64_t len);
+
+/* Is all data guest memory, of the given direction, and may be written then? */
 bool request_data_ok(const struct request *request,
 		     const struct ktvblk_mem *mem, bool writable);
 

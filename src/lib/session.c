@@ -236,9 +236,9 @@ static void latch_loan(struct session *session, const struct loan *loan)
 	taken->counter = loan->at.counter;
 	taken->region = loan->region;
 	taken->size = session->vq.ring.size;
-	if (loan->region_lease)
-		refs_get(&loan->region_lease->refs);
-	atomic_store(&session->lent_region, loan->region_lease);
+	session->vq.dirty = loan->dirty;
+	for (unsigned int i = 0; i < LOAN_LEASES; i++)
+		atomic_store(&session->lent[i], lease_ref(loan->leases[i]));
 	session->mem = ktvblk_mem_ref(loan->mem);
 	atomic_store(&session->lent_mem, loan->mem);
 }
@@ -253,8 +253,11 @@ static void latch(struct session *session, const struct session_start *start)
 	session->vq = (struct virtqueue){
 		.revoked = &session->revoked,
 		.ring = start->ring,
+		.next_avail = start->at.next_avail,
+		.next_used = start->at.next_used,
 		.event_idx = start->features >> VIRTIO_RING_F_EVENT_IDX & 1,
 		.indirect = start->features >> VIRTIO_RING_F_INDIRECT_DESC & 1,
+		.dirty = start->dirty,
 	};
 	session->vq.taken.again = again;
 	if (start->loan)
@@ -264,9 +267,17 @@ static void latch(struct session *session, const struct session_start *start)
 		virtqueue_map(&session->vq);
 	flight_init(&session->flight, &session->pages,
 		    n_in_flight(session, start));
+	session->poisoned = start->at.poisoned;
 	session->init = start->init;
 	session->init_data = start->init_data;
 	session->write_through = !(start->features >> VIRTIO_BLK_F_FLUSH & 1);
+	session->has_wce = start->features >> VIRTIO_BLK_F_CONFIG_WCE & 1;
+	session->rules = (struct request_rules){
+		.read_only = session->disk.read_only,
+		.discard = start->features >> VIRTIO_BLK_F_DISCARD & 1,
+		.write_zeroes = start->features >> VIRTIO_BLK_F_WRITE_ZEROES &
+				1,
+	};
 	session->has_cpus = start->cpus != NULL;
 	if (start->cpus)
 		session->cpus = *start->cpus;
@@ -371,6 +382,13 @@ void session_needs_reset(struct session *session)
 	ports_state_changed(session->ports);
 }
 
+void session_poison(struct session *session)
+{
+	session->poisoned = true;
+	session_unthrottle(session);
+	session_needs_reset(session);
+}
+
 void session_unthrottle(struct session *session)
 {
 	/* Mostly it does not, and then a look is enough. */
@@ -403,20 +421,22 @@ void session_request_ended(struct session *session, uint32_t slot)
 
 void session_return_loan(struct session *session)
 {
-	struct lease *lease = atomic_exchange(&session->lent_region, NULL);
-
-	if (lease && refs_put(&lease->refs))
-		lease->release(lease);
+	for (unsigned int i = 0; i < LOAN_LEASES; i++)
+		lease_unref(atomic_exchange(&session->lent[i], NULL));
 	ktvblk_mem_unref(atomic_exchange(&session->lent_mem, NULL));
 }
 
 void session_release(struct session *session)
 {
-	struct holdings *holdings = session->holdings;
+	struct holdings *holdings;
 
+	/* Else replace.c could be at them. */
+	gate_enter(&session->gate);
+	holdings = session->holdings;
 	session->holdings = NULL;
 	session->mem = NULL;
 	session->backend = NULL;
+	gate_leave(&session->gate);
 	close_engine(session);
 	if (!atomic_load(&session->last))
 		pages_idle(&session->pages);

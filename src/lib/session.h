@@ -9,8 +9,9 @@
  * left behind keeps its session, and with it all it may still use.
  *
  * Who writes what: the device's side (under the VMM's lock) before the worker
- * starts and after it was joined; the worker in between, with the gate held.
- * Both sides, atomically: the era, stop, fate.
+ * starts and after it was joined; the worker in between, with the gate held. The
+ * device's side too, with the gate, what replace.c is about. Both sides,
+ * atomically: the era, stop, fate.
  */
 
 #include <pthread.h>
@@ -37,11 +38,12 @@
 
 /* What a session takes from its device, for the device's whole life. */
 struct disk_config {
-	uint64_t capacity_bytes; /* whole blocks */
 	uint32_t block_bytes; /* these two: see backend.h */
 	uint32_t mem_align;
-	uint64_t told_bytes; /* the storage said that it has so many */
 	bool read_only;
+	bool discard; /* it can be offered */
+	bool unmap; /* zeros may be a hole */
+	uint32_t discard_align_sectors;
 	bool zero_copy;
 	enum ktvblk_engine engine;
 	struct pages_shape shape;
@@ -84,14 +86,17 @@ struct session {
 	int epoll_fd; /* these two: -1 before the start */
 	int timer_fd;
 
-	/* From the start to the worker's end; the two are what is in it. */
+	/*
+	 * From the start to the worker's end; the two are what is in it. With the
+	 * gate they, and vq with them, change under way: see replace.c.
+	 */
 	struct holdings *holdings;
 	const struct ktvblk_mem *mem; /* NULL: none was bound */
 	bool borrows; /* what follows is its own, and mem is what was lent */
 	int bell_fd; /* the driver's kick; these two: -1, there is none */
 	int error_fd;
 	struct ktvblk_mem *_Atomic lent_mem;
-	struct lease *_Atomic lent_region;
+	struct lease *_Atomic lent[LOAN_LEASES];
 	const struct ktvblk_backend *backend;
 	struct pages pages;
 	struct engine *engine;
@@ -102,6 +107,8 @@ struct session {
 	bool poisoned;
 	bool mem_unset_told;
 	bool write_through; /* the driver has no way to flush */
+	bool has_wce; /* it may say how it is by era->writeback */
+	struct request_rules rules;
 
 	cpu_set_t cpus;
 	bool has_cpus;
@@ -149,10 +156,12 @@ struct session_start {
 	struct holdings *holdings; /* the session takes a reference */
 	const struct loan *loan; /* NULL: by MMIO */
 	struct queue_config ring;
+	struct ring_position at;
 	uint64_t features; /* negotiated */
 	const cpu_set_t *cpus; /* NULL: inherit */
 	void (*init)(void *userdata); /* NULL: none */
 	void *init_data;
+	struct dirty_log dirty;
 };
 
 /*
@@ -200,6 +209,12 @@ static inline bool session_finishes(const struct session *session)
 	return session->borrows && session_stopping(session) && !session->panic;
 }
 
+/* The disk's size: of now, as it may change at any time. */
+static inline uint64_t session_capacity_bytes(const struct session *session)
+{
+	return disk_id_sectors(session->id.disk) << SECTOR_SHIFT;
+}
+
 /* Should the worker do something else than the next request? */
 static inline bool session_interrupted(const struct session *session)
 {
@@ -214,6 +229,9 @@ void session_raise(struct session *session, uint32_t bits);
 
 /* Tell the driver that only a reset helps. */
 void session_needs_reset(struct session *session);
+
+/* Its ring is broken: it is served no more, and that is told. */
+void session_poison(struct session *session);
 
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);

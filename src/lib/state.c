@@ -57,7 +57,7 @@ int ktvblk_get_identity(const struct ktvblk_dev *dev,
 	struct session *session = device_session(dev, 0);
 	const struct ktvblk_identity identity = {
 		.instance_id = dev->disk_id->instance_id,
-		.capacity_sectors = dev->disk_id->capacity_sectors,
+		.capacity_sectors = disk_id_sectors(dev->disk_id),
 		.stop_fd = session->stop_fd,
 	};
 

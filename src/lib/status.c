@@ -47,6 +47,11 @@ bool status_takes_queue(const struct ktvblk_dev *dev)
 	       dev->queues[dev->queue_sel].stopped;
 }
 
+bool status_has_feature(const struct ktvblk_dev *dev, unsigned int bit)
+{
+	return !status_takes_features(dev) && (dev->driver_features >> bit & 1);
+}
+
 static bool has_version_1(const struct ktvblk_dev *dev)
 {
 	return dev->driver_features >> VIRTIO_F_VERSION_1 & 1;
@@ -151,6 +156,8 @@ void status_write(struct ktvblk_dev *dev, uint32_t value)
 			log_event(id, STATUS_CONTENDED, status, value, failed);
 		return;
 	}
+	if (new_bits & next & S_FEATURES_OK)
+		config_agree(dev);
 	if (new_bits & S_FAILED)
 		log_event(id, STATUS_GUEST_FAILED, status, value);
 	else if (new_bits & S_DRIVER_OK)

@@ -11,7 +11,7 @@
  *
  *   join of the workers  the deadline; 20 ms more where the process did not run
  *                        when that passed, and where the worker has done its last
- *                        act and its thread is on its way out; of those 2 ms for
+ *                        act and its thread is on its way out; of those 1 ms for
  *                        each device where the deadline had passed before
  *   gates of sessions    20 ms behind the deadline
  *   join of ktvblk-drop  never: the log thread does it
@@ -21,6 +21,11 @@
  *   behind               free; not for its worker
  *   parking a worker     pause(): its timeout
  *   telling a pause      20 ms; see ports.h
+ *   other limits         20 ms for the lock of the throttle
+ *   other memory, and    their timeouts, for the gates of the workers, and with
+ *   who is told of it    zero-copy for what is in flight
+ *   another size         never: the storage is asked by an errand
+ *   errands              the deadline, in destroy only
  *   the log thread       20 ms, in the last device's destroy; its lock and those
  *                        of the watch are held for copies only
  *   eventfds             never: they do not block

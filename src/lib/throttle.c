@@ -61,6 +61,25 @@ static void refill(struct bucket *bucket, uint64_t now)
 	}
 }
 
+void bucket_change(struct bucket *bucket, uint64_t capacity, uint64_t rate,
+		   uint64_t now)
+{
+	const int64_t full = clamp_i64(capacity);
+
+	if (!bucket->rate) {
+		bucket_init(bucket, capacity, rate, now);
+		return;
+	}
+	/* What came up to now came at the old rate. */
+	refill(bucket, now);
+	bucket->capacity = capacity;
+	bucket->rate = capacity ? rate : 0;
+	if (bucket->available >= full) {
+		bucket->available = full;
+		bucket->remainder = 0;
+	}
+}
+
 /* What is missing for n, after a refill. */
 static uint64_t deficit(const struct bucket *bucket, uint64_t n)
 {
@@ -109,13 +128,20 @@ uint64_t bucket_wait_ns(struct bucket *bucket, uint64_t n, uint64_t now)
 void throttle_init(struct throttle *throttle,
 		   const struct ktvblk_throttle *config, uint64_t now)
 {
-	bucket_init(&throttle->ops,
-		    config->iops_burst ? config->iops_burst : config->iops,
-		    config->iops, now);
-	bucket_init(&throttle->bytes,
-		    config->bytes_burst ? config->bytes_burst
-					: config->bytes_per_sec,
-		    config->bytes_per_sec, now);
+	*throttle = (struct throttle){ 0 };
+	throttle_change(throttle, config, now);
+}
+
+void throttle_change(struct throttle *throttle,
+		     const struct ktvblk_throttle *config, uint64_t now)
+{
+	bucket_change(&throttle->ops,
+		      config->iops_burst ? config->iops_burst : config->iops,
+		      config->iops, now);
+	bucket_change(&throttle->bytes,
+		      config->bytes_burst ? config->bytes_burst
+					  : config->bytes_per_sec,
+		      config->bytes_per_sec, now);
 }
 
 struct throttle_verdict throttle_take(struct throttle *throttle, uint64_t bytes,

@@ -29,6 +29,13 @@ struct throttle {
 void bucket_init(struct bucket *bucket, uint64_t capacity, uint64_t rate,
 		 uint64_t now_ns);
 
+/*
+ * Another capacity and rate from now on. What is owed stays so, and of what is
+ * there what fits; without a limit before, it is full.
+ */
+void bucket_change(struct bucket *bucket, uint64_t capacity, uint64_t rate,
+		   uint64_t now_ns);
+
 /* Are there n tokens? One larger than the bucket needs no debt, not n. */
 bool bucket_can_take(struct bucket *bucket, uint64_t n, uint64_t now_ns);
 
@@ -41,6 +48,10 @@ uint64_t bucket_wait_ns(struct bucket *bucket, uint64_t n, uint64_t now_ns);
 /* The buckets of a valid config, full. */
 void throttle_init(struct throttle *throttle,
 		   const struct ktvblk_throttle *config, uint64_t now_ns);
+
+/* The same with what was there and owed before: bucket_change(). */
+void throttle_change(struct throttle *throttle,
+		     const struct ktvblk_throttle *config, uint64_t now_ns);
 
 /* Is there any limit? Without one, time does not matter below. */
 static inline bool throttle_limits(const struct throttle *throttle)

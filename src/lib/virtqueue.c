@@ -65,13 +65,25 @@ void virtqueue_map(struct virtqueue *vq)
 			    sizeof(struct vring_desc) * vq->ring.size);
 	vq->avail = piece_at(vq->mem, vq->ring.avail_addr,
 			     used_event(vq) + sizeof(uint16_t));
-	vq->used = piece_at(vq->mem, vq->ring.used_addr,
-			    avail_event(vq) + sizeof(uint16_t));
+	vq->used = piece_for(vq->mem, vq->ring.used_addr,
+			     avail_event(vq) + sizeof(uint16_t), true);
+}
+
+bool virtqueue_is_in_memory(const struct virtqueue *vq)
+{
+	const struct queue_config *ring = &vq->ring;
+
+	return mem_covers(vq->mem, ring->desc_addr,
+			  sizeof(struct vring_desc) * ring->size) &&
+	       mem_covers(vq->mem, ring->avail_addr,
+			  used_event(vq) + sizeof(uint16_t)) &&
+	       mem_covers_writable(vq->mem, ring->used_addr,
+				   avail_event(vq) + sizeof(uint16_t));
 }
 
 /* A field of a ring, or NULL; the guest chose the ring's address. */
 static void *field(const struct virtqueue *vq, const struct piece *piece,
-		   uint64_t ring, uint64_t offset, size_t size)
+		   uint64_t ring, uint64_t offset, size_t size, bool writing)
 {
 	uint64_t addr;
 
@@ -79,20 +91,21 @@ static void *field(const struct virtqueue *vq, const struct piece *piece,
 		return piece->host + offset;
 	return __builtin_add_overflow(ring, offset, &addr)
 		       ? NULL
-		       : mem_at(vq->mem, addr, size);
+		       : mem_at_for(vq->mem, addr, size, writing);
 }
 
 static void *used_field(const struct virtqueue *vq, uint64_t offset,
 			size_t size)
 {
-	return field(vq, &vq->used, vq->ring.used_addr, offset, size);
+	return field(vq, &vq->used, vq->ring.used_addr, offset, size, true);
 }
 
 static bool load_avail(const struct virtqueue *vq, uint64_t offset,
 		       uint16_t *ret)
 {
-	const _Atomic uint16_t *at = (_Atomic uint16_t *)field(
-		vq, &vq->avail, vq->ring.avail_addr, offset, sizeof(*at));
+	const _Atomic uint16_t *at =
+		(_Atomic uint16_t *)field(vq, &vq->avail, vq->ring.avail_addr,
+					  offset, sizeof(*at), false);
 
 	if (!at)
 		return false;
@@ -115,8 +128,10 @@ static bool store_used(const struct virtqueue *vq, uint64_t offset,
 
 	if (!at)
 		return false;
-	if (!revoked(vq))
-		atomic_store(at, htole16(value));
+	if (revoked(vq))
+		return true;
+	atomic_store(at, htole16(value));
+	dirty_tell(&vq->dirty, vq->ring.used_addr + offset, sizeof(*at));
 	return true;
 }
 
@@ -362,11 +377,19 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 		return true;
 	vq->next_used++;
 	vq->num_added++;
+	/* The index twice: it is written, too, and then the driver knows. */
+	if (dirty_is_wanted(&vq->dirty)) {
+		dirty_tell(&vq->dirty, vq->ring.used_addr + entry,
+			   sizeof(struct vring_used_elem));
+		dirty_tell(&vq->dirty, vq->ring.used_addr + RING_IDX,
+			   sizeof(*idx));
+	}
 	taken_will_push(&vq->taken, head);
 	/* Releases the entry, the status byte and the data before it. */
 	atomic_store_explicit(idx, htole16(vq->next_used),
 			      memory_order_release);
 	taken_pushed(&vq->taken, head, vq->next_used);
+	dirty_tell(&vq->dirty, vq->ring.used_addr + RING_IDX, sizeof(*idx));
 	return true;
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "bounds.h"
+#include "dirty.h"
 #include "memory.h"
 #include "taken.h"
 
@@ -28,6 +29,7 @@ struct virtqueue {
 	const struct ktvblk_mem *mem;
 	/* Then nothing is written any more; NULL: that cannot be. */
 	const _Atomic bool *revoked;
+	struct dirty_log dirty; /* of the whole session */
 	struct queue_config ring;
 	bool event_idx;
 	bool indirect;
@@ -75,6 +77,9 @@ void virtqueue_map(struct virtqueue *vq);
  * earlier session took and did not give back.
  */
 bool virtqueue_resume(struct virtqueue *vq);
+
+/* Are they wholly in guest memory? */
+bool virtqueue_is_in_memory(const struct virtqueue *vq);
 
 /* Take the next head; *ret_avail_idx is what POP_BAD_INDEX complains of. */
 enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,

@@ -235,7 +235,8 @@ static struct survey survey_slots(const struct watch *watch)
 		request = read_slot(slot, &word);
 		survey.seen.n_in_flight++;
 		/* Of one that changed it is not known what it is now. */
-		if (!request.busy || request.type != VIRTIO_BLK_T_FLUSH)
+		if (!request.busy || request.type == VIRTIO_BLK_T_IN ||
+		    request.type == VIRTIO_BLK_T_OUT)
 			survey.seen.any_data = true;
 		if (!request.busy) {
 			survey.changed = true;

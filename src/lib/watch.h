@@ -66,7 +66,7 @@ struct watch_request {
 /* All that is in service at a moment. */
 struct watch_snapshot {
 	uint32_t n_in_flight;
-	bool any_data; /* one of them is no flush */
+	bool any_data; /* one of them may be about guest memory */
 	struct watch_request oldest; /* not busy: there is none */
 };
 

@@ -6,7 +6,7 @@
  * The first drain of a session is unconditional, and so is the one after a
  * park: a kick that an earlier worker ate, or that came before DRIVER_OK, costs
  * nothing. While a request waits for tokens, kicks are swallowed: the timer
- * brings the drain.
+ * brings the drain, or other limits do.
  *
  * A kick is read behind the drain it brought, not in the driver's way; and then
  * the ring is looked at again, for what came with a kick read by the same call.
@@ -81,7 +81,8 @@ struct worker {
 	struct session *session;
 	bool kicked; /* the kick that brought the drain is still to be read */
 	bool rung; /* the driver's own, too */
-	bool blocked; /* the timer will bring the next drain */
+	bool blocked; /* the timer will bring the next drain ... */
+	uint32_t limits; /* ... unless the throttle's are not these any more */
 	uint64_t retry_ns; /* in the timer's place, which cannot be set; or 0 */
 };
 
@@ -188,6 +189,14 @@ static bool park(struct session *session)
 	return true;
 }
 
+/* Does a request wait for tokens, by the limits of now? */
+static bool is_blocked(const struct worker *worker)
+{
+	return worker->blocked &&
+	       worker->limits ==
+		       disk_throttle_number(worker->session->throttle);
+}
+
 static void sleep_until(struct worker *worker, uint64_t wait_ns)
 {
 	struct session *session = worker->session;
@@ -236,6 +245,7 @@ static bool drain_and_retry(struct worker *worker, bool *ret_again)
 	struct retry retry = { .action = RETRY_NOW };
 
 	worker->blocked = false;
+	worker->limits = disk_throttle_number(session->throttle);
 	worker->retry_ns = 0;
 	*ret_again = false;
 	if (!session->mem) {
@@ -366,11 +376,14 @@ static bool await_epoll(struct worker *worker, bool *ret_drain)
 	if (wake.timer)
 		worker->blocked = false;
 	*ret_drain = wake.timer || wake.ended ||
-		     ((wake.kick || wake.bell) && !worker->blocked);
+		     ((wake.kick || wake.bell) && !is_blocked(worker));
 	worker->kicked = wake.kick;
 	worker->rung = wake.bell;
-	if ((wake.kick || wake.bell) && !*ret_drain)
+	if ((wake.kick || wake.bell) && !*ret_drain) {
 		read_kick(worker);
+		/* It may have been, or brought along, one for other limits. */
+		*ret_drain = !is_blocked(worker);
+	}
 	if (*ret_drain && !wake.timer)
 		polling_adapt(&session->polling,
 			      polling_now(&session->polling) - since_ns);
@@ -408,7 +421,7 @@ static void run(struct session *session)
 			if ((worker.kicked || worker.rung) && !want_drain &&
 			    !session_stopping(session)) {
 				read_kick(&worker);
-				want_drain = !worker.blocked &&
+				want_drain = !is_blocked(&worker) &&
 					     drain_wanted(session);
 			}
 		} else if (!await_events(&worker, &want_drain)) {
@@ -431,16 +444,19 @@ static void ended_abnormally(void *arg)
 {
 	struct ending *ending = (struct ending *)arg;
 	struct session *session = ending->session;
+	struct io *io = session->flight.beginning;
 
 	/* Out of a release callback, further below. */
 	if (ending->begun)
 		return;
 	ending->begun = true;
-	if (session->flight.beginning) {
-		io_ended(session, session->flight.beginning);
-		session_request_ended(session, session->flight.beginning->slot);
+	if (io) {
+		io_ended(session, io);
+		session_request_ended(session, io->slot);
 	}
 	if (session->gate_held || session_enter(session)) {
+		if (io)
+			io_tell_dirty(session, io);
 		session->panic = PANIC_UNKNOWN;
 		session_unthrottle(session);
 		session_needs_reset(session);

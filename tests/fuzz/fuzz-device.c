@@ -33,13 +33,19 @@
 #define MOST_OPS 400u
 
 /* What a guest can cause, but where it takes a worker, or the VMM. */
-static const enum event not_here[] = {
-	EVENT_CAPACITY_BELOW_SECTOR, EVENT_MEMORY_ALREADY_SET,
-	EVENT_STATUS_CONTENDED,	     EVENT_STATUS_GUEST_FAILED_CONTENDED,
-	EVENT_IRQ_WRITE_FAILED,	     EVENT_DATA_NOT_BLOCKS,
-	EVENT_THROTTLE_REDRAINED,    EVENT_CHAIN_TOO_LONG,
-	EVENT_SEGMENT_TOO_LARGE,     EVENT_COUNT
-};
+static const enum event not_here[] = { EVENT_CAPACITY_BELOW_SECTOR,
+				       EVENT_MEMORY_ALREADY_SET,
+				       EVENT_CAPACITY_UNKNOWN,
+				       EVENT_QUEUE_POISONED_MEMORY,
+				       EVENT_STATUS_CONTENDED,
+				       EVENT_STATUS_GUEST_FAILED_CONTENDED,
+				       EVENT_IRQ_WRITE_FAILED,
+				       EVENT_DATA_NOT_BLOCKS,
+				       EVENT_THROTTLE_REDRAINED,
+				       EVENT_CHAIN_TOO_LONG,
+				       EVENT_SEGMENT_TOO_LARGE,
+				       EVENT_QUEUE_POISONED_HEAD,
+				       EVENT_COUNT };
 const struct reach reach = { .first = EVENT_CAPACITY_BELOW_SECTOR,
 			     .last = EVENT_REQUEST_DONE,
 			     .but = not_here,
@@ -149,6 +155,18 @@ static void put_reg(struct ktvblk_dev *dev, struct fuzz_input *input)
 #define USED_AT 0x6000u
 #define DATA_AT 0x8000u
 
+/* A feature, if the input wants it and the device has it. */
+static uint32_t take(struct ktvblk_dev *dev, unsigned int wants,
+		     unsigned int feature)
+{
+	uint32_t offered;
+
+	reg(dev, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 0);
+	ktvblk_mmio_read(dev, VIRTIO_MMIO_DEVICE_FEATURES, &offered,
+			 sizeof(offered));
+	return wants & 1u ? le32toh(offered) & 1u << feature : 0;
+}
+
 /* A driver's whole set-up, so that an input gets behind it cheaply. */
 static void set_up(struct ktvblk_dev *dev, struct fuzz_input *input)
 {
@@ -160,9 +178,13 @@ static void set_up(struct ktvblk_dev *dev, struct fuzz_input *input)
 	reg(dev, VIRTIO_MMIO_STATUS, 3);
 	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES,
 	    (features & 1u) << VIRTIO_RING_F_EVENT_IDX |
-		    (features >> 1 & 1u) << VIRTIO_RING_F_INDIRECT_DESC);
+		    (features >> 1 & 1u) << VIRTIO_RING_F_INDIRECT_DESC |
+		    take(dev, features >> 6, VIRTIO_BLK_F_CONFIG_WCE) |
+		    take(dev, features >> 4, VIRTIO_BLK_F_DISCARD) |
+		    take(dev, features >> 5, VIRTIO_BLK_F_WRITE_ZEROES));
 	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
-	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES, 1);
+	reg(dev, VIRTIO_MMIO_DRIVER_FEATURES,
+	    1 | (features >> 7 & 1u) << (VIRTIO_F_RING_RESET - 32));
 	reg(dev, VIRTIO_MMIO_STATUS, 0xb);
 	/* All queues in the same memory, as only a hostile driver has them. */
 	for (uint32_t i = 0; i <= (features >> 2 & 3u); i++) {
@@ -267,6 +289,50 @@ static void make_request(struct fuzz_input *input)
 		workers_kick_all();
 }
 
+/* The same about ranges of the disk, in two pieces. */
+static void make_ranges(struct fuzz_input *input)
+{
+	const uint8_t how = fuzz_u8(input), n = fuzz_u8(input) % 8;
+	const uint8_t head = fuzz_u8(input) % 8;
+	const uint32_t bytes = n * 16u + (how & 2u);
+	const uint32_t first = fuzz_u8(input) % (bytes + 1);
+	const struct virtio_blk_outhdr header = {
+		.type = htole32(how & 1 ? VIRTIO_BLK_T_DISCARD
+					: VIRTIO_BLK_T_WRITE_ZEROES),
+	};
+	struct vring_desc descs[4] = {
+		{ .addr = htole64(DATA_AT),
+		  .len = htole32(sizeof(header)),
+		  .flags = htole16(VRING_DESC_F_NEXT) },
+		{ .addr = htole64(DATA_AT + 0x200),
+		  .len = htole32(first),
+		  .flags = htole16(VRING_DESC_F_NEXT) },
+		{ .addr = htole64(DATA_AT + 0x200 + first),
+		  .len = htole32(bytes - first),
+		  .flags = htole16(VRING_DESC_F_NEXT) },
+		{ .addr = htole64(DATA_AT + 0x100),
+		  .len = htole32(1),
+		  .flags = htole16(VRING_DESC_F_WRITE) },
+	};
+
+	for (uint16_t i = 0; i < 4; i++)
+		descs[i].next = htole16((uint16_t)(head + i + 1));
+	for (uint16_t i = 0; i < n; i++) {
+		struct virtio_blk_discard_write_zeroes range;
+
+		range.sector = htole64(fuzz_u8(input) % 80);
+		range.num_sectors = htole32(fuzz_u8(input) % 80);
+		range.flags = htole32(fuzz_u8(input) % 4);
+		guest_put(DATA_AT + 0x200 + i * sizeof(range), &range,
+			  sizeof(range));
+	}
+	guest_put(DATA_AT, &header, sizeof(header));
+	guest_put(DESC_AT + head * 16u, descs, sizeof(descs));
+	put_head(head);
+	if (!(how & 0x80))
+		workers_kick_all();
+}
+
 static void put_bytes(struct fuzz_input *input)
 {
 	const uint64_t at = fuzz_u16(input) * 4u;
@@ -338,8 +404,9 @@ static void answer_all(void)
 		answer_one(0);
 }
 
-/* From here on an op is the storage's. */
+/* From here on an op is the storage's, and from there on about ranges. */
 #define STORAGE_OPS 0xf0u
+#define RANGES_OPS 0xfcu
 
 static void storage_op(uint8_t op, struct fuzz_input *input)
 {
@@ -365,6 +432,10 @@ static void one_op(struct ktvblk_dev *dev, struct fuzz_input *input)
 {
 	const uint8_t op = fuzz_u8(input);
 
+	if (op >= RANGES_OPS) {
+		make_ranges(input);
+		return;
+	}
 	if (op >= STORAGE_OPS) {
 		storage_op(op, input);
 		return;

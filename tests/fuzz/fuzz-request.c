@@ -25,7 +25,7 @@
 
 static const enum event not_here[] = { EVENT_SEGMENT_TOO_LARGE, EVENT_COUNT };
 const struct reach reach = { .first = EVENT_CHAIN_MALFORMED,
-			     .last = EVENT_DATA_DIRECTION,
+			     .last = EVENT_RANGES_INVALID,
 			     .but = not_here };
 
 static unsigned char *ram;
@@ -90,6 +90,15 @@ static void check_served(const struct request *request)
 	struct iovec iov[8];
 	int n;
 
+	if (request->n_ranges > RANGES_MAX ||
+	    !request->n_ranges == request_has_ranges(request->type))
+		abort();
+	if (request->n_ranges) {
+		if (request->n_segs ||
+		    request->sector != request->ranges[0].sector)
+			abort();
+		return;
+	}
 	for (unsigned int i = 0; i < request->n_segs; i++)
 		sum += request->chain.descs[i].len;
 	if (sum != request->data_len ||
@@ -115,7 +124,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input input = { data, size };
 	static struct chain_desc descs[CHAIN_DESC_MAX];
-	static struct request request = { .chain.descs = descs };
+	static struct range ranges[RANGES_MAX];
+	static struct request request = { .chain.descs = descs,
+					  .ranges = ranges };
+	struct request_rules rules;
 	struct identity id;
 	struct virtqueue vq;
 	uint8_t how, status = 0xee;
@@ -133,7 +145,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	id = (struct identity){ .disk = disk_id, .stop_fd = -1 };
 	put_tables(&input);
 	request.head = how >> 2;
-	switch (request_read(&request, &vq, how & 2, &id, stats, &status)) {
+	rules = (struct request_rules){
+		.read_only = how & 2,
+		.discard = how & 4,
+		.write_zeroes = how & 4,
+	};
+	switch (request_read(&request, &vq, &rules, &id, stats, &status)) {
 	case REQUEST_SERVE:
 		check_served(&request);
 		break;

@@ -73,6 +73,8 @@ void reach_count(struct ktvblk_stats *stats)
 	sums.throttled_count += now.throttled_count;
 	sums.io_errors += now.io_errors;
 	sums.invalid_avail_idx_count += now.invalid_avail_idx_count;
+	sums.discards_completed += now.discards_completed;
+	sums.write_zeroes_completed += now.write_zeroes_completed;
 	if (now.currently_throttled)
 		abort(); /* the device is gone */
 }
@@ -99,7 +101,7 @@ unsigned int reach_missing(void)
 	for (int i = 0; i < EVENT_COUNT; i++)
 		if (is_for((enum event)i))
 			n += check("event", names[i], events[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+	for (size_t i = 0; !reach.no_chains && i < ARRAY_SIZE(reasons); i++)
 		n += check("reason", reasons[i], malformed[i]);
 	if (!reach.counters)
 		return n;
@@ -112,5 +114,8 @@ unsigned int reach_missing(void)
 	n += check("counter", "io_errors", sums.io_errors);
 	n += check("counter", "invalid_avail_idx_count",
 		   sums.invalid_avail_idx_count);
+	n += check("counter", "discards_completed", sums.discards_completed);
+	n += check("counter", "write_zeroes_completed",
+		   sums.write_zeroes_completed);
 	return n;
 }

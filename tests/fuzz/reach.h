@@ -17,6 +17,7 @@ struct reach {
 	enum event first, last; /* of the list of events */
 	const enum event *but; /* not these, to EVENT_COUNT */
 	bool counters;
+	bool no_chains; /* nor what is wrong with them */
 };
 extern const struct reach reach;
 

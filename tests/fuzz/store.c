@@ -11,6 +11,7 @@
 #include "util.h"
 
 #define DISK_BYTES (32u << 10)
+#define THIN_BYTES 4096u /* behind it, which it has not */
 
 static struct {
 	unsigned char disk[DISK_BYTES];
@@ -98,22 +99,61 @@ static int store_flush(void *userdata)
 	return answer(next_trouble(), 0) < 0 ? -EIO : 0;
 }
 
+/* And storage that may not be able to do this at all. */
+static ssize_t change(unsigned int trouble, uint32_t op, uint64_t offset,
+		      uint64_t length)
+{
+	if (offset + length > DISK_BYTES + THIN_BYTES)
+		abort();
+	if (trouble > 5)
+		return -EOPNOTSUPP;
+	if (trouble != 1 && trouble != 2 && offset < DISK_BYTES)
+		memset(store.disk + offset, op == KTVBLK_IO_DISCARD ? 0xdd : 0,
+		       MIN(length, DISK_BYTES - offset));
+	return MIN(answer(trouble, 0), 0);
+}
+
+static int store_discard(void *userdata, uint64_t offset, uint64_t length)
+{
+	(void)userdata;
+	return (int)change(next_trouble(), KTVBLK_IO_DISCARD, offset, length);
+}
+
+static int store_write_zeroes(void *userdata, uint64_t offset, uint64_t length,
+			      uint32_t flags)
+{
+	(void)userdata;
+	if (flags & ~KTVBLK_IO_MAY_UNMAP)
+		abort();
+	return (int)change(next_trouble(), KTVBLK_IO_WRITE_ZEROES, offset,
+			   length);
+}
+
 static int store_capacity(void *userdata, uint64_t *ret_bytes)
 {
 	(void)userdata;
-	*ret_bytes = DISK_BYTES + 4096; /* its end is thin */
+	*ret_bytes = DISK_BYTES + THIN_BYTES;
 	return 0;
+}
+
+static ssize_t serve(const struct ktvblk_io *io, unsigned int trouble)
+{
+	switch (io->op) {
+	case KTVBLK_IO_READ:
+	case KTVBLK_IO_WRITE:
+		return answer(trouble, move(io->iov, io->n_iov, io->offset,
+					    io->op == KTVBLK_IO_READ));
+	case KTVBLK_IO_FLUSH:
+		return answer(trouble, 0);
+	default:
+		return change(trouble, io->op, io->offset, io->length);
+	}
 }
 
 /* Once it has its answer the io is the device's: a second must find that. */
 static void complete(struct ktvblk_io *io, unsigned int trouble)
 {
-	const ssize_t n = io->op == KTVBLK_IO_FLUSH
-				  ? 0
-				  : move(io->iov, io->n_iov, io->offset,
-					 io->op == KTVBLK_IO_READ);
-
-	if (ktvblk_io_complete(io, answer(trouble, n)) < 0 ||
+	if (ktvblk_io_complete(io, serve(io, trouble)) < 0 ||
 	    ktvblk_io_complete(io, 0) != -EALREADY)
 		abort();
 }
@@ -143,7 +183,12 @@ struct ktvblk_backend *store_backend(bool later)
 		.pwritev = store_pwritev,
 		.flush = store_flush,
 		.capacity = store_capacity,
+		.discard = store_discard,
+		.write_zeroes = store_write_zeroes,
 		.submit = later ? store_submit : NULL,
+		.submit_flags = later ? KTVBLK_SUBMIT_DISCARD |
+						KTVBLK_SUBMIT_WRITE_ZEROES
+				      : 0,
 	};
 	struct ktvblk_backend *backend;
 

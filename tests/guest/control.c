@@ -7,6 +7,8 @@
  *   boot             there is a new boot of the guest
  *   block, release   shut or open the gate before the gated disks' storage
  *   destroy NAME     the host destroys that disk under the running guest
+ *   resize NAME MIB  its image gets that size, and the disk what the image has
+ *   limit NAME IOPS  so many requests a second from now on; 0: any number
  *
  * A thread that only sleeps measures how late this machine wakes one: what the
  * bounds of reset and destroy are compared with.
@@ -30,7 +32,7 @@ struct state {
 	unsigned int boots, destroys;
 	uint64_t reset_ms; /* the longest since the gate was shut */
 	uint64_t destroy_ms; /* the last */
-	char to_destroy[64];
+	char to_do[64]; /* to a disk */
 	char disks[1024]; /* the state of each */
 };
 
@@ -99,9 +101,9 @@ static void control_command(const char *line)
 	if (!strcmp(line, "boot"))
 		state.boots++;
 	/* Later: [device] calls are for who has the devices. */
-	if (!strncmp(line, "destroy ", 8))
-		snprintf(state.to_destroy, sizeof(state.to_destroy), "%s",
-			 line + 8);
+	if (!strncmp(line, "destroy ", 8) || !strncmp(line, "resize ", 7) ||
+	    !strncmp(line, "limit ", 6))
+		snprintf(state.to_do, sizeof(state.to_do), "%s", line);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -147,19 +149,31 @@ int control_fd(void)
 	return tick_fd;
 }
 
+static void do_to_disk(const char *line)
+{
+	char name[sizeof(state.to_do)];
+	unsigned long long number;
+
+	if (sscanf(line, "destroy %63s", name) == 1)
+		host_destroy(name);
+	else if (sscanf(line, "resize %63s %llu", name, &number) == 2)
+		host_resize(name, number << 20);
+	else if (sscanf(line, "limit %63s %llu", name, &number) == 2)
+		host_limit(name, number);
+}
+
 void control_run(void *unused)
 {
-	char name[sizeof(state.to_destroy)], disks[sizeof(state.disks)];
+	char line[sizeof(state.to_do)], disks[sizeof(state.disks)];
 	uint64_t count;
 
 	(void)unused;
 	(void)!read(tick_fd, &count, sizeof(count));
 	pthread_mutex_lock(&lock);
-	memcpy(name, state.to_destroy, sizeof(name));
-	state.to_destroy[0] = '\0';
+	memcpy(line, state.to_do, sizeof(line));
+	state.to_do[0] = '\0';
 	pthread_mutex_unlock(&lock);
-	if (*name)
-		host_destroy(name);
+	do_to_disk(line);
 	host_states(disks, sizeof(disks));
 	pthread_mutex_lock(&lock);
 	memcpy(state.disks, disks, sizeof(disks));

@@ -23,6 +23,8 @@ void control_note_destroy(const char *name, enum ktvblk_outcome outcome,
 			  uint64_t took_ms);
 
 void host_destroy(const char *name);
+void host_resize(const char *name, uint64_t bytes);
+void host_limit(const char *name, uint64_t iops);
 void host_states(char *text, size_t size); /* NAME=STATE for each disk */
 
 #endif

@@ -40,7 +40,9 @@ outer_files() {
 
 cat >"$tmp/plan.1" <<-EOF
 	readonly readonly_disk readonly 8192
+	moved move plain 2
 	throttled throttle throttled
+	resize resize other
 	q256-ei-in-fenced suite plain 16384 0 256 1 1 20
 	q16-in-zero-copy suite sixteen 16384 0 16 0 1 3
 	unbind wedge_unbind victim other

@@ -233,6 +233,26 @@ void host_destroy(const char *name)
 			destroy(&slots[i]);
 }
 
+void host_resize(const char *name, uint64_t bytes)
+{
+	for (unsigned int i = 0; i < n_slots; i++) {
+		const struct disk *disk = &slots[i].disk;
+
+		if (!strcmp(slot_name(&slots[i]), name) && disk->dev &&
+		    truncate(disk->path, (off_t)bytes) == 0)
+			ktvblk_refresh_capacity(disk->dev);
+	}
+}
+
+void host_limit(const char *name, uint64_t iops)
+{
+	const struct ktvblk_throttle limits = { .iops = iops };
+
+	for (unsigned int i = 0; i < n_slots; i++)
+		if (!strcmp(slot_name(&slots[i]), name) && slots[i].disk.dev)
+			ktvblk_set_throttle(slots[i].disk.dev, &limits);
+}
+
 /* A disk that was left behind at its destroy is so until its storage is free. */
 static const char *slot_state(const struct slot *slot)
 {

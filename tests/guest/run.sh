@@ -8,6 +8,8 @@
 #                   the overlay has taken
 #   queues          the first of them with four processors, and disks of 2, 4
 #                   and 16 queues
+#   space           the same, and disks that give space back, of larger blocks,
+#                   without a write cache
 #   nested,         the same kernels on ktvblk-vmm and a real KVM, that of an
 #   nested-amd64    emulated AMD processor; and the ring-3 guest
 #   ring3           the ring-3 guest on this machine's KVM, if there is one
@@ -26,7 +28,7 @@ mkdir -p "$out"
 has_kvm() { [ -c /dev/kvm ] && { : <>/dev/kvm; } 2>/dev/null; }
 
 if [ $# -ne 1 ]; then
-	[ $# -gt 0 ] || set -- nested cloud amd64 queues nested-amd64 ring3
+	[ $# -gt 0 ] || set -- nested cloud amd64 queues space nested-amd64 ring3
 	for flavour in cloud-amd64 amd64; do
 		"$here/kernels" "$out" $flavour || exit
 	done
@@ -80,6 +82,9 @@ special_disks() {
 	echo 'readonly readonly_disk readonly 8192'
 	disk throttled 4 iops=100
 	echo 'throttled throttle throttled'
+	disk live 8
+	echo 'resize resize live'
+	echo 'limit limit live'
 }
 
 # record ID [MATCH...]: there is one, and it names the disk in full.
@@ -147,6 +152,41 @@ queues() {
 	boot "$1" 4
 }
 
+# blocks_of NAME at-most|at-least MIB: of the host that its image has.
+blocks_of() {
+	local have=$(($(stat -c %b "$tmp/$1.img") * 512))
+	echo "$1 has $have bytes of the host"
+	case $2 in
+	at-most) [ $have -le $(($3 << 20)) ] ;;
+	at-least) [ $have -ge $(($3 << 20)) ] ;;
+	esac
+}
+
+# What a guest gives back is gone from the host, and what it keeps is not.
+space() {
+	disks=() suites=()
+	need qemu-system-x86_64 busybox cpio mkfs.ext4 e2fsck blkdiscard fstrim
+	disk trim 24
+	disk discard 8
+	disk zeroes 8 zero-copy
+	disk kept 8 no-discard
+	disk blocks 24 block=4096 physical=16384 opt-io=65536
+	disk uncached 8 no-cache
+	cat >"$tmp/plan.1" <<-EOF
+		fstrim trimmed trim
+		blkdiscard discarded discard
+		blkdiscard-z zeroed zeroes
+		no-discard undiscardable kept
+		4-KiB-sectors blocks blocks 4096 16384 65536
+		cache cache discard back
+		no-cache cache uncached through
+	EOF
+	boot "$1" 1
+	check 'fstrim: the host has it back' blocks_of trim at-most 2
+	check 'blkdiscard: the host has it back' blocks_of discard at-most 2
+	check 'no-discard: all is kept' blocks_of kept at-least 8
+}
+
 # microvm FLAVOUR COMBINATION...
 microvm() {
 	local flavour=$1
@@ -178,6 +218,9 @@ microvm() {
 case $group in
 queues)
 	queues cloud-amd64
+	;;
+space)
+	space cloud-amd64
 	;;
 cloud | amd64)
 	flavour=${group/#cloud/cloud-amd64}

@@ -63,7 +63,7 @@ all_held() {
 # The record of the destroy, field by field.
 has_record() {
 	for field in MESSAGE_ID=70b5dbfd5c394574889b74ed475785df \
-		INSTANCE_ID=1 'STOP_FD=[0-9]*' 'CAPACITY_SECTORS=[0-9]*' \
+		'INSTANCE_ID=[1-9][0-9]*' 'STOP_FD=[0-9]*' 'CAPACITY_SECTORS=[0-9]*' \
 		PRIORITY=2 KTVBLK_DISK=demo KTVBLK_TIMEOUT_MS="$budget" \
 		KTVBLK_FENCED=yes KTVBLK_REQ_TYPE=in 'KTVBLK_STUCK_TID=[0-9]*' \
 		"$@"; do
@@ -98,17 +98,21 @@ run "$demo"
 check "plain (about $(($(date +%s) - start)) s)" all_held
 check_record plain 250
 for line in 'sectors read was as it should be' 'reads_completed' \
-	'the device is "stalled"' 'and told the outcome: "timed out"' \
+	'to another device, 3 times' 'the device is "stalled"' \
+	'and told the outcome: "timed out"' \
 	'guest memory ran 1 time' 'descriptors, threads and memory are back' \
 	'the device is "wedged"' 'did not reach guest memory' \
 	'reset: 5 tries' 'destroy: 5 tries' 'and no record is made: 0'; do
 	check "plain: says '$line'" says "$line"
 done
 
-run "$demo" --seconds 1 --budget 50 --no-journal
+run "$demo" --seconds 1 --budget 50 --no-journal --moves 200
 check 'without a journal' all_held
 check 'without a journal: says so' says 'in the callback sink (--no-journal)'
 check 'without a journal: record' in_sink 50
+check 'moved as often as asked for' says 'to another device, 200 times'
+run "$demo" --seconds 1 --budget 50 --no-journal --moves 0
+check 'not moved' all_held
 
 dd if=/dev/urandom of="$work/image" bs=1000 count=3000 2>/dev/null
 chmod 444 "$work/image"
@@ -177,6 +181,9 @@ check 'missing value' refused --disk
 check 'value that is not asked for' refused --no-journal=1
 for value in 0 -1 +1 ' 1' 1x 0x1 '' 3601 99999999999999999999; do
 	check "--seconds '$value'" refused --seconds "$value"
+done
+for value in -1 100001 x; do
+	check "--moves '$value'" refused --moves "$value"
 done
 for value in 9 60001 1.5; do
 	check "--budget '$value'" refused --budget "$value"

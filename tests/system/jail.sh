@@ -34,7 +34,7 @@ perl -ne '
 			/pause.*resume/ ? "pause" : /^Xr ktvblk_(\S+) 3$/ ? $1 : die;
 	}
 	$perhaps = 1 if /^perhaps/ || /; perhaps/;
-	print $perhaps ? "perhaps" : "surely", " $who[0] $1\n" if /^\.Li (\w+)/;
+	print $perhaps ? "perhaps" : "surely", " $who[0] $1\n" if /^\.Li (\w+)( |$)/;
 	' "$top/src/man/man7/libktvblk.7" >page
 sed -n 's/^surely //p' page | sort -u >surely
 cut -d' ' -f2- page | sort -u >all

@@ -319,6 +319,12 @@ static void set_memory_again(struct rig *rig)
 	ck_assert_int_eq(ktvblk_set_memory(rig->dev, mem), -EBUSY);
 }
 
+static void refresh_in_vain(struct rig *rig)
+{
+	rig->storage->capacity_error = -EIO;
+	ck_assert_int_eq(ktvblk_refresh_capacity(rig->dev), 0);
+}
+
 static void status_after_poison(struct rig *rig)
 {
 	poison(rig);
@@ -459,6 +465,7 @@ const struct provoked device_events[] = {
 	  "KTVBLK_CAPACITY_BYTES=100|KTVBLK_SECTOR_SIZE=512",
 	   .options = { .config = { .capacity_bytes = 100 } }),
 	EV(MEMORY_ALREADY_SET, set_memory_again, ""),
+	EV(CAPACITY_UNKNOWN, refresh_in_vain, "ERRNO=5"),
 	EV(STATUS_NEEDS_RESET, status_after_poison,
 	  STATUSES("0x4f", "0x6f") "|KTVBLK_NEW_BITS=0x20"),
 	EV(STATUS_BIT_CLEARED, clear_status_bit, STATUSES("0x3", "0x1")),
@@ -473,7 +480,7 @@ const struct provoked device_events[] = {
 	  "KTVBLK_DRIVER_FEATURES=0x200"),
 	EV(FEATURES_NOT_OFFERED, not_offered,
 	  "KTVBLK_DRIVER_FEATURES=0x180000000"
-	  "|KTVBLK_DEVICE_FEATURES=0x130000244"
+	  "|KTVBLK_DEVICE_FEATURES=0x130006e44"
 	  "|KTVBLK_NOT_OFFERED=0x80000000"),
 	EV(QUEUE_SIZE_INVALID, queue_size, "KTVBLK_VALUE=3"),
 	EV(QUEUE_ADDRESS_MISALIGNED, queue_address, "KTVBLK_VALUE=0x8"),

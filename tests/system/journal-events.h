@@ -23,6 +23,7 @@ struct provoked {
 /* Each to the one without a function. */
 extern const struct provoked device_events[];
 extern const struct provoked guest_events[];
+extern const struct provoked front_events[];
 
 /* What fails from now on. */
 struct faults {

@@ -42,6 +42,21 @@ static void avail_in_service(struct rig *rig)
 	later_complete_all(rig->options.later);
 }
 
+static void replace_memory(struct rig *rig)
+{
+	const struct ktvblk_region elsewhere = {
+		.guest_addr = RIG_RAM_BYTES,
+		.host_addr = rig->ram,
+		.size = RIG_RAM_BYTES,
+	};
+	struct ktvblk_mem *mem;
+
+	rig_start(rig);
+	ck_assert_int_eq(ktvblk_mem_new(&elsewhere, 1, NULL, NULL, &mem), 0);
+	ck_assert_int_eq(ktvblk_replace_memory(rig->dev, mem, WAIT_MS), 0);
+	ktvblk_mem_unref(mem);
+}
+
 static void avail_outside(struct rig *rig)
 {
 	start_with(rig, VIRTIO_MMIO_QUEUE_AVAIL_LOW, OUTSIDE);
@@ -176,6 +191,50 @@ static void flush_fails_then_again(struct rig *rig)
 	submit(rig, FLUSH, 0, 0);
 }
 
+/* One range, of this many sectors, in so many bytes. */
+static void ranges(struct rig *rig, uint32_t type, uint32_t n_sectors,
+		   uint32_t len)
+{
+	const struct virtio_blk_discard_write_zeroes range = {
+		.sector = htole64(3),
+		.num_sectors = htole32(n_sectors),
+	};
+	const struct rig_part part = { RIG_DATA, len, 0 };
+
+	rig_start(rig);
+	memcpy(rig_at(rig, RIG_DATA), &range, sizeof(range));
+	rig_data(rig, 0, type, 0, &part, 1);
+	make_available(rig, 0);
+}
+
+static void half_range(struct rig *rig)
+{
+	ranges(rig, VIRTIO_BLK_T_DISCARD, 1, 8);
+}
+
+static void empty_range(struct rig *rig)
+{
+	ranges(rig, VIRTIO_BLK_T_DISCARD, 0, 16);
+}
+
+static void ranges_fail(struct rig *rig, uint32_t type)
+{
+	static const int64_t error = -EIO;
+
+	storage_script(rig->storage, &error, 1);
+	ranges(rig, type, 1, 16);
+}
+
+static void discard_fails(struct rig *rig)
+{
+	ranges_fail(rig, VIRTIO_BLK_T_DISCARD);
+}
+
+static void zeros_fail(struct rig *rig)
+{
+	ranges_fail(rig, VIRTIO_BLK_T_WRITE_ZEROES);
+}
+
 static void storage_ends(struct rig *rig)
 {
 	answer(rig, 0, 1, IN);
@@ -202,6 +261,7 @@ const struct provoked guest_events[] = {
 	EV(QUEUE_POISONED_INDEX, poison,
 	  "KTVBLK_AVAIL_IDX=100|KTVBLK_NEXT_AVAIL=0"),
 	EV(QUEUE_POISONED_HEAD, avail_in_service, "KTVBLK_HEAD=0"),
+	EV(QUEUE_POISONED_MEMORY, replace_memory, ""),
 	EV(QUEUE_POISONED_ACCESS, avail_outside, "KTVBLK_NEXT_AVAIL=0"),
 	EV(NOTIFY_DISABLE_FAILED, used_outside, ""),
 	EV(NOTIFY_ENABLE_FAILED, used_outside, ""),
@@ -230,6 +290,17 @@ const struct provoked guest_events[] = {
 	EV(WRITE_FAILED, write_fails, SECTOR "|ERRNO=28"),
 	EV(WRITE_NO_PROGRESS, no_progress,
 	  SECTOR "|KTVBLK_TOTAL_WRITTEN=0|KTVBLK_LENGTH=512"),
+	EV(RANGES_INVALID, half_range,
+	  HEAD "|KTVBLK_REQ_TYPE=discard|KTVBLK_LENGTH=8",
+	  .options = { .features = RIG_DISCARD }),
+	EV(RANGE_REFUSED, empty_range,
+	  "KTVBLK_REQ_TYPE=discard|" SECTOR
+	  "|KTVBLK_SECTOR_COUNT=0|KTVBLK_REASON=no sectors",
+	  .options = { .features = RIG_DISCARD }),
+	EV(DISCARD_FAILED, discard_fails, SECTOR "|ERRNO=5",
+	   .options = { .features = RIG_DISCARD }),
+	EV(WRITE_ZEROES_FAILED, zeros_fail, SECTOR "|ERRNO=5",
+	   .options = { .features = RIG_WRITE_ZEROES }),
 	EV(FLUSH_FAILED, flush_fails, "ERRNO=5"),
 	EV(FLUSH_FAILED_BEFORE, flush_fails_then_again,
 	  "KTVBLK_REQ_TYPE=flush|KTVBLK_SECTOR=0"),

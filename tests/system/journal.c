@@ -139,7 +139,8 @@ static void run_event(const void *arg)
 	options.config.destroy_timeout_ms = 50;
 	/* A capacity that no other case has. */
 	options.disk_bytes = RIG_DISK_BYTES + test->event * 512u;
-	if (test->event == EVENT_QUEUE_POISONED_HEAD) {
+	if (test->event == EVENT_QUEUE_POISONED_HEAD ||
+	    test->event == EVENT_VHOST_USER_LOST) {
 		later_init(&later);
 		options.later = &later;
 	}
@@ -181,6 +182,8 @@ static void run_complete(const void *arg)
 		seen[p->event] = true;
 	for (const struct provoked *p = guest_events; p->provoke; p++)
 		seen[p->event] = true;
+	for (const struct provoked *p = front_events; p->provoke; p++)
+		seen[p->event] = true;
 	for (int i = 0; i < EVENT_COUNT; i++)
 		ck_assert_msg(seen[i] != !!(event_table[i].flags & EV_RETIRED),
 			      "%s is provoked by no case, or retired",
@@ -210,6 +213,7 @@ int main(int argc, char **argv)
 	journald_start();
 	add_events(device_events);
 	add_events(guest_events);
+	add_events(front_events);
 	cases[n_cases++] = (struct system_case){ .name = "no event left out",
 						 .run = run_complete };
 	memcpy(cases + n_cases, daemon_cases, sizeof(daemon_cases));

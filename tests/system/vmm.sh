@@ -32,7 +32,7 @@ ends() {
 check 'help' ends 0 '' --help
 check 'help has the syntax of a disk' grep -q 'FILE\[,name=NAME\]' out
 check 'version' ends 0 '' --version
-check 'a kernel is needed' ends 2 'no --kernel'
+check 'a kernel is needed' ends 2 'neither --kernel nor --restore'
 check 'a word too many' ends 2 'what is more?' --kernel kernel more
 check 'an unknown option' ends 2 'unrecognized option' --nonsense
 check 'too little memory' ends 2 '--memory is from 64' --memory 63
@@ -47,12 +47,16 @@ for _ in {1..9}; do nine+=(--disk disk); done
 check 'more than eight disks' ends 2 'too many' --kernel kernel "${nine[@]}"
 check 'a long command line' ends 2 '--append is too long' \
 	--append "$(printf '%3000s' x)"
+check 'no saved machine' ends 1 'nowhere: ' --restore nowhere
+check 'a saved machine that is none' ends 1 'disk is no saved machine' \
+	--restore disk
+check 'a saved machine cut short' ends 1 'cut short' --restore /dev/null
 if [ ! -c /dev/kvm ]; then
 	check 'no KVM' ends 1 '/dev/kvm: ' --kernel kernel --disk disk
 fi
 
 # Its disks, without a KVM.
-build vmm-bus "$here/vmm-bus.c" "$top"/src/demo/vmm/{bus,disk,say}.c \
+build vmm-bus "$here/vmm-bus.c" "$top"/src/demo/vmm/{bus,disk,file,say}.c \
 	"$top"/src/demo/{driver,event,guest,hang,image,say}.c
 
 # bus STATUS WORDS ARGUMENT...: see vmm-bus.c; WORDS are on its standard error.

@@ -42,6 +42,8 @@ WRAP(int, statx,
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int n, off_t at),
      (fd, iov, n, at), 0, -1)
 WRAP(int, fdatasync, (int fd), (fd), 0, -1)
+WRAP(int, fallocate, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n),
+     0, -1)
 WRAP(ssize_t, preadv2,
      (int fd, const struct iovec *iov, int n, off_t at, int flags),
      (fd, iov, n, at, flags), 0, -1)
@@ -74,6 +76,11 @@ WRAP_URING(__io_uring_get_cqe,
 	   (struct io_uring * ring, struct io_uring_cqe **ret_cqe,
 	    unsigned int n_submit, unsigned int n_wait, sigset_t *mask),
 	   (ring, ret_cqe, n_submit, n_wait, mask))
+
+WRAP_URING(io_uring_register_buffers_update_tag,
+	   (struct io_uring * ring, unsigned int at, const struct iovec *iovs,
+	    const __u64 *tags, unsigned int n),
+	   (ring, at, iovs, tags, n))
 
 int __real_poll(struct pollfd *fds, nfds_t n, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout);
@@ -121,7 +128,8 @@ void __wrap__mark_point(const char *file, int line)
 static struct fault malloc_fault, calloc_fault, mmap_fault, munmap_fault,
 	open_fault, write_fault, close_fault, fcntl_fault, fstat_fault,
 	ioctl_fault, preadv_fault, syscall_fault, sd_journal_sendv_fault,
-	pthread_clockjoin_np_fault;
+	pthread_clockjoin_np_fault, io_uring_register_buffers_sparse_fault,
+	io_uring_unregister_buffers_fault;
 
 /* What is had just now. */
 static _Atomic int allocated, mapped;
@@ -228,7 +236,14 @@ int __wrap_open(const char *path, int flags, ...);
 
 int __wrap_open(const char *path, int flags, ...)
 {
-	return fault_hits(&open_fault, 0) ? -1 : __real_open(path, flags);
+	va_list args;
+	mode_t mode = 0;
+
+	va_start(args, flags);
+	if (flags & (O_CREAT | O_TMPFILE))
+		mode = va_arg(args, mode_t);
+	va_end(args);
+	return fault_hits(&open_fault, 0) ? -1 : __real_open(path, flags, mode);
 }
 
 int __real_fcntl(int fd, int op, ...);
@@ -270,10 +285,18 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		*va_arg(args, uint64_t *) = LIFE_DISK_BYTES;
 	else if (request == BLKROGET)
 		*va_arg(args, int *) = 0;
+	else if (request == BLKDISCARD)
+		errno = EINVAL; /* it could, in another place */
+	else if (request == BLKSSZGET)
+		*va_arg(args, int *) =
+			__real_fcntl(fd, F_GETFL) & O_DIRECT ? 4096 : 512;
+	else if (request == BLKPBSZGET || request == BLKIOMIN ||
+		 request == BLKIOOPT || request == BLKALIGNOFF)
+		*va_arg(args, int *) = 512;
 	else
 		ck_abort_msg("ioctl %#lx", request);
 	va_end(args);
-	return 0;
+	return request == BLKDISCARD ? -1 : 0;
 }
 
 long __real_syscall(long nr, ...);
@@ -303,6 +326,47 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 	if (fault_hits(&pthread_clockjoin_np_fault, 0))
 		return pthread_clockjoin_np_fault.when.error;
 	return real_clockjoin(thread, ret, clock, ts);
+}
+
+/* Is there a table of registered buffers? There is one ring of a device. */
+static _Atomic bool has_table;
+
+int __real_io_uring_register_buffers_sparse(struct io_uring *ring,
+					    unsigned int n);
+int __wrap_io_uring_register_buffers_sparse(struct io_uring *ring,
+					    unsigned int n);
+int __real_io_uring_unregister_buffers(struct io_uring *ring);
+int __wrap_io_uring_unregister_buffers(struct io_uring *ring);
+void __real_io_uring_queue_exit(struct io_uring *ring);
+void __wrap_io_uring_queue_exit(struct io_uring *ring);
+
+int __wrap_io_uring_register_buffers_sparse(struct io_uring *ring,
+					    unsigned int n)
+{
+	int r;
+
+	if (fault_hits(&io_uring_register_buffers_sparse_fault, 0))
+		return -io_uring_register_buffers_sparse_fault.when.error;
+	r = __real_io_uring_register_buffers_sparse(ring, n);
+	has_table |= r == 0;
+	return r;
+}
+
+int __wrap_io_uring_unregister_buffers(struct io_uring *ring)
+{
+	int r;
+
+	if (fault_hits(&io_uring_unregister_buffers_fault, 0))
+		return -io_uring_unregister_buffers_fault.when.error;
+	r = __real_io_uring_unregister_buffers(ring);
+	has_table &= r != 0;
+	return r;
+}
+
+void __wrap_io_uring_queue_exit(struct io_uring *ring)
+{
+	has_table = false;
+	__real_io_uring_queue_exit(ring);
 }
 
 int __wrap_sd_journal_sendv(const struct iovec *iov, int n);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -22,7 +23,7 @@
 
 static unsigned int n_queues(const struct front_end *front)
 {
-	return front->rig.dev->n_queues;
+	return front->rig.dev ? front->rig.dev->n_queues : 1;
 }
 
 /* A name that only this process has: the kernel's choice. */
@@ -38,18 +39,24 @@ static void listen_anywhere(struct front_end *front)
 	ck_assert_int_eq(listen(front->listen_fd, 8), 0);
 }
 
-int front_dial(struct front_end *front)
+void front_dial_by(struct front_end *front, int fd)
 {
 	struct sockaddr_un addr;
 	socklen_t size = sizeof(addr);
-	const struct timeval bound = { .tv_sec = WAIT_MS / 1000 };
-	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(getsockname(front->listen_fd, (struct sockaddr *)&addr,
 				     &size),
 			 0);
 	ck_assert_int_eq(connect(fd, (const struct sockaddr *)&addr, size), 0);
+}
+
+int front_dial(struct front_end *front)
+{
+	const struct timeval bound = { .tv_sec = WAIT_MS / 1000 };
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_ge(fd, 0);
+	front_dial_by(front, fd);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
 	return fd;
 }
@@ -60,13 +67,8 @@ void front_connect(struct front_end *front)
 	front->fd = front_dial(front);
 }
 
-void front_open(struct front_end *front, const struct rig_options *options)
+static void open_lines(struct front_end *front)
 {
-	struct rig_options shared = *options;
-
-	shared.shared = shared.no_memory = true;
-	memset(front, 0, sizeof(*front));
-	rig_open(&front->rig, &shared);
 	front->rig.kick_fds = front->kicks;
 	front->inflight_fd = -1;
 	for (unsigned int i = 0; i < KTVBLK_QUEUES_MAX; i++) {
@@ -75,10 +77,27 @@ void front_open(struct front_end *front, const struct rig_options *options)
 		front->errors[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	}
 	listen_anywhere(front);
+}
+
+void front_attach(struct front_end *front, const struct rig *rig)
+{
+	memset(front, 0, sizeof(*front));
+	front->rig = *rig;
+	open_lines(front);
 	ck_assert_int_eq(ktvblk_vhost_user_start(front->rig.dev,
 						 front->listen_fd, 0),
 			 0);
 	front_connect(front);
+}
+
+void front_open(struct front_end *front, const struct rig_options *options)
+{
+	struct rig_options shared = *options;
+	struct rig rig;
+
+	shared.shared = shared.no_memory = true;
+	rig_open(&rig, &shared);
+	front_attach(front, &rig);
 }
 
 void front_disconnect(struct front_end *front)
@@ -87,7 +106,25 @@ void front_disconnect(struct front_end *front)
 	front->fd = -1;
 }
 
-void front_free(struct front_end *front)
+void front_open_alone(struct front_end *front, uint16_t queue_size)
+{
+	struct rig *rig = &front->rig;
+
+	memset(front, 0, sizeof(*front));
+	front->fd = -1;
+	rig->options.queue_size = queue_size;
+	rig->ram_fd = memfd_create("ram", MFD_CLOEXEC);
+	ck_assert_int_eq(ftruncate(rig->ram_fd, RIG_RAM_BYTES), 0);
+	rig->ram = mmap(NULL, RIG_RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+			rig->ram_fd, 0);
+	ck_assert_ptr_ne(rig->ram, MAP_FAILED);
+	rig->n_regions = 1;
+	rig->regions[0] = (struct ktvblk_region){ .host_addr = rig->ram,
+						  .size = RIG_RAM_BYTES };
+	open_lines(front);
+}
+
+static void close_lines(struct front_end *front)
 {
 	closep(&front->fd);
 	closep(&front->listen_fd);
@@ -97,7 +134,19 @@ void front_free(struct front_end *front)
 		close(front->calls[i]);
 		close(front->errors[i]);
 	}
+}
+
+void front_free(struct front_end *front)
+{
+	close_lines(front);
 	rig_free(&front->rig);
+}
+
+void front_free_alone(struct front_end *front)
+{
+	close_lines(front);
+	munmap(front->rig.ram, RIG_RAM_BYTES);
+	close(front->rig.ram_fd);
 }
 
 void front_close(struct front_end *front)

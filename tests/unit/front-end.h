@@ -35,16 +35,24 @@ struct front_end {
 	uint64_t waited_ns; /* at front_clock_start() */
 };
 
+/* The same of a rig that was opened with shared memory, and none bound. */
+void front_attach(struct front_end *front, const struct rig *rig);
+
 /* A device that listens, and a front end that has connected to it. */
 void front_open(struct front_end *front, const struct rig_options *options);
 /* Gone; the device stays. And once more. */
 void front_disconnect(struct front_end *front);
 void front_connect(struct front_end *front);
 int front_dial(struct front_end *front); /* one more connection */
+void front_dial_by(struct front_end *front, int fd); /* by this socket */
 /* All of it; it must be JOINED. */
 void front_close(struct front_end *front);
 /* What is left without the device. */
 void front_free(struct front_end *front);
+
+/* A front end, with memory and a socket that listens, and no device. */
+void front_open_alone(struct front_end *front, uint16_t queue_size);
+void front_free_alone(struct front_end *front);
 
 /* One message as it is, with these descriptors. */
 void front_send(struct front_end *front, uint32_t request, uint32_t flags,

@@ -7,6 +7,8 @@
 
 #include "backend.h"
 #include "life.h"
+#include "ranges.h"
+#include "transfers.h"
 
 /* How long a driver waits before it looks again and kicks again. */
 #define PATIENCE_NS (20 * NSEC_PER_MSEC)
@@ -64,6 +66,15 @@ static int file_flush(void *userdata)
 	return life->file->ops.flush(life->file->userdata);
 }
 
+static int file_write_zeroes(void *userdata, uint64_t offset, uint64_t length,
+			     uint32_t flags)
+{
+	const struct life *life = (const struct life *)userdata;
+
+	return life->file->ops.write_zeroes(life->file->userdata, offset,
+					    length, flags);
+}
+
 static ssize_t perform(const struct life *life, const struct ktvblk_io *io)
 {
 	const struct ktvblk_backend_ops *ops = &life->file->ops;
@@ -74,6 +85,9 @@ static ssize_t perform(const struct life *life, const struct ktvblk_io *io)
 		return ops->preadv(userdata, io->iov, io->n_iov, io->offset);
 	case KTVBLK_IO_WRITE:
 		return ops->pwritev(userdata, io->iov, io->n_iov, io->offset);
+	case KTVBLK_IO_WRITE_ZEROES:
+		return ops->write_zeroes(userdata, io->offset, io->length,
+					 io->flags);
 	default:
 		return ops->flush(userdata);
 	}
@@ -140,7 +154,9 @@ static int open_storage(struct life *life, struct ktvblk_backend **ret_backend)
 		.preadv = later ? NULL : gated_preadv,
 		.pwritev = later ? NULL : gated_pwritev,
 		.flush = later ? NULL : file_flush,
+		.write_zeroes = later ? NULL : file_write_zeroes,
 		.submit = later ? submit_later : NULL,
+		.submit_flags = later ? KTVBLK_SUBMIT_WRITE_ZEROES : 0,
 		.capacity = file_capacity,
 		.release = file_release,
 	};
@@ -175,11 +191,26 @@ void life_open(struct life *life, uint64_t flags, uint32_t budget_ms)
 		(struct ktvblk_region){ .host_addr = life->rig.ram,
 					.size = RIG_RAM_BYTES };
 	life->rig.n_regions = 1;
+	life->rig.options.features = RIG_WRITE_ZEROES;
 	life->model = calloc(1, LIFE_DISK_BYTES);
 	ck_assert_ptr_nonnull(life->model);
 	life->fd = memfd_create("life", MFD_CLOEXEC);
 	ck_assert_int_ge(life->fd, 0);
 	ck_assert_int_eq(ftruncate(life->fd, LIFE_DISK_BYTES), 0);
+}
+
+bool life_open_direct(struct life *life)
+{
+	const int fd = image_open(DISK_DIRECT);
+
+	if (fd < 0)
+		return false;
+	close(life->fd);
+	life->fd = fd;
+	life->disk = LIFE_DIRECT;
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(ftruncate(fd, LIFE_DISK_BYTES), 0);
+	return true;
 }
 
 static void ram_release(void *userdata)
@@ -198,7 +229,7 @@ int life_create(struct life *life)
 		.throttle = { .bytes_per_sec = life->bytes_per_sec },
 		.reset_timeout_ms = life->budget_ms,
 		.destroy_timeout_ms = life->budget_ms,
-		.engine = life->disk == LIFE_RING ? KTVBLK_ENGINE_IO_URING
+		.engine = life->disk >= LIFE_RING ? KTVBLK_ENGINE_IO_URING
 						  : KTVBLK_ENGINE_AUTO,
 	};
 	static const uint32_t cpus[] = { 0, 1, 2, 3 };
@@ -296,12 +327,21 @@ static void prepare(struct life *life, uint32_t type, uint64_t sector,
 {
 	unsigned char *data = (unsigned char *)rig_at(&life->rig, RIG_DATA);
 
+	life->seed += 7;
+	if (type == VIRTIO_BLK_T_WRITE_ZEROES) {
+		const struct test_range range = {
+			sector, len / KTVBLK_SECTOR_SIZE,
+			VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP
+		};
+
+		ranges_chain(&life->rig, type, &range, 1);
+		return;
+	}
 	if (type == VIRTIO_BLK_T_OUT)
 		for (uint32_t i = 0; i < len; i++)
 			data[i] = (unsigned char)((i + life->seed) * 31 >> 3);
 	else
 		memset(data, SENTINEL, len);
-	life->seed += 7;
 	rig_chain(&life->rig, 0, type, sector, len);
 }
 
@@ -323,6 +363,8 @@ static int check(struct life *life, uint32_t type, uint64_t sector,
 		ck_assert_int_eq(status, VIRTIO_BLK_S_IOERR);
 	else if (type == VIRTIO_BLK_T_OUT)
 		memcpy(model, data, len);
+	else if (type == VIRTIO_BLK_T_WRITE_ZEROES)
+		memset(model, 0, len);
 	else if (type == VIRTIO_BLK_T_IN)
 		ck_assert_msg(memcmp(data, model, len) == 0,
 			      "a read brought other bytes than were written");

@@ -14,6 +14,7 @@ enum life_disk {
 	LIFE_LATER, /* ... that answer later */
 	LIFE_FILE, /* the file itself */
 	LIFE_RING, /* ... by io_uring only */
+	LIFE_DIRECT, /* ... and O_DIRECT */
 };
 
 #include "harness.h"
@@ -44,6 +45,9 @@ struct life {
 
 /* The disk, guest memory, no device yet. */
 void life_open(struct life *life, uint64_t flags, uint32_t budget_ms);
+
+/* Have a disk that is in a file, by O_DIRECT. False: there can be none here. */
+bool life_open_direct(struct life *life);
 
 /* Storage, memory and the device; 0, or -errno and nothing is left of it. */
 int life_create(struct life *life);

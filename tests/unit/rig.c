@@ -82,7 +82,8 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 		config->backend = storage_file_backend(rig->storage,
 						       rig->options.disk_fd);
 	else
-		config->backend = storage_backend(rig->storage);
+		config->backend =
+			storage_less_backend(rig->storage, rig->options.lacks);
 	if (rig->options.block_bytes) {
 		rig->storage->block_bytes = config->backend->block_bytes =
 			rig->options.block_bytes;

@@ -45,6 +45,9 @@
 #define RIG_VERSION_1 (UINT64_C(1) << VIRTIO_F_VERSION_1)
 #define RIG_EVENT_IDX (UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX)
 #define RIG_INDIRECT_DESC (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC)
+#define RIG_CONFIG_WCE (UINT64_C(1) << VIRTIO_BLK_F_CONFIG_WCE)
+#define RIG_DISCARD (UINT64_C(1) << VIRTIO_BLK_F_DISCARD)
+#define RIG_WRITE_ZEROES (UINT64_C(1) << VIRTIO_BLK_F_WRITE_ZEROES)
 #define RIG_MQ (UINT64_C(1) << VIRTIO_BLK_F_MQ)
 
 #define S_ACK VIRTIO_CONFIG_S_ACKNOWLEDGE
@@ -61,6 +64,7 @@ struct rig_options {
 	unsigned int queues_used; /* by the driver; 0: all of the config */
 	uint64_t disk_bytes; /* 0: RIG_DISK_BYTES */
 	uint32_t block_bytes, mem_align; /* of the storage; 0: any */
+	unsigned int lacks; /* of what the storage could: NO_* */
 	struct later *later; /* the disk answers there */
 	int disk_fd; /* the disk is in this file; 0: in memory */
 	bool no_memory; /* do not bind any */

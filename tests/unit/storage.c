@@ -113,6 +113,39 @@ static int storage_flush(void *userdata)
 	return answer == AS_USUAL ? 0 : (int)answer;
 }
 
+/* What is discarded is 0xdd afterwards: the guest may not count on it. */
+static int change(struct storage *storage, enum storage_op op, uint64_t offset,
+		  uint64_t length, uint32_t flags)
+{
+	const int64_t answer = enter_call(storage, op);
+
+	if (answer < 0 && answer != AS_USUAL)
+		return (int)answer;
+	SCOPED_LOCK(&storage->lock);
+	storage->range_offset = offset;
+	storage->range_length = length;
+	storage->range_flags = flags;
+	storage->range_total += length;
+	if (offset > storage->size || length > storage->size - offset)
+		return -EINVAL;
+	memset(storage->bytes + offset, op == OP_DISCARD ? 0xdd : 0,
+	       (size_t)length);
+	return 0;
+}
+
+static int storage_discard(void *userdata, uint64_t offset, uint64_t length)
+{
+	return change((struct storage *)userdata, OP_DISCARD, offset, length,
+		      0);
+}
+
+static int storage_write_zeroes(void *userdata, uint64_t offset,
+				uint64_t length, uint32_t flags)
+{
+	return change((struct storage *)userdata, OP_WRITE_ZEROES, offset,
+		      length, flags);
+}
+
 static int storage_capacity(void *userdata, uint64_t *ret_bytes)
 {
 	const struct storage *storage = (const struct storage *)userdata;
@@ -132,9 +165,10 @@ static void storage_release(void *userdata)
 	pthread_cond_broadcast(&storage->changed);
 }
 
-struct ktvblk_backend *
-storage_submit_backend(struct storage *storage,
-		       int (*submit)(void *userdata, struct ktvblk_io *io))
+static struct ktvblk_backend *make_backend(struct storage *storage,
+					   int (*submit)(void *userdata,
+							 struct ktvblk_io *io),
+					   unsigned int lacks)
 {
 	const struct ktvblk_backend_ops ops = {
 		.size = sizeof(ops),
@@ -144,6 +178,12 @@ storage_submit_backend(struct storage *storage,
 		.capacity = storage_capacity,
 		.release = storage_release,
 		.submit = submit,
+		.submit_flags = submit ? KTVBLK_SUBMIT_DISCARD |
+						 KTVBLK_SUBMIT_WRITE_ZEROES
+				       : 0,
+		.discard = lacks & NO_DISCARD ? NULL : storage_discard,
+		.write_zeroes = lacks & NO_WRITE_ZEROES ? NULL
+							: storage_write_zeroes,
 	};
 	struct ktvblk_backend *backend = NULL;
 
@@ -151,13 +191,29 @@ storage_submit_backend(struct storage *storage,
 	return backend;
 }
 
+struct ktvblk_backend *
+storage_submit_backend(struct storage *storage,
+		       int (*submit)(void *userdata, struct ktvblk_io *io))
+{
+	return make_backend(storage, submit, 0);
+}
+
 struct ktvblk_backend *storage_backend(struct storage *storage)
 {
-	return storage_submit_backend(storage, NULL);
+	return make_backend(storage, NULL, 0);
+}
+
+struct ktvblk_backend *storage_less_backend(struct storage *storage,
+					    unsigned int lacks)
+{
+	return make_backend(storage, NULL, lacks);
 }
 
 ssize_t storage_perform(struct storage *storage, const struct ktvblk_io *io)
 {
+	if (io->op > KTVBLK_IO_FLUSH)
+		return change(storage, (enum storage_op)io->op, io->offset,
+			      io->length, io->flags);
 	if (io->op == KTVBLK_IO_FLUSH)
 		return storage_flush(storage);
 	return move(storage, io->op == KTVBLK_IO_READ ? OP_READ : OP_WRITE,

@@ -14,7 +14,15 @@
 
 #include "ktvblk.h"
 
-enum storage_op { OP_READ, OP_WRITE, OP_FLUSH, OP_COUNT };
+/* As those of enum ktvblk_io_op. */
+enum storage_op {
+	OP_READ,
+	OP_WRITE,
+	OP_FLUSH,
+	OP_DISCARD,
+	OP_WRITE_ZEROES,
+	OP_COUNT
+};
 
 #define STORAGE_SCRIPT_MAX 64
 /* In a script: do the thing itself, in full. */
@@ -39,6 +47,9 @@ struct storage {
 	 */
 	int64_t script[STORAGE_SCRIPT_MAX];
 	unsigned int script_len, script_at;
+	/* The last call about a range had these, and there were so many bytes. */
+	uint64_t range_offset, range_length, range_total;
+	uint32_t range_flags;
 	bool overlong; /* claim one byte more than asked for */
 
 	/* As O_DIRECT is, if set: whole blocks, in memory aligned to this. */
@@ -51,12 +62,19 @@ struct storage {
 	struct later *later; /* which answers in its place, or NULL */
 };
 
+/* What a storage cannot; for rig_options. */
+#define NO_DISCARD 1u
+#define NO_WRITE_ZEROES 2u
+
 /* size bytes of a pattern: byte i is storage_pattern(i). */
 struct storage *storage_new(uint64_t size);
 unsigned char storage_pattern(uint64_t i);
 
 /* A backend on it; when that is released, `released` counts. */
 struct ktvblk_backend *storage_backend(struct storage *storage);
+/* On one that cannot all. */
+struct ktvblk_backend *storage_less_backend(struct storage *storage,
+					    unsigned int lacks);
 
 /* The same with a submit(), which has the storage for its userdata. */
 struct ktvblk_backend *

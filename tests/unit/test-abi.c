@@ -40,12 +40,13 @@ START_TEST(layout_of_a_region)
 	PIN(ktvblk_region, host_addr, 8, 8);
 	PIN(ktvblk_region, size, 16, 8);
 	PIN(ktvblk_region, reserved, 24, 8);
+	PIN(ktvblk_region, flags, 24, 8);
 }
 END_TEST
 
 START_TEST(layout_of_the_backend_ops)
 {
-	PIN_STRUCT(ktvblk_backend_ops, 56, 8);
+	PIN_STRUCT(ktvblk_backend_ops, 80, 8);
 	PIN(ktvblk_backend_ops, size, 0, 8);
 	PIN(ktvblk_backend_ops, preadv, 8, 8);
 	PIN(ktvblk_backend_ops, pwritev, 16, 8);
@@ -53,6 +54,23 @@ START_TEST(layout_of_the_backend_ops)
 	PIN(ktvblk_backend_ops, capacity, 32, 8);
 	PIN(ktvblk_backend_ops, release, 40, 8);
 	PIN(ktvblk_backend_ops, submit, 48, 8);
+	PIN(ktvblk_backend_ops, discard, 56, 8);
+	PIN(ktvblk_backend_ops, write_zeroes, 64, 8);
+	PIN(ktvblk_backend_ops, submit_flags, 72, 4);
+	PIN(ktvblk_backend_ops, discard_granularity_bytes, 76, 4);
+}
+END_TEST
+
+START_TEST(layout_of_an_io)
+{
+	PIN_STRUCT(ktvblk_io, 48, 8);
+	PIN(ktvblk_io, op, 0, 4);
+	PIN(ktvblk_io, n_iov, 4, 4);
+	PIN(ktvblk_io, iov, 8, 8);
+	PIN(ktvblk_io, offset, 16, 8);
+	PIN(ktvblk_io, length, 24, 8);
+	PIN(ktvblk_io, userdata, 32, 8);
+	PIN(ktvblk_io, flags, 40, 4);
 }
 END_TEST
 
@@ -69,7 +87,7 @@ END_TEST
 
 START_TEST(layout_of_a_config)
 {
-	PIN_STRUCT(ktvblk_config, 160, 8);
+	PIN_STRUCT(ktvblk_config, 176, 8);
 	PIN(ktvblk_config, size, 0, 8);
 	PIN(ktvblk_config, backend, 8, 8);
 	PIN(ktvblk_config, name, 16, 8);
@@ -87,7 +105,11 @@ START_TEST(layout_of_a_config)
 	PIN(ktvblk_config, engine, 144, 4);
 	PIN(ktvblk_config, depth, 148, 4);
 	PIN(ktvblk_config, n_queues, 152, 4);
-	PIN(ktvblk_config, reserved_end, 156, 4);
+	PIN(ktvblk_config, discard, 156, 4);
+	PIN(ktvblk_config, write_cache, 160, 4);
+	PIN(ktvblk_config, logical_block_bytes, 164, 4);
+	PIN(ktvblk_config, physical_block_bytes, 168, 4);
+	PIN(ktvblk_config, opt_io_bytes, 172, 4);
 }
 END_TEST
 
@@ -103,7 +125,7 @@ END_TEST
 
 START_TEST(layout_of_the_counters)
 {
-	PIN_STRUCT(ktvblk_counters, 72, 8);
+	PIN_STRUCT(ktvblk_counters, 88, 8);
 	PIN(ktvblk_counters, reads_completed, 0, 8);
 	PIN(ktvblk_counters, writes_completed, 8, 8);
 	PIN(ktvblk_counters, flushes_completed, 16, 8);
@@ -113,6 +135,8 @@ START_TEST(layout_of_the_counters)
 	PIN(ktvblk_counters, io_errors, 48, 8);
 	PIN(ktvblk_counters, currently_throttled, 56, 8);
 	PIN(ktvblk_counters, invalid_avail_idx_count, 64, 8);
+	PIN(ktvblk_counters, discards_completed, 72, 8);
+	PIN(ktvblk_counters, write_zeroes_completed, 80, 8);
 }
 END_TEST
 
@@ -157,6 +181,18 @@ END_TEST
 
 START_TEST(values_of_the_constants)
 {
+	ck_assert_uint_eq(KTVBLK_IO_READ, 0);
+	ck_assert_uint_eq(KTVBLK_IO_WRITE, 1);
+	ck_assert_uint_eq(KTVBLK_IO_FLUSH, 2);
+	ck_assert_uint_eq(KTVBLK_IO_DISCARD, 3);
+	ck_assert_uint_eq(KTVBLK_IO_WRITE_ZEROES, 4);
+	ck_assert_uint_eq(KTVBLK_IO_MAY_UNMAP, 1);
+	ck_assert_uint_eq(KTVBLK_SUBMIT_DISCARD, 1);
+	ck_assert_uint_eq(KTVBLK_SUBMIT_WRITE_ZEROES, 2);
+	ck_assert_uint_eq(KTVBLK_DISCARD_AUTO, 0);
+	ck_assert_uint_eq(KTVBLK_DISCARD_OFF, 1);
+	ck_assert_uint_eq(KTVBLK_WRITE_CACHE_ON, 0);
+	ck_assert_uint_eq(KTVBLK_WRITE_CACHE_OFF, 1);
 	ck_assert_uint_eq(KTVBLK_MMIO_SIZE, 4096);
 	ck_assert_uint_eq(KTVBLK_MMIO_QUEUE_NOTIFY, 0x50);
 	ck_assert_uint_eq(KTVBLK_SECTOR_SIZE, 512);
@@ -189,6 +225,6 @@ TEST_PROGRAM("abi", values_of_the_states, values_of_the_outcomes,
 	     values_of_the_constants,
 	     the_version_is_one_for_people_and_for_the_preprocessor,
 	     LAYOUT_TESTS(layout_of_a_region, layout_of_the_backend_ops,
-			  layout_of_a_throttle, layout_of_a_config,
-			  layout_of_an_identity, layout_of_the_counters,
-			  layout_of_a_record))
+			  layout_of_an_io, layout_of_a_throttle,
+			  layout_of_a_config, layout_of_an_identity,
+			  layout_of_the_counters, layout_of_a_record))

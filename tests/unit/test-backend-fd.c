@@ -22,6 +22,7 @@
 
 /* What a block device, or a file system, says of itself. */
 static bool is_block, is_direct;
+static int physical_bytes, min_io_bytes, opt_io_bytes, offset_bytes;
 static int block_bytes, block_read_only, ioctl_fails_with, statx_fails_with;
 static struct statx says;
 
@@ -88,6 +89,16 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		*(int *)to = block_read_only;
 	else if (request == BLKSSZGET)
 		*(int *)to = block_bytes;
+	else if (request == BLKPBSZGET)
+		*(int *)to = physical_bytes;
+	else if (request == BLKIOMIN)
+		*(int *)to = min_io_bytes;
+	else if (request == BLKIOOPT)
+		*(int *)to = opt_io_bytes;
+	else if (request == BLKALIGNOFF)
+		*(int *)to = offset_bytes;
+	else if (request == BLKDISCARD)
+		return -1;
 	else
 		abort();
 	return 0;
@@ -97,7 +108,8 @@ static void say_nothing(void)
 {
 	is_block = is_direct = false;
 	block_read_only = 0;
-	block_bytes = 512;
+	block_bytes = physical_bytes = 512;
+	min_io_bytes = opt_io_bytes = offset_bytes = 0;
 	statx_fails_with = ioctl_fails_with = 0;
 	memset(&says, 0, sizeof(says));
 }

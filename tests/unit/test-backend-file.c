@@ -89,6 +89,10 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		*(uint64_t *)to = UINT64_C(5) << 40;
 	else if (request == BLKROGET)
 		*(int *)to = 0;
+	else if (request == BLKDISCARD || request == BLKSSZGET ||
+		 request == BLKPBSZGET || request == BLKIOMIN ||
+		 request == BLKIOOPT || request == BLKALIGNOFF)
+		return -1;
 	else
 		abort();
 	return 0;

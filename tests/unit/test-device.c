@@ -112,7 +112,8 @@ START_TEST(what_is_no_config_is_refused)
 	REFUSED(-EINVAL, c.depth = KTVBLK_QUEUE_SIZE_MAX + 1);
 	REFUSED(-EINVAL, c.reserved[0] = 1);
 	REFUSED(-EINVAL, c.reserved[2] = 1);
-	REFUSED(-EINVAL, c.reserved_end = 1);
+	REFUSED(-EINVAL, c.discard = 2);
+	REFUSED(-EINVAL, c.write_cache = 2);
 	REFUSED(-EINVAL, c.n_queues = KTVBLK_QUEUES_MAX + 1);
 	REFUSED(-EINVAL, c.n_queues = UINT32_MAX);
 	REFUSED(-EINVAL, c.n_queues = 2; c.features_masked = RIG_MQ);

@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "device.h"
 #include "faults.h"
 #include "wedge.h"
 
@@ -93,6 +94,7 @@ static void scene_open(struct scene *scene, enum worker_end end)
 		return;
 	wedge(rig, VIRTIO_BLK_T_OUT, 1);
 	rig_reset(rig);
+	rig->dev->reset_timeout_ms = WAIT_MS; /* of those that follow */
 	recorder_wait(&scene->rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
 	if (end == WEDGE_ENDED) {
 		storage_let_go(rig->storage);

@@ -168,7 +168,7 @@ static void check_errors(bool all)
 	struct job *behind = job_new(KTVBLK_IO_READ, DISK_BYTES, BLOCK, 1);
 	struct job *over = job_new(KTVBLK_IO_READ, DISK_BYTES - 512, BLOCK, 1);
 	struct job *nowhere = job_new(KTVBLK_IO_WRITE, 0, BLOCK, 1);
-	struct job *unknown = job_new(KTVBLK_IO_FLUSH + 1, 0, BLOCK, 1);
+	struct job *unknown = job_new(KTVBLK_IO_WRITE_ZEROES + 1, 0, BLOCK, 1);
 
 	ck_assert_int_eq(job_run(&rigged, behind), 0);
 	ck_assert_int_eq(job_run(&rigged, over), 512);

@@ -14,6 +14,7 @@
 #include "device.h"
 #include "faults.h"
 #include "memory.h"
+#include "ranges.h"
 #include "wedge.h"
 
 WRAP_PTHREAD_CREATE
@@ -77,6 +78,7 @@ static void scene_open(struct scene *scene, const struct exits *exits)
 	const struct rig_options patient = {
 		.config = { .reset_timeout_ms = WAIT_MS,
 			    .destroy_timeout_ms = WAIT_MS },
+		.features = RIG_RANGES,
 	};
 	struct holdings *holdings;
 
@@ -100,7 +102,10 @@ static void scene_play(struct scene *scene)
 {
 	static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
 					  [OP_WRITE] = VIRTIO_BLK_T_OUT,
-					  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
+					  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH,
+					  [OP_DISCARD] = T_DISCARD,
+					  [OP_WRITE_ZEROES] = T_ZEROES };
+	static const struct test_range range = { 1, 1, 0 };
 	const enum storage_op op = scene->exits.op;
 	struct rig *rig = &scene->rig;
 
@@ -110,7 +115,10 @@ static void scene_play(struct scene *scene)
 	/* Without it there would be nothing to flush. */
 	ck_assert_int_eq(rig_request(rig, VIRTIO_BLK_T_OUT, 0, 512), 0);
 	rig->storage->hook = exit_in_op;
-	rig_chain(rig, 0, types[op], 1, op == OP_FLUSH ? 0 : 512);
+	if (op > OP_FLUSH)
+		ranges_chain(rig, types[op], &range, 1);
+	else
+		rig_chain(rig, 0, types[op], 1, op == OP_FLUSH ? 0 : 512);
 	rig_avail(rig, 0);
 	rig_kick(rig);
 	recorder_wait(&scene->rec, KTVBLK_MESSAGE_WORKER_PANICKED);

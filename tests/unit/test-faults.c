@@ -11,7 +11,7 @@
 
 /* wrap: malloc calloc free mmap munmap eventfd epoll_create1 epoll_ctl */
 /* wrap: epoll_wait timerfd_create timerfd_settime open read write close */
-/* wrap: fcntl fstat ioctl poll preadv statx pwritev fdatasync syscall */
+/* wrap: fcntl fstat ioctl poll preadv statx pwritev fdatasync fallocate syscall */
 /* wrap: pthread_create pthread_clockjoin_np pthread_getaffinity_np */
 /* wrap: pthread_setaffinity_np pthread_setname_np pthread_attr_setstack */
 /* wrap: pthread_cond_wait pthread_cond_timedwait sd_journal_sendv */
@@ -19,12 +19,15 @@
 /* wrap: io_uring_queue_init_params io_uring_ring_dontfork */
 /* wrap: io_uring_register_files io_uring_unregister_files io_uring_submit */
 /* wrap: io_uring_submit_and_wait_timeout __io_uring_get_cqe */
-/* wrap: io_uring_register_iowq_max_workers */
+/* wrap: io_uring_register_iowq_max_workers io_uring_queue_exit */
+/* wrap: io_uring_register_buffers_sparse io_uring_register_buffers_update_tag */
+/* wrap: io_uring_unregister_buffers */
 /* wrap: _mark_point */
 
 #include <stdio.h>
 #include <sys/eventfd.h>
 
+#include "bounds.h"
 #include "engine.h"
 #include "faulty.h"
 #include "wedge.h"
@@ -141,6 +144,8 @@ static void live(struct life *life)
 	start(life);
 	request(life, VIRTIO_BLK_T_OUT, 0, 1024);
 	request(life, VIRTIO_BLK_T_IN, 1, 1024);
+	request(life, VIRTIO_BLK_T_WRITE_ZEROES, 1, 512);
+	request(life, VIRTIO_BLK_T_IN, 0, 2048);
 	request(life, VIRTIO_BLK_T_FLUSH, 0, 0);
 	pause_and_resume(life);
 	while (did_fail(ktvblk_set_log_handler(count_record, NULL, &records)))
@@ -190,6 +195,32 @@ static void live_badly(struct life *life)
 	life_wait_released(life);
 }
 
+#define DIRECT_BYTES 4096u
+
+/*
+ * Buffers are registered, let go of when the device is idle, and registered
+ * again. A request that is large makes that it has something to give back.
+ */
+static void live_directly(struct life *life)
+{
+	create(life);
+	start(life);
+	for (int i = 0; i < 2; i++) {
+		for (unsigned int n = 0; n < PIN_USES; n++)
+			request(life,
+				n % 2 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT,
+				n / 2 * DIRECT_BYTES / KTVBLK_SECTOR_SIZE,
+				DIRECT_BYTES);
+		request(life, VIRTIO_BLK_T_IN, 0, 2 * IDLE_KEEP_BYTES);
+		ck_assert(eventually(!has_table));
+	}
+	request(life, VIRTIO_BLK_T_FLUSH, 0, 0);
+	restart(life);
+	request(life, VIRTIO_BLK_T_IN, 0, DIRECT_BYTES);
+	ck_assert_int_eq(life_destroy(life), KTVBLK_JOINED);
+	life_wait_released(life);
+}
+
 /*
  * The faults
  */
@@ -233,6 +264,7 @@ static const struct call {
 	CALL(statx, false, ENOSYS, EPERM),
 	CALL(pwritev, true, EINTR, ENOSPC),
 	CALL(fdatasync, true, EIO, ENOSPC),
+	CALL(fallocate, true, EOPNOTSUPP, EINTR, EIO),
 	CALL(syscall, false, EINTR, EAGAIN),
 	CALL(pthread_create, false, EAGAIN),
 	CALL(pthread_clockjoin_np, false, EINVAL),
@@ -257,7 +289,12 @@ static const struct call {
 	CALL(io_uring_submit_and_wait_timeout, true, EAGAIN, EBUSY, EINTR,
 	     ENOMEM, EPERM),
 	CALL(__io_uring_get_cqe, false, EAGAIN, EINTR, EBUSY),
+	/* And only where there is O_DIRECT: */
+	CALL(io_uring_register_buffers_sparse, true, ENOMEM, EPERM, EINVAL),
+	CALL(io_uring_register_buffers_update_tag, true, ENOMEM, EFAULT),
+	CALL(io_uring_unregister_buffers, true, EINTR, ENXIO, ENOMEM),
 };
+#define N_CALLS_DIRECT 3
 
 static const struct way {
 	const char *name;
@@ -268,6 +305,9 @@ static const struct way {
 	{ "later", LIFE_LATER, false }, { "later, wedging", LIFE_LATER, true },
 	{ "a file", LIFE_FILE, false }, { "io_uring", LIFE_RING, false },
 };
+
+/* For what none of these does; it waits for an idle device each time. */
+static const struct way direct_way = { "O_DIRECT", LIFE_DIRECT, false };
 
 /* Where there is no io_uring, the last is not gone. */
 static size_t n_ways;
@@ -286,19 +326,22 @@ static struct left left_now(void)
 static bool live_once(const struct left *before, const struct call *call,
 		      int error, unsigned int n, const struct way *way)
 {
-	const uint64_t flags = n % 2 ? KTVBLK_ZERO_COPY : 0;
+	const bool direct = way->disk == LIFE_DIRECT;
+	/* Only buffers of the device's own are registered. */
+	const uint64_t flags = n % 2 && !direct ? KTVBLK_ZERO_COPY : 0;
 	struct life life;
 	bool over;
 
 	failed = 0;
 	life_open(&life, flags, way->badly ? 5 : WAIT_MS);
 	life.disk = way->disk;
+	ck_assert(!direct || life_open_direct(&life));
 	life.bytes_per_sec = runs_slowly() ? BYTES_PER_SEC_SLOWLY
 					   : BYTES_PER_SEC;
 	if (call)
 		fault_set(call->fault,
 			  &(struct fault_when){ .error = error, .skip = n });
-	(way->badly ? live_badly : live)(&life);
+	(direct ? live_directly : way->badly ? live_badly : live)(&life);
 	over = !call || fault_over(call->fault);
 	if (call)
 		fault_clear(call->fault);
@@ -350,24 +393,38 @@ START_TEST(a_device_whose_calls_fail_lives_and_leaves_nothing)
 {
 	const struct call *call = &calls[_i];
 	const size_t n_errors = call->each ? count_errors(call) : 1;
+	const bool direct = (size_t)_i >= ARRAY_SIZE(calls) - N_CALLS_DIRECT;
+	const struct way *those = direct ? &direct_way : ways;
+	const size_t n = direct ? 1 : n_ways;
 	struct left before;
 	unsigned int points = 0;
 
 	parked_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ck_assert_int_ge(parked_fd, 0);
 	/* The C library's own caches; and without a fault nothing fails. */
-	for (size_t w = 0; w < n_ways; w++)
-		live_once(NULL, NULL, 0, (unsigned int)w, &ways[w]);
+	for (size_t w = 0; w < n; w++)
+		live_once(NULL, NULL, 0, (unsigned int)w, &those[w]);
 	before = left_now();
 	for (int tries = 0; !points && tries < 20; tries++)
 		for (size_t e = 0; e < n_errors; e++)
-			for (size_t w = 0; w < n_ways; w++)
-				points += walk(&before, call, e, &ways[w]);
+			for (size_t w = 0; w < n; w++)
+				points += walk(&before, call, e, &those[w]);
 	fprintf(stderr, "%s: failed at %u points\n", call->name, points);
 	ck_assert_msg(points > 0, "%s was not called", call->name);
 	close(parked_fd);
 }
 END_TEST
+
+static bool has_direct(void)
+{
+	struct life life;
+	bool it_has;
+
+	life_open(&life, 0, WAIT_MS);
+	it_has = life_open_direct(&life);
+	life_close(&life);
+	return it_has;
+}
 
 int main(void)
 {
@@ -376,12 +433,17 @@ int main(void)
 	};
 	int n_calls = ARRAY_SIZE(calls);
 
+	/* Of some calls there are hundreds, and each waits for its device. */
+	setenv("CK_DEFAULT_TIMEOUT", "120", 1);
 	n_ways = ARRAY_SIZE(ways);
 	if (engine_uring_probe() < 0) {
 		fprintf(stderr, "no io_uring here\n");
 		n_ways--;
 		while (strcmp(calls[--n_calls].name, "preadv2") != 0)
 			;
+	} else if (!has_direct()) {
+		fprintf(stderr, "no O_DIRECT in the file system here\n");
+		n_calls -= N_CALLS_DIRECT;
 	}
 	return run_loops("faults", n_calls, tests, ARRAY_SIZE(tests));
 }

@@ -248,13 +248,34 @@ static void waiter_stop(struct waiter *waiter)
 	watch_unref(waiter->watch);
 }
 
-/* It sleeps again, and so many of the kernel's threads are busy. */
+/*
+ * Has our main thread another number outside? The kernel names its threads by
+ * those, and then nobody here knows whose they are.
+ */
+static bool numbers_are_others(void)
+{
+	char path[64];
+	const ssize_t n = readlink("/proc/self/ns/pid", path, sizeof(path) - 1);
+
+	ck_assert_int_gt(n, 0);
+	path[n] = '\0';
+	/* That of the initial namespace has this number, in every kernel. */
+	return strcmp(path, "pid:[4026531836]") != 0;
+}
+
+/*
+ * It sleeps again, and so many of the kernel's threads are busy; or, where they
+ * cannot be known, none is told, once there is one.
+ */
 static bool busy_are(struct waiter *waiter, unsigned int n,
 		     struct watch_stuck *stuck)
 {
 	watch_locate(waiter->watch, stuck);
-	return thread_state(waiter->tid) == 'S' && stuck->counted &&
-	       stuck->n_threads == n && stuck->tid != waiter->tid;
+	if (thread_state(waiter->tid) != 'S' || stuck->tid == waiter->tid)
+		return false;
+	if (numbers_are_others() && count_threads("iou-wrk-"))
+		return !stuck->counted && !stuck->n_threads && !stuck->tid;
+	return stuck->counted && stuck->n_threads == n;
 }
 
 static void expect_busy(struct waiter *waiter, unsigned int n,
@@ -266,12 +287,24 @@ static void expect_busy(struct waiter *waiter, unsigned int n,
 		      stuck->wchan);
 }
 
+static void expect_no_thread(const struct watch_stuck *stuck)
+{
+	ck_assert_int_eq(stuck->tid, 0);
+	ck_assert_str_eq(stuck->state, "");
+	ck_assert_str_eq(stuck->syscall, "");
+	ck_assert_str_eq(stuck->wchan, "");
+}
+
 static void expect_one_of_the_kernels(struct waiter *waiter,
 				      const struct watch_stuck *stuck)
 {
 	char prefix[32], name[32] = "";
 	FILE *file;
 
+	if (numbers_are_others()) {
+		expect_no_thread(stuck);
+		return;
+	}
 	snprintf(prefix, sizeof(prefix), "/proc/self/task/%d/comm",
 		 (int)stuck->tid);
 	file = fopen(prefix, "re");
@@ -284,14 +317,6 @@ static void expect_one_of_the_kernels(struct waiter *waiter,
 	ck_assert(strchr("SD", stuck->state[0]));
 	ck_assert_str_ne(stuck->wchan, "io_wq_worker");
 	ck_assert_str_ne(stuck->wchan, "");
-}
-
-static void expect_no_thread(const struct watch_stuck *stuck)
-{
-	ck_assert_int_eq(stuck->tid, 0);
-	ck_assert_str_eq(stuck->state, "");
-	ck_assert_str_eq(stuck->syscall, "");
-	ck_assert_str_eq(stuck->wchan, "");
 }
 
 /* However it waits. */
@@ -340,7 +365,7 @@ START_TEST(of_many_the_one_that_is_stuck_the_longest_is_told)
 		/* When that has ended the next is, and it is idle. */
 		waiter_open(&waiter, 0);
 		expect_busy(&waiter, N_FIFOS - 1, &stuck);
-		ck_assert_int_ne(stuck.tid, first.tid);
+		ck_assert(numbers_are_others() || stuck.tid != first.tid);
 		expect_one_of_the_kernels(&waiter, &stuck);
 		for (unsigned int i = 1; i < N_FIFOS; i++)
 			waiter_open(&waiter, i);
@@ -427,6 +452,16 @@ static void *be_called_so(void *arg)
 	return NULL;
 }
 
+/* One of the kernel's, where it can be; else there is one, and none is told. */
+static bool is_told(struct waiter *waiter, struct watch_stuck *stuck)
+{
+	watch_locate(waiter->watch, stuck);
+	if (numbers_are_others())
+		return count_threads("iou-wrk-") > 1 && !stuck->counted &&
+		       !stuck->tid;
+	return stuck->tid && stuck->tid != waiter->tid;
+}
+
 START_TEST(where_it_cannot_be_known_whose_they_are_none_is_counted)
 {
 	struct watch_stuck stuck;
@@ -447,8 +482,7 @@ START_TEST(where_it_cannot_be_known_whose_they_are_none_is_counted)
 		/* What is ours is told all the same. */
 		waiter.no_thread = false;
 		waiter_go(&waiter);
-		ck_assert(eventually((watch_locate(waiter.watch, &stuck),
-				      stuck.tid && stuck.tid != waiter.tid)));
+		ck_assert(eventually(is_told(&waiter, &stuck)));
 		expect_one_of_the_kernels(&waiter, &stuck);
 		ck_assert(!stuck.counted);
 		waiter_open(&waiter, 0);

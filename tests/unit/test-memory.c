@@ -82,29 +82,34 @@ static void drop(struct ktvblk_mem *mem)
 START_TEST(bad_regions_are_refused)
 {
 	static const struct ktvblk_region bad[][2] = {
-		{ { 0x1000, NULL, PAGE, 0 } },
-		{ { 0x1000, HOST, 0, 0 } },
-		{ { 0x1000, HOST, PAGE, 1 } },
+		{ { 0x1000, NULL, PAGE, { 0 } } },
+		{ { 0x1000, HOST, 0, { 0 } } },
+		{ { 0x1000, HOST, PAGE, { 2 } } },
+		{ { 0x1000, HOST, PAGE, { UINT64_C(1) << 63 } } },
 		/* not aligned */
-		{ { 0x1001, HOST, PAGE, 0 } },
-		{ { 0x1800, HOST, PAGE, 0 } },
-		{ { 0x1000, (char *)HOST + 1, PAGE, 0 } },
-		{ { 0x1000, (char *)HOST + 2048, PAGE, 0 } },
-		{ { 0x1000, HOST, PAGE + 512, 0 } },
-		{ { 0x1000, HOST, 1, 0 } },
+		{ { 0x1001, HOST, PAGE, { 0 } } },
+		{ { 0x1800, HOST, PAGE, { 0 } } },
+		{ { 0x1000, (char *)HOST + 1, PAGE, { 0 } } },
+		{ { 0x1000, (char *)HOST + 2048, PAGE, { 0 } } },
+		{ { 0x1000, HOST, PAGE + 512, { 0 } } },
+		{ { 0x1000, HOST, 1, { 0 } } },
 		/* beyond the end of all addresses */
-		{ { TOP - PAGE + 1, HOST, 2 * PAGE, 0 } },
-		{ { TOP - PAGE + 1, HOST, PAGE, 0 } },
-		{ { PAGE, HOST, TOP - PAGE + 1, 0 } },
-		{ { 0, HOST, TOP - PAGE + 1, 0 } },
-		{ { 0, (void *)(uintptr_t)(TOP - PAGE + 1), PAGE, 0 } },
+		{ { TOP - PAGE + 1, HOST, 2 * PAGE, { 0 } } },
+		{ { TOP - PAGE + 1, HOST, PAGE, { 0 } } },
+		{ { PAGE, HOST, TOP - PAGE + 1, { 0 } } },
+		{ { 0, HOST, TOP - PAGE + 1, { 0 } } },
+		{ { 0, (void *)(uintptr_t)(TOP - PAGE + 1), PAGE, { 0 } } },
 		/* overlaps */
-		{ { 0x1000, HOST, PAGE, 0 }, { 0x1000, HOST, PAGE, 0 } },
-		{ { 0x1000, HOST, 2 * PAGE, 0 }, { 0x2000, HOST, PAGE, 0 } },
-		{ { 0x2000, HOST, PAGE, 0 }, { 0x1000, HOST, 2 * PAGE, 0 } },
-		{ { 0x1000, HOST, 8 * PAGE, 0 }, { 0x2000, HOST, PAGE, 0 } },
+		{ { 0x1000, HOST, PAGE, { 0 } },
+		  { 0x1000, HOST, PAGE, { 0 } } },
+		{ { 0x1000, HOST, 2 * PAGE, { 0 } },
+		  { 0x2000, HOST, PAGE, { 0 } } },
+		{ { 0x2000, HOST, PAGE, { 0 } },
+		  { 0x1000, HOST, 2 * PAGE, { 0 } } },
+		{ { 0x1000, HOST, 8 * PAGE, { 0 } },
+		  { 0x2000, HOST, PAGE, { 0 } } },
 		/* a good one does not help a bad one */
-		{ { 0x1000, HOST, PAGE, 0 }, { 0x3000, HOST, 17, 0 } },
+		{ { 0x1000, HOST, PAGE, { 0 } }, { 0x3000, HOST, 17, { 0 } } },
 	};
 	struct ktvblk_mem *const untouched = (struct ktvblk_mem *)&released;
 	struct ktvblk_mem *mem = untouched;
@@ -125,9 +130,9 @@ END_TEST
 START_TEST(an_overlap_that_is_not_with_the_neighbour_is_refused)
 {
 	const struct ktvblk_region regions[] = {
-		{ 0x8000, HOST, PAGE, 0 },
-		{ 0x2000, HOST, PAGE, 0 },
-		{ 0x1000, HOST, 9 * PAGE, 0 },
+		{ 0x8000, HOST, PAGE, { 0 } },
+		{ 0x2000, HOST, PAGE, { 0 } },
+		{ 0x1000, HOST, 9 * PAGE, { 0 } },
 	};
 	struct ktvblk_mem *mem = NULL;
 
@@ -140,7 +145,7 @@ END_TEST
 
 START_TEST(bad_arguments_are_refused)
 {
-	const struct ktvblk_region region = { 0x1000, HOST, PAGE, 0 };
+	const struct ktvblk_region region = { 0x1000, HOST, PAGE, { 0 } };
 	struct ktvblk_mem *mem = NULL;
 
 	released = 0;
@@ -157,7 +162,7 @@ END_TEST
 
 START_TEST(without_memory_there_is_no_guest_memory)
 {
-	const struct ktvblk_region region = { 0x1000, HOST, PAGE, 0 };
+	const struct ktvblk_region region = { 0x1000, HOST, PAGE, { 0 } };
 	struct ktvblk_mem *mem = NULL;
 
 	released = 0;
@@ -171,7 +176,7 @@ END_TEST
 
 START_TEST(the_regions_are_copied)
 {
-	struct ktvblk_region region = { 0x1000, NULL, PAGE, 0 };
+	struct ktvblk_region region = { 0x1000, NULL, PAGE, { 0 } };
 	struct ktvblk_mem *mem = NULL;
 
 	map_pages();
@@ -199,7 +204,7 @@ END_TEST
 
 START_TEST(release_may_be_none)
 {
-	const struct ktvblk_region region = { 0x1000, HOST, PAGE, 0 };
+	const struct ktvblk_region region = { 0x1000, HOST, PAGE, { 0 } };
 	struct ktvblk_mem *mem = NULL;
 
 	ck_assert_int_eq(ktvblk_mem_new(&region, 1, NULL, NULL, &mem), 0);
@@ -386,7 +391,7 @@ END_TEST
 
 START_TEST(the_highest_page_but_one_is_memory)
 {
-	struct ktvblk_region region = { TOP - 2 * PAGE + 1, NULL, PAGE, 0 };
+	struct ktvblk_region region = { TOP - 2 * PAGE + 1, NULL, PAGE, { 0 } };
 	struct ktvblk_mem *mem = NULL;
 
 	map_pages();

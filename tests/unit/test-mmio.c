@@ -14,7 +14,7 @@
 #include "wedge.h"
 
 #define CONFIG VIRTIO_MMIO_CONFIG
-#define CONFIG_BYTES 24
+#define CONFIG_BYTES sizeof(struct virtio_blk_config)
 
 static void open_sized(struct rig *rig, uint64_t bytes, uint64_t flags)
 {
@@ -78,11 +78,11 @@ START_TEST(advertised_features_changed_by_indirect_desc_and_size_max)
 
 	rig_open(&rig, NULL);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120000244ull | RIG_INDIRECT_DESC);
+			  0x10120006e44ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 	open_sized(&rig, 0, KTVBLK_READ_ONLY);
 	ck_assert_uint_eq(features_of(&rig),
-			  0x120000264ull | RIG_INDIRECT_DESC);
+			  0x10120000e64ull | RIG_INDIRECT_DESC);
 	rig_close(&rig);
 }
 END_TEST
@@ -90,14 +90,14 @@ END_TEST
 START_TEST(masked_features_are_not_offered)
 {
 	const struct rig_options options = {
-		.config = { .features_masked = RIG_INDIRECT_DESC |
-					       RIG_EVENT_IDX |
-					       bit(VIRTIO_BLK_F_FLUSH) },
+		.config = { .features_masked =
+				    RIG_INDIRECT_DESC | RIG_EVENT_IDX |
+				    bit(VIRTIO_BLK_F_FLUSH) | RIG_DISCARD },
 	};
 	struct rig rig;
 
 	rig_open(&rig, &options);
-	ck_assert_uint_eq(features_of(&rig), 0x100000044ull);
+	ck_assert_uint_eq(features_of(&rig), 0x10100004444ull);
 	rig_close(&rig);
 }
 END_TEST
@@ -199,13 +199,22 @@ START_TEST(seg_max_fits_the_queue_where_there_are_no_indirect_tables)
 }
 END_TEST
 
-/* The 24 bytes as they must be, and zeros. */
-static const unsigned char expected[64] = {
-	0x80, 0, 0, 0, 0, 0, 0, 0, /* 128 sectors */
-	0,    0, 0, 0, /* size_max */
-	0x80, 0, 0, 0, /* seg_max */
-	0,    0, 0, 0, /* geometry */
-	0,    2, 0, 0, /* blk_size */
+/* All bytes as they must be, and zeros. */
+static const unsigned char expected[128] = {
+	0x80, 0, 0,  0, 0, 0, 0, 0, /* 128 sectors */
+	0,    0, 0,  0, /* size_max */
+	0x80, 0, 0,  0, /* seg_max */
+	0,    0, 0,  0, /* geometry */
+	0,    2, 0,  0, /* blk_size */
+	0,    0, 1,  0, /* topology: min_io_size */
+	0,    0, 0,  0, /* opt_io_size */
+	1,    0, 0,  0, /* writeback, num_queues */
+	0,    0, 32, 0, /* max_discard_sectors */
+	0x80, 0, 0,  0, /* max_discard_seg */
+	1,    0, 0,  0, /* discard_sector_alignment */
+	0,    0, 2,  0, /* max_write_zeroes_sectors */
+	16,   0, 0,  0, /* max_write_zeroes_seg */
+	1,    0, 0,  0, /* write_zeroes_may_unmap */
 };
 
 /* 12.1.19, 12.1.21 */
@@ -229,7 +238,7 @@ START_TEST(config_space_zero_past_struct_size)
 	struct rig rig;
 
 	rig_open(&rig, NULL);
-	for (size_t offset = 0; offset < 40; offset++)
+	for (size_t offset = 0; offset < 80; offset++)
 		for (size_t len = 0; len <= 24; len++) {
 			unsigned char bytes[32];
 

@@ -196,6 +196,20 @@ START_TEST(one_left_in_the_ring_that_hangs_ends_plain_calls)
 }
 END_TEST
 
+/* The same, and nobody has looked meanwhile. */
+START_TEST(one_left_in_the_ring_that_was_slow_ends_them_too)
+{
+	struct pace pace = new_pace();
+	uint64_t begun_ns;
+
+	ring_until_plain(&pace);
+	pace_begun(&pace, now, &begun_ns);
+	pace_ended(&pace, begun_ns, now + SLOW_NS, BYTES);
+	ck_assert(!pace_is_plain(&pace, now));
+	ck_assert_uint_eq(ring_until_plain(&pace), 2 * PACE_TRUST);
+}
+END_TEST
+
 /* Always 32 out, at one time of a clock that stands. */
 START_TEST(deep_queues_earn_it_too)
 {
@@ -246,5 +260,6 @@ TEST_PROGRAM("pace", it_begins_in_the_ring,
 	     what_is_large_may_take_longer,
 	     one_that_hangs_in_the_ring_forbids_plain_calls,
 	     one_left_in_the_ring_that_hangs_ends_plain_calls,
+	     one_left_in_the_ring_that_was_slow_ends_them_too,
 	     deep_queues_earn_it_too,
 	     storage_that_is_slow_now_and_then_blocks_seldom)

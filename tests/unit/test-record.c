@@ -98,6 +98,7 @@ static struct log_entry entry_of(int event, const struct identity *id)
 	struct log_entry entry = {
 		.event = (enum event)event,
 		.id = *id,
+		.capacity_sectors = id->disk ? disk_id_sectors(id->disk) : 0,
 		.site = { "src/lib/some.c", "some_function", 321 },
 	};
 
@@ -360,7 +361,10 @@ START_TEST(request_types_have_names)
 	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_OUT), "out");
 	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_FLUSH), "flush");
 	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_GET_ID), "get_id");
-	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_DISCARD),
+	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_DISCARD), "discard");
+	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_WRITE_ZEROES),
+			 "write_zeroes");
+	ck_assert_str_eq(request_type_name(VIRTIO_BLK_T_SECURE_ERASE),
 			 "unsupported");
 	ck_assert_str_eq(request_type_name(UINT32_MAX), "unsupported");
 }

@@ -46,6 +46,8 @@ struct fixture {
 	struct identity id;
 	struct ktvblk_stats *stats;
 	struct recorder rec;
+	struct range ranges[RANGES_MAX];
+	struct request_rules rules;
 	struct request request;
 	uint8_t status;
 };
@@ -66,6 +68,7 @@ static void open_fixture(struct fixture *f)
 	f->vq.ring.size = 256;
 	f->request.chain.descs = malloc(CHAIN_BYTES);
 	ck_assert_ptr_nonnull(f->request.chain.descs);
+	f->request.ranges = f->ranges;
 	f->id.disk = disk_id_new(NULL, 128);
 	f->stats = stats_new();
 }
@@ -113,7 +116,8 @@ static void put_chain(struct fixture *f, const struct chain_desc *descs,
 static enum request_action read_it(struct fixture *f, bool read_only)
 {
 	f->status = 0xee;
-	return request_read(&f->request, &f->vq, read_only, &f->id, f->stats,
+	f->rules.read_only = read_only;
+	return request_read(&f->request, &f->vq, &f->rules, &f->id, f->stats,
 			    &f->status);
 }
 

@@ -30,7 +30,7 @@ START_TEST(resets_that_were_asked_for_share_one_budget)
 	for (int i = 0; i < MANY; i++)
 		rig_reset(&rigs[i]);
 	ck_assert_uint_ge(ms_since(start), 200);
-	/* Each wedged one may be looked at for another 2 ms. */
+	/* Each wedged one may be looked at for a moment more. */
 	ck_assert_uint_lt(ms_since(start), bound_ms(200 + 50));
 	recorder_wait_n(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT, MANY);
 	for (int i = 0; i < MANY; i++) {

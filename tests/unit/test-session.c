@@ -43,7 +43,6 @@ struct parts {
 static void parts_open(struct parts *parts)
 {
 	*parts = (struct parts){ .disk_id = disk_id_new("vda", 128) };
-	parts->disk.capacity_bytes = RIG_DISK_BYTES;
 	parts->disk.stall_warn_ms = 5000;
 	ck_assert_int_eq(ports_new(1, &parts->ports), 0);
 	parts->stats = stats_new();
@@ -422,11 +421,29 @@ START_TEST(a_start_that_fails_says_where_and_the_next_one_works)
 }
 END_TEST
 
+/* Of storage that answers later. */
+START_TEST(an_engine_that_fails_leaves_nothing)
+{
+	const struct ktvblk_backend backend = { .fd = -1 };
+	const unsigned int fds = count_fds();
+
+	fault_set(&eventfd_fault, &(struct fault_when){ .error = EMFILE });
+	ck_assert_ptr_null(engine_submit_new(&backend));
+	ck_assert_int_eq(errno, EMFILE);
+	fault_set(&calloc_fault,
+		  &(struct fault_when){ .error = ENOMEM, .here = true });
+	ck_assert_ptr_null(engine_submit_new(&backend));
+	ck_assert_int_eq(errno, ENOMEM);
+	ck_assert_uint_eq(count_fds(), fds);
+}
+END_TEST
+
+/* One of a disk that can be written has it for zeros. */
 START_TEST(a_zero_copy_session_has_no_buffer)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, KTVBLK_ZERO_COPY);
+	wedge_open(&rig, 1000, KTVBLK_ZERO_COPY | KTVBLK_READ_ONLY);
 	ck_assert_ptr_null(rig.dev->queues[0].session->pages.bounce);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	rig_close(&rig);
@@ -457,4 +474,5 @@ TEST_PROGRAM("session", a_new_session_is_at_reset_and_has_a_stop_eventfd,
 	     a_throttled_session_is_counted_out_once,
 	     storage_is_released_before_memory_and_each_once,
 	     a_start_that_fails_says_where_and_the_next_one_works,
+	     an_engine_that_fails_leaves_nothing,
 	     a_zero_copy_session_has_no_buffer, a_start_latches_the_ring)

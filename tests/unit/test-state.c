@@ -193,7 +193,8 @@ END_TEST
 /* 12.1.30 */
 START_TEST(counters_accessors_match_atomic_state)
 {
-	const struct ktvblk_counters expected = { 1, 2, 3, 4, 5, 6, 7, 8, 9 };
+	const struct ktvblk_counters expected = { 1, 2, 3, 4,  5, 6,
+						  7, 8, 9, 10, 11 };
 	struct ktvblk_counters counters;
 	struct ktvblk_stats *stats;
 	struct rig rig;
@@ -209,6 +210,8 @@ START_TEST(counters_accessors_match_atomic_state)
 	stats->io_errors = 7;
 	stats->currently_throttled = 8;
 	stats->invalid_avail_idx_count = 9;
+	stats->discards_completed = 10;
+	stats->write_zeroes_completed = 11;
 	counters = rig_counters(&rig);
 	ck_assert_mem_eq(&counters, &expected, sizeof(counters));
 	rig_close(&rig);

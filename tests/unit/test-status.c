@@ -231,18 +231,18 @@ END_TEST
 /* 12.3.24 */
 START_TEST(features_ok_rejected_with_unadvertised_bit)
 {
-	const uint64_t discard = UINT64_C(1) << VIRTIO_BLK_F_DISCARD;
+	const uint64_t erase = UINT64_C(1) << VIRTIO_BLK_F_SECURE_ERASE;
 	const struct kept_record *record;
 	struct fsm fsm;
 
 	fsm_open(&fsm);
 	fsm_go_to(&fsm, S_DRV);
-	fsm_write_features(&fsm, RIG_VERSION_1 | discard);
+	fsm_write_features(&fsm, RIG_VERSION_1 | erase);
 	ck_assert_uint_eq(fsm_write(&fsm, S_FEAT), S_DRV);
 	record = fsm_only_record(&fsm, KTVBLK_MESSAGE_FEATURES_NOT_OFFERED);
-	expect_number(record, "KTVBLK_NOT_OFFERED", (int64_t)discard);
+	expect_number(record, "KTVBLK_NOT_OFFERED", (int64_t)erase);
 	expect_number(record, "KTVBLK_DRIVER_FEATURES",
-		      (int64_t)(RIG_VERSION_1 | discard));
+		      (int64_t)(RIG_VERSION_1 | erase));
 	expect_number(record, "KTVBLK_DEVICE_FEATURES",
 		      (int64_t)fsm.rig.dev->features);
 	fsm_write_features(&fsm, RIG_VERSION_1);

@@ -549,6 +549,47 @@ START_TEST(a_request_of_no_bytes_does_not_wait_for_bytes)
 }
 END_TEST
 
+START_TEST(a_change_keeps_what_is_owed_and_of_what_is_there_what_fits)
+{
+	struct bucket bucket;
+
+	bucket_init(&bucket, 100, 10, 0);
+	ck_assert(bucket_take(&bucket, 150, 0));
+	bucket_change(&bucket, 20, 20, NSEC_PER_SEC);
+	/* The second before was at the old rate; two more at the new. */
+	ck_assert_int_eq(bucket.available, -40);
+	ck_assert_uint_eq(bucket_wait_ns(&bucket, 1, NSEC_PER_SEC),
+			  2 * NSEC_PER_SEC + NSEC_PER_SEC / 20);
+	bucket_init(&bucket, 100, 10, 0);
+	bucket_change(&bucket, 30, 5, 0);
+	ck_assert_int_eq(bucket.available, 30);
+	bucket_change(&bucket, 1000, 5, 0);
+	ck_assert_int_eq(bucket.available, 30);
+	bucket_change(&bucket, UINT64_MAX, 1, 0);
+	ck_assert_int_eq(bucket.available, 30);
+}
+END_TEST
+
+START_TEST(a_limit_that_was_not_there_begins_with_a_whole_burst)
+{
+	struct bucket bucket;
+
+	bucket_init(&bucket, 100, 10, 0);
+	ck_assert(bucket_take(&bucket, 150, 0));
+	bucket_change(&bucket, 0, 0, 0);
+	ck_assert(bucket_can_take(&bucket, UINT64_MAX, 0));
+	bucket_change(&bucket, 7, 2, 5);
+	ck_assert_int_eq(bucket.available, 7);
+	ck_assert_uint_eq(bucket.refilled_ns, 5);
+	/* The fraction of a token that had come is not lost. */
+	bucket_init(&bucket, 10, 1, 0);
+	ck_assert(bucket_take(&bucket, 10, 0));
+	bucket_change(&bucket, 10, 2, NSEC_PER_SEC / 2);
+	ck_assert_uint_eq(bucket_wait_ns(&bucket, 1, NSEC_PER_SEC / 2),
+			  NSEC_PER_SEC / 4);
+}
+END_TEST
+
 TEST_PROGRAM("throttle", unlimited_always_grants, consumes_capacity,
 	     refills_over_time, throttle_zero_rate_becomes_unlimited,
 	     refill_uses_elapsed_time_and_stops_when_full, consume_zero_is_free,
@@ -574,4 +615,6 @@ TEST_PROGRAM("throttle", unlimited_always_grants, consumes_capacity,
 	     what_one_bucket_refuses_costs_the_other_nothing,
 	     a_verdict_waits_for_the_slower_bucket,
 	     both_buckets_refill_where_one_refuses,
-	     a_request_of_no_bytes_does_not_wait_for_bytes)
+	     a_request_of_no_bytes_does_not_wait_for_bytes,
+	     a_change_keeps_what_is_owed_and_of_what_is_there_what_fits,
+	     a_limit_that_was_not_there_begins_with_a_whole_burst)

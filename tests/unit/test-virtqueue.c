@@ -372,6 +372,59 @@ START_TEST(push_writes_the_entry_and_then_the_index)
 }
 END_TEST
 
+/* What is told, and what the driver could see at that time. */
+static struct {
+	const struct ring *ring;
+	struct {
+		uint64_t addr, len;
+		uint32_t id;
+		uint16_t idx;
+	} of[8];
+	size_t n;
+} told;
+
+static void tell(void *userdata, uint64_t addr, uint64_t len)
+{
+	ck_assert_ptr_eq(userdata, &told);
+	ck_assert_uint_lt(told.n, ARRAY_SIZE(told.of));
+	told.of[told.n].addr = addr;
+	told.of[told.n].len = len;
+	told.of[told.n].id = get32(told.ring, USED + 4);
+	told.of[told.n++].idx = get16(told.ring, USED + 2);
+}
+
+START_TEST(push_tells_of_the_entry_before_the_index_and_of_that_again)
+{
+	struct ring ring;
+
+	ring_open(&ring, 8);
+	ring.vq.dirty = (struct dirty_log){ tell, &told };
+	told.ring = &ring;
+	ck_assert(virtqueue_push(&ring.vq, 5, 513));
+	ck_assert_uint_eq(told.n, 3);
+	for (size_t i = 0; i < 3; i++) {
+		ck_assert_uint_eq(told.of[i].addr, i ? USED + 2 : USED + 4);
+		ck_assert_uint_eq(told.of[i].len, i ? 2 : 8);
+		ck_assert_uint_eq(told.of[i].id, 5);
+		ck_assert_uint_eq(told.of[i].idx, i == 2);
+	}
+	/* And of what asks for notifications. */
+	told.n = 0;
+	ck_assert(virtqueue_disable_notify(&ring.vq));
+	ck_assert_uint_eq(told.n, 1);
+	ck_assert_uint_eq(told.of[0].addr, USED);
+	ring.vq.event_idx = true;
+	ck_assert(virtqueue_enable_notify(&ring.vq, &(bool){ false }));
+	ck_assert_uint_eq(told.n, 2);
+	ck_assert_uint_eq(told.of[1].addr, USED + 4 + 8 * 8);
+	/* What is not written is not told. */
+	ring_move(&ring, AVAIL, NOWHERE);
+	ck_assert(!virtqueue_push(&ring.vq, 5, 513));
+	ck_assert_uint_eq(told.n, 2);
+	ring_close(&ring);
+}
+END_TEST
+
 START_TEST(push_wraps_at_the_size_and_at_65536)
 {
 	struct ring ring;
@@ -578,6 +631,7 @@ TEST_PROGRAM("virtqueue", pop_of_an_empty_ring_is_empty,
 	     pop_refuses_an_entry_outside_memory_under_a_good_index,
 	     an_avail_ring_may_lie_over_a_region_border,
 	     push_writes_the_entry_and_then_the_index,
+	     push_tells_of_the_entry_before_the_index_and_of_that_again,
 	     push_wraps_at_the_size_and_at_65536,
 	     push_that_cannot_write_changes_nothing,
 	     push_writes_an_entry_that_lies_over_a_region_border,

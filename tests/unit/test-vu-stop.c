@@ -135,6 +135,8 @@ static void start_anew(struct front_end *front)
 {
 	if (front->fd < 0)
 		front_connect(front);
+	else
+		front_stop(front, 0);
 	front_start(front);
 }
 
@@ -266,6 +268,43 @@ START_TEST(what_ends_in_time_is_answered_before_the_stop_is)
 }
 END_TEST
 
+/* The storage lets go just when the budget ends. */
+START_TEST(a_call_that_ends_with_the_budget_of_a_stop)
+{
+	const unsigned int n = rounds("VU_RACES", 150, 20);
+	struct stop_scene scene;
+	struct front_end *front = &scene.front;
+	struct rig *rig = &front->rig;
+
+	open_scene(&scene, 1, 0);
+	rig->dev->reset_timeout_ms = 10;
+	for (unsigned int i = 0; i < n; i++) {
+		const struct vhost_vring_state state = { 0 };
+		union vu_payload answer;
+		uint64_t sum;
+
+		hang(front, VIRTIO_BLK_T_IN);
+		front_send(front, VU_GET_VRING_BASE, 0, &state, sizeof(state),
+			   NULL, 0);
+		usleep(9500 + i % 20 * 50);
+		storage_let_go(rig->storage);
+		front_receive(front, VU_GET_VRING_BASE, &answer, NULL);
+		/* From here on all is as it is. */
+		sum = front_ram_sum(front);
+		drain_fd(front->calls[0]);
+		ck_assert(eventually(ktvblk_get_state(rig->dev) ==
+				     KTVBLK_STATE_IDLE));
+		ck_assert_uint_eq(front_ram_sum(front), sum);
+		ck_assert_uint_eq(drain_fd(front->calls[0]), 0);
+		/* Whether it was answered or is put back, it is so once. */
+		ck_assert(answer.state.num == rig_used_idx(rig));
+		front_start_again(front, (uint16_t)answer.state.num);
+		rig_wait_used(rig, rig->avail_idx);
+	}
+	close_scene(&scene);
+}
+END_TEST
+
 START_TEST(a_destroy_meets_a_stop_under_way)
 {
 	struct stop_scene scene;
@@ -295,6 +334,7 @@ int main(void)
 		queues_that_hang_share_one_budget,
 		zero_copy_keeps_what_it_must_and_says_so,
 		what_ends_in_time_is_answered_before_the_stop_is,
+		a_call_that_ends_with_the_budget_of_a_stop,
 		a_destroy_meets_a_stop_under_way,
 	};
 	const int r = run_loops("vu-stop: ways",

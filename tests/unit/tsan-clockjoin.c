@@ -45,9 +45,11 @@ int __wrap_pthread_clockjoin_np(pthread_t thread, void **ret, clockid_t clock,
 
 /*
  * Nor does it see liburing map and unmap a ring, by system calls of its own: one
- * that comes to lie where another thread's was would be a race with it.
+ * that comes to lie where another thread's was would be a race with it. Weak, as
+ * above.
  */
-const char *__tsan_default_suppressions(void);
+__attribute__((weak, visibility("default"))) const char *
+__tsan_default_suppressions(void);
 
 const char *__tsan_default_suppressions(void)
 {

@@ -17,7 +17,9 @@ static struct kvm_run *volatile cpu;
  */
 static void on_signal(int signal)
 {
-	if (signal != SIGUSR1)
+	if (signal == SIGUSR2)
+		atomic_fetch_or(&asked, ASK_SAVE);
+	else if (signal != SIGUSR1)
 		atomic_fetch_or(&asked, ASK_QUIT);
 	if (cpu)
 		cpu->immediate_exit = 1;
@@ -25,7 +27,8 @@ static void on_signal(int signal)
 
 void ask_start(void)
 {
-	static const int signals[] = { SIGUSR1, SIGINT, SIGTERM, SIGHUP };
+	static const int signals[] = { SIGUSR1, SIGUSR2, SIGINT, SIGTERM,
+				       SIGHUP };
 	const struct sigaction action = { .sa_handler = on_signal };
 
 	main_thread = pthread_self();

@@ -10,11 +10,14 @@
 
 #define ASK_UNPLUG(slot) (1u << (slot))
 #define ASK_QUIT (1u << BUS_SLOTS)
+#define ASK_SAVE (2u << BUS_SLOTS)
+#define ASK_SIZES (4u << BUS_SLOTS)
+#define ASK_LIMITS (8u << BUS_SLOTS)
 
-/* From now on signals ask to end; on the main thread. */
+/* From now on signals ask to end, and SIGUSR2 to save; on the main thread. */
 void ask_start(void);
 
-/* Ask the main thread to pull out a disk, or to end. From any thread. */
+/* Ask the main thread for one of these. From any thread. */
 void ask_for(unsigned int what);
 
 /* The CPU that whoever asks takes out of the guest; NULL: none. */

@@ -140,7 +140,7 @@ void boot_load(const struct vmm *vmm, const char *kernel, const char *initrd,
 	set_memory_map(vmm, params);
 }
 
-static void set_cpuid(const struct vmm *vmm)
+void boot_cpuid(const struct vmm *vmm)
 {
 	enum { ENTRIES = 256 };
 	struct kvm_cpuid2 *cpuid = calloc(
@@ -209,7 +209,7 @@ void boot_cpu(const struct vmm *vmm)
 				       .rflags = 2 };
 	struct kvm_sregs sregs;
 
-	set_cpuid(vmm);
+	boot_cpuid(vmm);
 	make_page_tables(vmm);
 	if (ioctl(vmm->vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
 		fail("KVM_GET_SREGS");

@@ -8,4 +8,7 @@ void boot_load(const struct vmm *vmm, const char *kernel, const char *initrd,
 	       const char *cmdline);
 void boot_cpu(const struct vmm *vmm);
 
+/* Which processor it is: for boot_cpu(), or before a saved one is put back. */
+void boot_cpuid(const struct vmm *vmm);
+
 #endif

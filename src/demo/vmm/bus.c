@@ -8,12 +8,16 @@
  *   connect    tell KVM of its two eventfds
  *   access     pass on the guest's reads and writes of its registers
  *   reset      when the machine is reset, so are its devices
+ *   sizes      a disk has the size that its storage has now
+ *   limits     those of the options, or none
  *   unplug     end one device under the running guest
  *   close      end them all
+ *   pause, save, restore, resume   have them go on in another process
  *
  * None of these waits for storage longer than the disk's budget.
  */
 
+#include <errno.h>
 #include <linux/virtio_mmio.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +26,7 @@
 #include <ktvblk-kvm.h>
 
 #include "bus.h"
+#include "file.h"
 #include "say.h"
 
 static uint64_t now_ms(void)
@@ -116,6 +121,35 @@ void bus_reset(const struct vmm *vmm)
 				  sizeof(reset));
 }
 
+/* The guest hears of it when the storage has answered. */
+void bus_look_at_sizes(const struct vmm *vmm)
+{
+	for (unsigned int i = 0; i < vmm->n_disks; i++) {
+		const struct disk *disk = &vmm->disks[i];
+		int r = disk->dev ? ktvblk_refresh_capacity(disk->dev) : 0;
+
+		if (r < 0)
+			fprintf(stderr, "ktvblk-vmm: %s: size: %s\n",
+				disk->path, strerror(-r));
+	}
+}
+
+void bus_switch_limits(struct vmm *vmm)
+{
+	static const struct ktvblk_throttle none;
+
+	vmm->unlimited = !vmm->unlimited;
+	for (unsigned int i = 0; i < vmm->n_disks; i++) {
+		const struct disk *disk = &vmm->disks[i];
+
+		if (disk->dev)
+			ktvblk_set_throttle(disk->dev,
+					    vmm->unlimited
+						    ? &none
+						    : &disk->config.throttle);
+	}
+}
+
 /* What is not joined is told, and remembered for the exit status. */
 void bus_unplug(struct vmm *vmm, unsigned int slot)
 {
@@ -144,4 +178,83 @@ void bus_close(struct vmm *vmm)
 			ktvblk_request_stop(vmm->disks[i].dev);
 	for (unsigned int i = 0; i < vmm->n_disks; i++)
 		bus_unplug(vmm, i);
+}
+
+#define PAUSE_MS 5000
+#define STATE_BYTES 4096u
+
+/* All are asked before the first is waited for. */
+bool bus_pause(const struct vmm *vmm)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		if (vmm->disks[i].dev)
+			ktvblk_pause_begin(vmm->disks[i].dev, -1);
+	for (unsigned int i = 0; i < vmm->n_disks && r == 0; i++) {
+		if (vmm->disks[i].dev)
+			r = ktvblk_pause(vmm->disks[i].dev, PAUSE_MS);
+		if (r < 0)
+			fprintf(stderr, "ktvblk-vmm: not saved: %s: %s\n",
+				vmm->disks[i].path, strerror(-r));
+	}
+	if (r < 0)
+		bus_resume(vmm);
+	return r == 0;
+}
+
+void bus_resume(const struct vmm *vmm)
+{
+	for (unsigned int i = 0; i < vmm->n_disks; i++)
+		if (vmm->disks[i].dev)
+			ktvblk_resume(vmm->disks[i].dev);
+}
+
+/* Each with its length; one that was pulled out has none. */
+bool bus_save(const struct vmm *vmm, FILE *file)
+{
+	unsigned char state[STATE_BYTES];
+
+	for (unsigned int i = 0; i < vmm->n_disks; i++) {
+		uint32_t bytes = 0;
+		int r = 0;
+
+		if (vmm->disks[i].dev)
+			r = ktvblk_save(vmm->disks[i].dev, state,
+					sizeof(state));
+		if (r < 0) {
+			errno = -r;
+			return false;
+		}
+		bytes = (uint32_t)r;
+		file_write(file, &bytes, sizeof(bytes));
+		if (bytes)
+			file_write(file, state, bytes);
+	}
+	return true;
+}
+
+void bus_restore(struct vmm *vmm, FILE *file)
+{
+	unsigned char state[STATE_BYTES];
+
+	for (unsigned int i = 0; i < vmm->n_disks; i++) {
+		struct disk *disk = &vmm->disks[i];
+		uint32_t bytes;
+		int r;
+
+		file_read(file, &bytes, sizeof(bytes));
+		if (!bytes) {
+			bus_unplug(vmm, i);
+			continue;
+		}
+		if (bytes > sizeof(state))
+			give_up("%s: no state of a disk", disk->path);
+		file_read(file, state, bytes);
+		r = ktvblk_restore(disk->dev, state, bytes);
+		if (r < 0)
+			give_up("%s: %s", disk->path,
+				r == -EINVAL ? "not as it was saved"
+					     : strerror(-r));
+	}
 }

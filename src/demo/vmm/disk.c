@@ -22,6 +22,10 @@ static bool set_flag(struct ktvblk_config *config, const char *key)
 		config->flags |= KTVBLK_ZERO_COPY;
 	else if (!strcmp(key, "no-event-idx"))
 		config->features_masked |= BIT(VIRTIO_RING_F_EVENT_IDX);
+	else if (!strcmp(key, "no-discard"))
+		config->discard = KTVBLK_DISCARD_OFF;
+	else if (!strcmp(key, "no-cache"))
+		config->write_cache = KTVBLK_WRITE_CACHE_OFF;
 	else if (!strcmp(key, "no-indirect"))
 		config->features_masked |= BIT(VIRTIO_RING_F_INDIRECT_DESC);
 	else
@@ -40,6 +44,12 @@ static bool set_number(struct ktvblk_config *config, const char *key,
 		config->queue_size_max = (uint16_t)value;
 	else if (!strcmp(key, "queues") && value <= UINT32_MAX)
 		config->n_queues = (uint32_t)value;
+	else if (!strcmp(key, "block") && value <= UINT32_MAX)
+		config->logical_block_bytes = (uint32_t)value;
+	else if (!strcmp(key, "physical") && value <= UINT32_MAX)
+		config->physical_block_bytes = (uint32_t)value;
+	else if (!strcmp(key, "opt-io") && value <= UINT32_MAX)
+		config->opt_io_bytes = (uint32_t)value;
 	else if (!strcmp(key, "budget") && value <= UINT32_MAX)
 		config->reset_timeout_ms = config->destroy_timeout_ms =
 			(uint32_t)value;

@@ -171,16 +171,20 @@ static enum end access_ports(struct kvm_run *run)
 	return end;
 }
 
-/* Let the CPU run until it wants something of us, or there is a signal. */
-enum end machine_run(const struct vmm *vmm)
+/* False: there was a signal, or immediate_exit. */
+static bool enter_guest(const struct vmm *vmm)
+{
+	if (ioctl(vmm->vcpu_fd, KVM_RUN, 0) == 0)
+		return true;
+	if (errno != EINTR && errno != EAGAIN)
+		fail("KVM_RUN");
+	return false;
+}
+
+static enum end do_what_it_wants(const struct vmm *vmm)
 {
 	struct kvm_run *run = vmm->run;
 
-	if (ioctl(vmm->vcpu_fd, KVM_RUN, 0) < 0) {
-		if (errno != EINTR && errno != EAGAIN)
-			fail("KVM_RUN");
-		return RUNNING;
-	}
 	switch (run->exit_reason) {
 	case KVM_EXIT_MMIO:
 		bus_access(vmm, run->mmio.phys_addr, run->mmio.is_write,
@@ -196,4 +200,24 @@ enum end machine_run(const struct vmm *vmm)
 	default:
 		give_up("KVM exit %u", run->exit_reason);
 	}
+}
+
+/* Let the CPU run until it wants something of us, or there is a signal. */
+enum end machine_run(const struct vmm *vmm)
+{
+	return enter_guest(vmm) ? do_what_it_wants(vmm) : RUNNING;
+}
+
+/*
+ * An access of the guest's is over for the CPU only once that has been entered
+ * again, and then it may go on with another one.
+ */
+enum end machine_settle(const struct vmm *vmm)
+{
+	enum end end = RUNNING;
+
+	do
+		vmm->run->immediate_exit = 1;
+	while (enter_guest(vmm) && (end = do_what_it_wants(vmm)) == RUNNING);
+	return end;
 }

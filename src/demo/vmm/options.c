@@ -17,10 +17,16 @@ static void print_help(void)
 	     "  --initrd FILE     its initial RAM filesystem\n"
 	     "  --append TEXT     add this to its command line, console=ttyS0\n"
 	     "  --memory MIB      the guest's memory (256)\n"
+	     "  --save FILE       on SIGUSR2 save the machine there, and end\n"
+	     "  --restore FILE    go on with it, with the same disks, in the "
+	     "place of a\n"
+	     "                    boot; --kernel is for a reboot then\n"
 	     "  --disk DISK       one more disk, of up to 8:\n"
 	     "                    FILE[,name=NAME][,serial=TEXT][,ro]\n"
 	     "                    [,zero-copy][,iops=N][,bps=N][,queue=N]\n"
 	     "                    [,queues=N][,no-event-idx][,no-indirect]\n"
+	     "                    [,no-discard][,no-cache][,block=BYTES]\n"
+	     "                    [,physical=BYTES][,opt-io=BYTES]\n"
 	     "                    [,budget=MS][,stall=MS]; a comma in FILE or\n"
 	     "                    TEXT is ,,\n"
 	     "  --records         print the disks' records, which else go to "
@@ -30,7 +36,11 @@ static void print_help(void)
 	     "\n"
 	     "On the console, Ctrl-A x ends the machine, Ctrl-A and a digit "
 	     "pulls out the\n"
-	     "disk of that number, from 0, and Ctrl-A Ctrl-A is a Ctrl-A.\n"
+	     "disk of that number, from 0, Ctrl-A r gives each disk the size "
+	     "that its file\n"
+	     "has now, Ctrl-A l switches iops and bps off and on, and Ctrl-A "
+	     "Ctrl-A is a\n"
+	     "Ctrl-A.\n"
 	     "\n"
 	     "Exit status: 0, 1 if something failed or a disk was left behind "
 	     "stuck, 2 if\n"
@@ -84,6 +94,8 @@ struct options options_parse(int argc, char **argv, struct vmm *vmm)
 		{ "initrd", required_argument, NULL, 'i' },
 		{ "append", required_argument, NULL, 'a' },
 		{ "memory", required_argument, NULL, 'm' },
+		{ "save", required_argument, NULL, 's' },
+		{ "restore", required_argument, NULL, 'R' },
 		{ "disk", required_argument, NULL, 'd' },
 		{ "records", no_argument, NULL, 'r' },
 		{ "help", no_argument, NULL, 'h' },
@@ -108,6 +120,12 @@ struct options options_parse(int argc, char **argv, struct vmm *vmm)
 		case 'm':
 			options.memory_mib = parse_memory(optarg);
 			break;
+		case 's':
+			options.save = optarg;
+			break;
+		case 'R':
+			options.restore = optarg;
+			break;
 		case 'd':
 			parse_disk(vmm, optarg);
 			break;
@@ -126,8 +144,8 @@ struct options options_parse(int argc, char **argv, struct vmm *vmm)
 	}
 	if (optind < argc)
 		fprintf(stderr, "ktvblk-vmm: what is %s?\n", argv[optind]);
-	else if (!options.kernel)
-		fputs("ktvblk-vmm: no --kernel\n", stderr);
+	else if (!options.kernel && !options.restore)
+		fputs("ktvblk-vmm: neither --kernel nor --restore\n", stderr);
 	else
 		return options;
 	usage_error();

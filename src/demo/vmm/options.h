@@ -9,6 +9,8 @@ struct options {
 	const char *initrd;
 	const char *cmdline;
 	uint64_t memory_mib;
+	const char *save; /* where to, when that is asked for */
+	const char *restore; /* in the place of the first boot */
 };
 
 /* The disks go to *vmm. Exits where there is nothing to boot. */

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "ask.h"
+#include "file.h"
 #include "layout.h"
 #include "say.h"
 #include "serial.h"
@@ -23,35 +24,40 @@
 #define INPUT_BYTES 256u
 #define CTRL_A 1
 
-static struct {
-	pthread_mutex_t lock;
-	int vm_fd;
+/* What a saved machine has of it. */
+struct state {
 	uint8_t regs[SERIAL_PORTS];
 	uint8_t divisor[2];
 	bool sent; /* since the guest last heard of it */
 	uint8_t input[INPUT_BYTES];
 	unsigned int head, tail; /* tail to head are what is there */
+};
+
+static struct {
+	pthread_mutex_t lock;
+	int vm_fd;
+	struct state now;
 } serial = { .lock = PTHREAD_MUTEX_INITIALIZER, .vm_fd = -1 };
 
 static struct termios terminal;
 
 static bool has_input(void)
 {
-	return serial.head != serial.tail;
+	return serial.now.head != serial.now.tail;
 }
 
 /* The first two registers are then the divisor. */
 static bool is_divisor(unsigned int reg)
 {
-	return reg < 2 && serial.regs[UART_LCR] & UART_LCR_DLAB;
+	return reg < 2 && serial.now.regs[UART_LCR] & UART_LCR_DLAB;
 }
 
 /* Why there is an interrupt, as IIR says it. */
 static uint8_t cause(void)
 {
-	if (serial.regs[UART_IER] & UART_IER_RDI && has_input())
+	if (serial.now.regs[UART_IER] & UART_IER_RDI && has_input())
 		return UART_IIR_RDI;
-	if (serial.regs[UART_IER] & UART_IER_THRI && serial.sent)
+	if (serial.now.regs[UART_IER] & UART_IER_THRI && serial.now.sent)
 		return UART_IIR_THRI;
 	return UART_IIR_NO_INT;
 }
@@ -70,15 +76,17 @@ static uint8_t read_locked(unsigned int reg)
 	uint8_t value;
 
 	if (is_divisor(reg))
-		return serial.divisor[reg];
+		return serial.now.divisor[reg];
 	switch (reg) {
 	case UART_RX:
-		return has_input() ? serial.input[serial.tail++ % INPUT_BYTES]
-				   : 0;
+		return has_input()
+			       ? serial.now
+					 .input[serial.now.tail++ % INPUT_BYTES]
+			       : 0;
 	case UART_IIR:
 		value = cause();
 		if (value == UART_IIR_THRI)
-			serial.sent = false;
+			serial.now.sent = false;
 		return value;
 	case UART_LSR:
 		return UART_LSR_TEMT | UART_LSR_THRE |
@@ -86,7 +94,7 @@ static uint8_t read_locked(unsigned int reg)
 	case UART_MSR:
 		return UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS;
 	default:
-		return serial.regs[reg];
+		return serial.now.regs[reg];
 	}
 }
 
@@ -104,19 +112,20 @@ uint8_t serial_read(unsigned int reg)
 static void write_locked(unsigned int reg, uint8_t value)
 {
 	if (is_divisor(reg)) {
-		serial.divisor[reg] = value;
+		serial.now.divisor[reg] = value;
 		return;
 	}
 	if (reg == UART_TX) {
 		/* There is nobody to tell of an error. */
 		(void)!write(STDOUT_FILENO, &value, 1);
-		serial.sent = true;
+		serial.now.sent = true;
 	}
 	if (reg == UART_IER) {
 		value &= 0xf;
-		serial.sent |= value & ~serial.regs[reg] & UART_IER_THRI;
+		serial.now.sent |= value & ~serial.now.regs[reg] &
+				   UART_IER_THRI;
 	}
-	serial.regs[reg] = value;
+	serial.now.regs[reg] = value;
 }
 
 void serial_write(unsigned int reg, uint8_t value)
@@ -131,16 +140,42 @@ void serial_connect(int vm_fd)
 {
 	pthread_mutex_lock(&serial.lock);
 	serial.vm_fd = vm_fd;
-	memset(serial.regs, 0, sizeof(serial.regs));
+	memset(serial.now.regs, 0, sizeof(serial.now.regs));
+	pthread_mutex_unlock(&serial.lock);
+}
+
+void serial_save(FILE *file)
+{
+	pthread_mutex_lock(&serial.lock);
+	file_write(file, &serial.now, sizeof(serial.now));
 	pthread_mutex_unlock(&serial.lock);
 }
 
 /* What does not fit is lost, as on a line without flow control. */
+static void receive_locked(uint8_t byte)
+{
+	if (serial.now.head - serial.now.tail < INPUT_BYTES)
+		serial.now.input[serial.now.head++ % INPUT_BYTES] = byte;
+}
+
+/* Some may have been typed here before. */
+void serial_restore(FILE *file)
+{
+	struct state here;
+
+	pthread_mutex_lock(&serial.lock);
+	here = serial.now;
+	file_read(file, &serial.now, sizeof(serial.now));
+	while (here.tail != here.head)
+		receive_locked(here.input[here.tail++ % INPUT_BYTES]);
+	update_irq();
+	pthread_mutex_unlock(&serial.lock);
+}
+
 static void receive(uint8_t byte)
 {
 	pthread_mutex_lock(&serial.lock);
-	if (serial.head - serial.tail < INPUT_BYTES)
-		serial.input[serial.head++ % INPUT_BYTES] = byte;
+	receive_locked(byte);
 	update_irq();
 	pthread_mutex_unlock(&serial.lock);
 }
@@ -149,6 +184,10 @@ static void escape(uint8_t byte)
 {
 	if (byte == 'x')
 		ask_for(ASK_QUIT);
+	else if (byte == 'r')
+		ask_for(ASK_SIZES);
+	else if (byte == 'l')
+		ask_for(ASK_LIMITS);
 	else if (byte >= '0' && byte < '0' + BUS_SLOTS)
 		ask_for(ASK_UNPLUG(byte - '0'));
 	else if (byte == CTRL_A)

@@ -6,48 +6,39 @@
  */
 
 #include <fcntl.h>
+#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 
 #include "util.h"
-#include "vhost-user/vhost-user.h"
+#include "vhost-user/front.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
 #define PROTOCOL_FEATURES                                                      \
-	(BIT(VU_P_MQ) | BIT(VU_P_REPLY_ACK) | BIT(VU_P_BACKEND_REQ) |          \
-	 BIT(VU_P_CONFIG) | BIT(VU_P_INFLIGHT_SHMFD) |                         \
+	(BIT(VU_P_MQ) | BIT(VU_P_LOG_SHMFD) | BIT(VU_P_REPLY_ACK) |            \
+	 BIT(VU_P_BACKEND_REQ) | BIT(VU_P_CONFIG) | BIT(VU_P_INFLIGHT_SHMFD) | \
 	 BIT(VU_P_RESET_DEVICE) | BIT(VU_P_INBAND_NOTIFICATIONS) |             \
 	 BIT(VU_P_CONFIGURE_MEM_SLOTS) | BIT(VU_P_STATUS) |                    \
 	 BIT(VU_P_GET_VRING_BASE_INFLIGHT) |                                   \
 	 BIT(VU_P_GET_VRING_BASE_SKIP_DRAIN))
 
-/* What of a message's answer there is. */
-struct answer {
-	bool is_due;
-	union vu_payload payload;
-	size_t size;
-	int fd;
-};
-
-static void answer_u64(struct answer *answer, uint64_t value)
+/*
+ * A queue is reset by a message of its own here, and there is none: who took that
+ * feature would reset it behind our back.
+ */
+static uint64_t offered(const struct vhost_user *vu)
 {
-	answer->is_due = true;
-	answer->payload.u64 = value;
-	answer->size = sizeof(value);
+	return (vu->dev->features & ~BIT(VIRTIO_F_RING_RESET)) |
+	       BIT(VHOST_F_LOG_ALL) | BIT(VU_F_PROTOCOL_FEATURES);
 }
-
-typedef const char *handler(struct vhost_user *vu, struct message *message,
-			    struct answer *answer);
 
 static const char *get_features(struct vhost_user *vu, struct message *message,
 				struct answer *answer)
 {
 	(void)message;
-	answer_u64(answer, vu->dev->features | BIT(VU_F_PROTOCOL_FEATURES));
+	answer_u64(answer, offered(vu));
 	return NULL;
 }
 
@@ -63,12 +54,12 @@ static const char *set_features(struct vhost_user *vu, struct message *message,
 	const uint64_t features = message->payload.u64;
 
 	(void)answer;
-	if (features & ~(vu->dev->features | BIT(VU_F_PROTOCOL_FEATURES)))
+	if (features & ~offered(vu))
 		return "features that were not offered";
 	if (!(features & BIT(VIRTIO_F_VERSION_1)) && !is_little_endian())
 		return "features without VERSION_1";
 	vu->features = features;
-	return NULL;
+	return vrings_change_log(vu);
 }
 
 static const char *get_protocol_features(struct vhost_user *vu,
@@ -115,6 +106,7 @@ static const char *reset_device(struct vhost_user *vu, struct message *message,
 	(void)answer;
 	vrings_reset(vu);
 	vu->status = 0;
+	vu->wce_said = false;
 	return NULL;
 }
 
@@ -124,8 +116,10 @@ static const char *set_status(struct vhost_user *vu, struct message *message,
 	const uint32_t status = (uint8_t)message->payload.u64;
 
 	(void)answer;
-	if (!status)
+	if (!status) {
 		vrings_reset(vu);
+		vu->wce_said = false;
+	}
 	vu->status = status;
 	return NULL;
 }
@@ -202,204 +196,33 @@ static const char *rem_mem_reg(struct vhost_user *vu, struct message *message,
 	return why ? why : vrings_change_memory(vu);
 }
 
-static bool is_vring(const struct vhost_user *vu, uint32_t index)
+static const char *set_log_base(struct vhost_user *vu, struct message *message,
+				struct answer *answer)
 {
-	return index < vu->dev->n_queues;
-}
+	struct page_log *before = vu->log;
+	const char *why;
 
-static bool vring_is_running(const struct vhost_user *vu, uint32_t index)
-{
-	return device_queue_runs(&vu->dev->queues[index]);
-}
-
-#define NO_QUEUE "a queue that is not there"
-
-static const char *set_vring_num(struct vhost_user *vu, struct message *message,
-				 struct answer *answer)
-{
-	const struct vhost_vring_state *state = &message->payload.state;
-	const unsigned int size = state->num;
-
-	(void)answer;
-	if (!is_vring(vu, state->index))
-		return NO_QUEUE;
-	if (!size || size > KTVBLK_QUEUE_SIZE_MAX || (size & (size - 1)))
-		return "a size that no queue has";
-	if (vring_is_running(vu, state->index))
-		return "the size of a queue that runs";
-	vu->vrings[state->index].size = (uint16_t)size;
-	return NULL;
-}
-
-static const char *set_vring_addr(struct vhost_user *vu,
-				  struct message *message,
-				  struct answer *answer)
-{
-	const struct vhost_vring_addr *addr = &message->payload.addr;
-	struct vu_queue *vring;
-
-	(void)answer;
-	if (!is_vring(vu, addr->index))
-		return NO_QUEUE;
-	if (addr->desc_user_addr % VRING_DESC_ALIGN_SIZE ||
-	    addr->avail_user_addr % VRING_AVAIL_ALIGN_SIZE ||
-	    addr->used_user_addr % VRING_USED_ALIGN_SIZE)
-		return "a ring that is not aligned";
-	vring = &vu->vrings[addr->index];
-	/* On the fly, only whether it is to be logged may change. */
-	if (vring_is_running(vu, addr->index) &&
-	    (addr->desc_user_addr != vring->addr.desc_user_addr ||
-	     addr->avail_user_addr != vring->addr.avail_user_addr ||
-	     addr->used_user_addr != vring->addr.used_user_addr))
-		return "other rings of a queue that runs";
-	vring->addr = *addr;
-	vring->has_addr = true;
-	return vring_update(vu, addr->index);
-}
-
-static const char *set_vring_base(struct vhost_user *vu,
-				  struct message *message,
-				  struct answer *answer)
-{
-	const struct vhost_vring_state *state = &message->payload.state;
-	struct vu_queue *vring;
-
-	(void)answer;
-	if (!is_vring(vu, state->index))
-		return NO_QUEUE;
-	if (vring_is_running(vu, state->index))
-		return "the base of a queue that runs";
-	vring = &vu->vrings[state->index];
-	own_marks_unref(vring->marks);
-	vring->marks = NULL;
-	vring->at =
-		(struct ring_position){ .next_avail = (uint16_t)state->num };
-	return NULL;
-}
-
-static const char *get_vring_base(struct vhost_user *vu,
-				  struct message *message,
-				  struct answer *answer)
-{
-	const uint32_t index = message->payload.state.index;
-
-	if (!is_vring(vu, index))
-		return NO_QUEUE;
-	answer->is_due = true;
-	answer->size = sizeof(answer->payload.state);
-	answer->payload.state = (struct vhost_vring_state){
-		.index = index,
-		.num = vring_end(vu, index),
-	};
-	return NULL;
-}
-
-static const char *set_vring_enable(struct vhost_user *vu,
-				    struct message *message,
-				    struct answer *answer)
-{
-	const struct vhost_vring_state *state = &message->payload.state;
-
-	(void)answer;
-	if (!is_vring(vu, state->index))
-		return NO_QUEUE;
-	if (state->num > 1)
-		return "neither enabled nor disabled";
-	vu->vrings[state->index].enabled = state->num;
-	if (!state->num)
-		vring_stop(vu, state->index);
-	return vring_update(vu, state->index);
-}
-
-/*
- * An eventfd or a pipe, by the name the kernel gives it: to ask the descriptor
- * itself could mean to wait. Not to block is a property of what was passed, so
- * the front end may take it back, and so it is only the first of our precautions.
- */
-static bool take_line(int fd)
-{
-	char path[32], name[32];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, name, sizeof(name));
-	if (n < 0)
-		return false;
-	if (!(n == 20 && !memcmp(name, "anon_inode:[eventfd]", 20)) &&
-	    !(n > 6 && !memcmp(name, "pipe:[", 6)))
-		return false;
-	return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
-}
-
-/* *ret_fd: -1 where there is none, and that was said. */
-static const char *get_line(struct vhost_user *vu, struct message *message,
-			    unsigned int *ret_index, int *ret_fd)
-{
-	const uint64_t said = message->payload.u64;
-
-	*ret_index = said & VU_VRING_INDEX;
-	*ret_fd = -1;
-	if (said & ~(uint64_t)(VU_VRING_INDEX | VU_VRING_NO_FD) ||
-	    !is_vring(vu, *ret_index))
-		return NO_QUEUE;
-	if (message->n_fds != !(said & VU_VRING_NO_FD))
-		return "not the descriptor it speaks of";
-	if (!message->n_fds)
-		return NULL;
-	if (!take_line(message->fds[0]))
-		return "neither an eventfd nor a pipe";
-	*ret_fd = message_take_fd(message, 0);
-	return NULL;
-}
-
-static const char *set_vring_kick(struct vhost_user *vu,
-				  struct message *message,
-				  struct answer *answer)
-{
-	unsigned int index;
-	int fd;
-	const char *why = get_line(vu, message, &index, &fd);
-
-	(void)answer;
-	if (why)
-		return why;
-	if (fd < 0 && !vu_has(vu, VU_P_INBAND_NOTIFICATIONS))
-		return "a queue without a kick, which is not polled";
-	return vring_set_kick(vu, index, fd);
-}
-
-static const char *set_vring_call(struct vhost_user *vu,
-				  struct message *message,
-				  struct answer *answer)
-{
-	unsigned int index;
-	int fd;
-	const char *why = get_line(vu, message, &index, &fd);
-
-	(void)answer;
-	return why ? why : vring_set_call(vu, index, fd);
-}
-
-static const char *set_vring_err(struct vhost_user *vu, struct message *message,
-				 struct answer *answer)
-{
-	unsigned int index;
-	int fd;
-	const char *why = get_line(vu, message, &index, &fd);
-
-	(void)answer;
-	if (!why)
-		vring_set_error(vu, index, fd);
+	if (message->n_fds != 1)
+		return "a log without its descriptor";
+	vu->log = page_log_new(message->fds[0], &message->payload.log, &why);
+	if (vu->log)
+		why = vrings_change_log(vu);
+	else
+		vu->log = before, before = NULL;
+	if (before)
+		lease_unref(page_log_lease(before));
+	answer_u64(answer, 0);
 	return why;
 }
 
-static const char *vring_kick(struct vhost_user *vu, struct message *message,
+/* That something was logged: who copies memory looks there anyway. */
+static const char *set_log_fd(struct vhost_user *vu, struct message *message,
 			      struct answer *answer)
 {
+	(void)vu;
+	(void)message;
 	(void)answer;
-	if (!is_vring(vu, message->payload.state.index))
-		return NO_QUEUE;
-	return vring_ring(vu, message->payload.state.index);
+	return NULL;
 }
 
 static const char *set_backend_req_fd(struct vhost_user *vu,
@@ -431,7 +254,7 @@ static const char *get_config(struct vhost_user *vu, struct message *message,
 	    message->header.size < CONFIG_HEAD)
 		return "more of config space than there is";
 	*config = *asked;
-	device_read_config(vu->dev, asked->offset, config->bytes, asked->size);
+	config_read(vu->dev, asked->offset, config->bytes, asked->size);
 	answer->is_due = true;
 	answer->size = CONFIG_HEAD + asked->size;
 	return NULL;
@@ -441,13 +264,21 @@ static const char *set_config(struct vhost_user *vu, struct message *message,
 			      struct answer *answer)
 {
 	const struct vu_config *config = &message->payload.config;
+	const uint64_t wce = offsetof(struct virtio_blk_config, wce);
 
-	(void)vu;
 	(void)answer;
 	if (config->size > VU_CONFIG_BYTES ||
 	    message->header.size < CONFIG_HEAD + config->size)
 		return "more of config space than there is";
-	/* There is nothing in it to be written. */
+	/* Nothing else in it is to be written. */
+	if (config->offset > wce || wce - config->offset >= config->size ||
+	    !(vu->dev->features >> VIRTIO_BLK_F_CONFIG_WCE & 1))
+		return NULL;
+	vu->wce_said = true;
+	vu->wce = config->bytes[wce - config->offset];
+	/* Release: what is made available behind it is begun so. */
+	atomic_store_explicit(&vu->dev->era->writeback, vu->wce,
+			      memory_order_release);
 	return NULL;
 }
 
@@ -478,7 +309,7 @@ static const char *set_inflight_fd(struct vhost_user *vu,
 	if (message->n_fds != 1)
 		return "an inflight region without its descriptor";
 	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
-		if (vring_is_running(vu, i))
+		if (front_vring_runs(vu, i))
 			return "an inflight region for a queue that runs";
 	return inflight_set(&vu->inflight, &message->payload.inflight,
 			    message->fds[0]);
@@ -501,32 +332,34 @@ static const struct {
 	[VU_SET_MEM_TABLE] = { set_mem_table, U64,
 			       VU_TABLE_REGIONS * sizeof(struct vu_region),
 			       VU_FDS_MAX },
-	[VU_SET_VRING_NUM] = { set_vring_num, STATE, 0, 0 },
-	[VU_SET_VRING_ADDR] = { set_vring_addr, sizeof(struct vhost_vring_addr),
-				0, 0 },
-	[VU_SET_VRING_BASE] = { set_vring_base, STATE, 0, 0 },
-	[VU_GET_VRING_BASE] = { get_vring_base, STATE, 0, 0 },
-	[VU_SET_VRING_KICK] = { set_vring_kick, U64, 0, 1 },
-	[VU_SET_VRING_CALL] = { set_vring_call, U64, 0, 1 },
-	[VU_SET_VRING_ERR] = { set_vring_err, U64, 0, 1 },
+	[VU_SET_LOG_BASE] = { set_log_base, sizeof(struct vu_log), 0, 1 },
+	[VU_SET_LOG_FD] = { set_log_fd, 0, U64, 1 },
+	[VU_SET_VRING_NUM] = { front_set_vring_num, STATE, 0, 0 },
+	[VU_SET_VRING_ADDR] = { front_set_vring_addr,
+				sizeof(struct vhost_vring_addr), 0, 0 },
+	[VU_SET_VRING_BASE] = { front_set_vring_base, STATE, 0, 0 },
+	[VU_GET_VRING_BASE] = { front_get_vring_base, STATE, 0, 0 },
+	[VU_SET_VRING_KICK] = { front_set_vring_kick, U64, 0, 1 },
+	[VU_SET_VRING_CALL] = { front_set_vring_call, U64, 0, 1 },
+	[VU_SET_VRING_ERR] = { front_set_vring_err, U64, 0, 1 },
 	[VU_GET_PROTOCOL_FEATURES] = { get_protocol_features, 0, 0, 0 },
 	[VU_SET_PROTOCOL_FEATURES] = { set_protocol_features, U64, 0, 0 },
 	[VU_GET_QUEUE_NUM] = { get_queue_num, 0, 0, 0 },
-	[VU_SET_VRING_ENABLE] = { set_vring_enable, STATE, 0, 0 },
+	[VU_SET_VRING_ENABLE] = { front_set_vring_enable, STATE, 0, 0 },
 	[VU_SET_BACKEND_REQ_FD] = { set_backend_req_fd, 0, U64, 1 },
 	[VU_GET_CONFIG] = { get_config, CONFIG_HEAD, VU_CONFIG_BYTES, 0 },
 	[VU_SET_CONFIG] = { set_config, CONFIG_HEAD, VU_CONFIG_BYTES, 0 },
 	[VU_GET_INFLIGHT_FD] = { get_inflight_fd, VU_INFLIGHT_BYTES, 4, 0 },
 	[VU_SET_INFLIGHT_FD] = { set_inflight_fd, VU_INFLIGHT_BYTES, 4, 1 },
 	[VU_RESET_DEVICE] = { reset_device, 0, 0, 0 },
-	[VU_VRING_KICK] = { vring_kick, STATE, 0, 0 },
+	[VU_VRING_KICK] = { front_vring_kick, STATE, 0, 0 },
 	[VU_GET_MAX_MEM_SLOTS] = { get_max_mem_slots, 0, U64, 0 },
 	[VU_ADD_MEM_REG] = { add_mem_reg, sizeof(struct vu_slot), 0, 1 },
 	/* Older front ends pass the descriptor here, too. */
 	[VU_REM_MEM_REG] = { rem_mem_reg, sizeof(struct vu_slot), 0, 1 },
 	[VU_SET_STATUS] = { set_status, U64, 0, 0 },
 	[VU_GET_STATUS] = { get_status, 0, U64, 0 },
-	[VU_GET_VRING_BASE_SKIP_DRAIN] = { get_vring_base, STATE, 0, 0 },
+	[VU_GET_VRING_BASE_SKIP_DRAIN] = { front_get_vring_base, STATE, 0, 0 },
 };
 
 static const char *check(const struct message *message)

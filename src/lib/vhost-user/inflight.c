@@ -103,6 +103,6 @@ struct own_marks *own_marks_new(uint16_t queue_size)
 
 void own_marks_unref(struct own_marks *marks)
 {
-	if (marks && refs_put(&marks->lease.refs))
-		marks->lease.release(&marks->lease);
+	if (marks)
+		lease_unref(&marks->lease);
 }

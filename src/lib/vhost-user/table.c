@@ -19,8 +19,8 @@ static void mapping_release(struct lease *lease)
 
 void mapping_unref(struct mapping *mapping)
 {
-	if (mapping && refs_put(&mapping->lease.refs))
-		mapping->lease.release(&mapping->lease);
+	if (mapping)
+		lease_unref(&mapping->lease);
 }
 
 /*

@@ -62,6 +62,10 @@ static void connection_ends(struct vhost_user *vu)
 	vrings_close(vu);
 	inflight_clear(&vu->inflight);
 	channel_close(&vu->channel);
+	if (vu->log)
+		lease_unref(page_log_lease(vu->log));
+	vu->log = NULL;
+	vu->wce_said = false;
 	vu->table.mem = NULL;
 	table_clear(&vu->table);
 	ktvblk_mem_unref(before);
@@ -106,22 +110,34 @@ static void serve_messages(struct vhost_user *vu)
 	}
 }
 
+/* No descriptors or memory may come back; else the socket is of no use. */
+static void accept_failed(struct vhost_user *vu, int error)
+{
+	log_event(&vu->dev->id, VHOST_USER_ACCEPT_FAILED, error);
+	if (error == EMFILE || error == ENFILE || error == ENOMEM ||
+	    error == ENOBUFS) {
+		poll(NULL, 0, ACCEPT_RETRY_MS);
+		return;
+	}
+	closep(&vu->listen_fd);
+	vu->listen_fd = -1;
+}
+
 /* One more connection: the only one, or refused. */
-static void accept_one(struct vhost_user *vu)
+static void accept_one(struct vhost_user *vu, short revents)
 {
 	const int fd = accept4(vu->listen_fd, NULL, NULL,
 			       SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
-		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-			return;
-		log_event(&vu->dev->id, VHOST_USER_ACCEPT_FAILED, errno);
-		/* No descriptors or memory may come back; else it is of no use. */
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
-		    errno == ENOBUFS)
-			poll(NULL, 0, ACCEPT_RETRY_MS);
-		else
-			closep(&vu->listen_fd), vu->listen_fd = -1;
+		const int error = errno;
+
+		/* Shut down it is always readable, and there is nobody. */
+		if (revents & (POLLHUP | POLLERR | POLLNVAL))
+			accept_failed(vu, error == EAGAIN ? EINVAL : error);
+		else if (error != EAGAIN && error != EINTR &&
+			 error != ECONNABORTED)
+			accept_failed(vu, error);
 		return;
 	}
 	if (vu->fd < 0) {
@@ -189,7 +205,7 @@ static void look(struct vhost_user *vu)
 		serve_messages(vu);
 	/* Behind the end of the one before, which came first. */
 	if (fds[WATCH_LISTEN].revents && !is_to_end(vu))
-		accept_one(vu);
+		accept_one(vu, fds[WATCH_LISTEN].revents);
 }
 
 /* A connection that there is, or may be. */

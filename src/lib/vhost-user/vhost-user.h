@@ -12,6 +12,7 @@
  *   table       the front end's memory
  *   inflight    which requests are out, for who comes after us
  *   channel     what we tell the front end
+ *   log         which pages were written
  *   wire        messages
  *
  * The thread is the only one that touches the device's sessions, register file
@@ -22,6 +23,7 @@
 
 #include "device.h"
 #include "vhost-user/channel.h"
+#include "vhost-user/log.h"
 #include "vhost-user/table.h"
 #include "vhost-user/vrings.h"
 #include "vhost-user/wire.h"
@@ -54,6 +56,9 @@ struct vhost_user {
 	uint64_t stops_since_ns; /* the budget of the stops of now; 0: none */
 	struct channel channel;
 	struct inflight inflight;
+	struct page_log *log; /* NULL: none */
+	bool wce_said; /* how it is to be: this */
+	bool wce;
 	struct vu_queue vrings[KTVBLK_QUEUES_MAX];
 	struct table table;
 };

@@ -3,10 +3,15 @@
 /* See vrings.h. */
 
 #include <fcntl.h>
+#include <linux/vhost_types.h>
+#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 
+#include "teardown.h"
 #include "util.h"
 #include "vhost-user/vhost-user.h"
 #include "worker.h"
@@ -81,10 +86,26 @@ static void note_stopped(struct vhost_user *vu, unsigned int i)
 	queue_of(vu, i)->loan = NULL;
 }
 
+/*
+ * A front end that has made its eventfd one that blocks, behind our back, and
+ * filled it, holds a worker in a write: it is let go by reading it.
+ */
+static void let_go(const struct session *session)
+{
+	struct pollfd call = { session->irq_fd, POLLOUT, 0 };
+	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
+
+	if (poll(&call, 1, 0) == 0)
+		preadv2(session->irq_fd, &iov, 1, -1, RWF_NOWAIT);
+}
+
 void vring_stop(struct vhost_user *vu, unsigned int i)
 {
 	if (!runs(vu, i))
 		return;
+	session_signal_stop(queue_of(vu, i)->session);
+	let_go(queue_of(vu, i)->session);
 	device_stop_running(vu->dev, queue_of(vu, i), 1, budget_since(vu));
 	note_stopped(vu, i);
 }
@@ -95,8 +116,13 @@ void vrings_stop(struct vhost_user *vu)
 
 	if (!any_runs(vu))
 		return;
-	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++) {
 		ran[i] = runs(vu, i);
+		if (!ran[i])
+			continue;
+		session_signal_stop(queue_of(vu, i)->session);
+		let_go(queue_of(vu, i)->session);
+	}
 	device_stop_running(vu->dev, vu->dev->queues, vu->dev->n_queues,
 			    budget_since(vu));
 	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
@@ -154,7 +180,7 @@ static const char *lend_marks(struct vhost_user *vu, unsigned int i,
 
 	loan->region = inflight_region(&vu->inflight, i);
 	if (loan->region) {
-		loan->region_lease = &vu->inflight.mapping->lease;
+		loan->leases[LOAN_REGION] = &vu->inflight.mapping->lease;
 		return vring->size > vu->inflight.queue_size
 			       ? "a queue larger than its inflight region"
 			       : NULL;
@@ -164,7 +190,7 @@ static const char *lend_marks(struct vhost_user *vu, unsigned int i,
 	if (!vring->marks)
 		return "no memory";
 	loan->region = &vring->marks->region;
-	loan->region_lease = &vring->marks->lease;
+	loan->leases[LOAN_REGION] = &vring->marks->lease;
 	return NULL;
 }
 
@@ -174,7 +200,18 @@ static void renew_device(struct vhost_user *vu, const struct vu_queue *vring)
 	if (any_runs(vu) || !(vu->fresh || vring->at.next_avail == 0))
 		return;
 	device_renew(vu->dev);
+	if (vu->wce_said && vu->features >> VIRTIO_BLK_F_CONFIG_WCE & 1)
+		atomic_store(&vu->dev->era->writeback, vu->wce);
 	vu->fresh = false;
+}
+
+/* Where writes are to be told, if they are. */
+static void lend_log(const struct vhost_user *vu, struct loan *loan)
+{
+	if (!vu->log || !(vu->features >> VHOST_F_LOG_ALL & 1))
+		return;
+	loan->dirty = page_log_dirty(vu->log);
+	loan->leases[LOAN_LOG] = page_log_lease(vu->log);
 }
 
 const char *vring_update(struct vhost_user *vu, unsigned int i)
@@ -197,8 +234,9 @@ const char *vring_update(struct vhost_user *vu, unsigned int i)
 		why = lend_marks(vu, i, &vring->loan);
 	if (why)
 		return why;
-	renew_device(vu, vring);
+	lend_log(vu, &vring->loan);
 	vu->dev->driver_features = vu->features & vu->dev->features;
+	renew_device(vu, vring);
 	queue->loan = &vring->loan;
 	vu->stops_since_ns = 0;
 	if (!device_start_queue(vu->dev, queue) && vring->error_fd >= 0)
@@ -207,9 +245,8 @@ const char *vring_update(struct vhost_user *vu, unsigned int i)
 }
 
 /* What of it could not be finished, without a region of the front end's. */
-static void put_back(struct vhost_user *vu, unsigned int i)
+static void put_back(struct vu_queue *vring, const struct identity *id)
 {
-	struct vu_queue *vring = &vu->vrings[i];
 	struct taken_rest rest;
 
 	if (!vring->marks)
@@ -218,7 +255,7 @@ static void put_back(struct vhost_user *vu, unsigned int i)
 			  vring->at.counter);
 	vring->at.next_avail = (uint16_t)(vring->at.next_avail - rest.n_last);
 	if (rest.n_out > rest.n_last)
-		log_event(&queue_of(vu, i)->session->id, VHOST_USER_LOST,
+		log_event(id, VHOST_USER_LOST,
 			  (uint64_t)(rest.n_out - rest.n_last));
 	own_marks_unref(vring->marks);
 	vring->marks = NULL;
@@ -227,9 +264,11 @@ static void put_back(struct vhost_user *vu, unsigned int i)
 uint16_t vring_end(struct vhost_user *vu, unsigned int i)
 {
 	struct vu_queue *vring = &vu->vrings[i];
+	/* The next session's is another. */
+	const struct identity id = queue_of(vu, i)->session->id;
 
 	vring_stop(vu, i);
-	put_back(vu, i);
+	put_back(vring, &id);
 	close_fd(&vring->kick_fd);
 	vring->has_kick = false;
 	return vring->at.next_avail;
@@ -306,19 +345,87 @@ const char *vring_ring(struct vhost_user *vu, unsigned int i)
 	return vring_update(vu, i);
 }
 
+/*
+ * A worker has its gate but around calls into storage and while it sleeps, and
+ * keeps no address over that: see replace.c. False: it is held up in there.
+ */
+static bool enter_gate(struct session *session)
+{
+	return gate_enter_until(&session->gate, now_ns() + GATE_GRACE_NS);
+}
+
+/* False: it has to be stopped for that. */
+static bool switch_log(struct session *session, const struct loan *loan)
+{
+	struct lease *before = NULL;
+
+	if (!enter_gate(session))
+		return false;
+	/* Else it has ended, and given back what it had. */
+	if (atomic_load(&session->lent_mem)) {
+		before = atomic_exchange(&session->lent[LOAN_LOG],
+					 lease_ref(loan->leases[LOAN_LOG]));
+		session->vq.dirty = loan->dirty;
+	}
+	gate_leave(&session->gate);
+	lease_unref(before);
+	return true;
+}
+
+const char *vrings_change_log(struct vhost_user *vu)
+{
+	const char *why = NULL;
+
+	for (unsigned int i = 0; i < vu->dev->n_queues && !why; i++) {
+		struct loan loan = { 0 };
+
+		lend_log(vu, &loan);
+		if (!runs(vu, i) || switch_log(queue_of(vu, i)->session, &loan))
+			continue;
+		vring_stop(vu, i);
+		why = vring_update(vu, i);
+	}
+	return why;
+}
+
+/* The same; with zero-copy the storage itself may be in the old one. */
+static bool switch_memory(struct session *session, struct ktvblk_mem *mem)
+{
+	struct ktvblk_mem *before = NULL;
+	bool done = true;
+
+	if (!enter_gate(session))
+		return false;
+	if (session->disk.zero_copy && session->flight.n_busy) {
+		done = false;
+	} else if (atomic_load(&session->lent_mem)) {
+		before = atomic_exchange(&session->lent_mem,
+					 ktvblk_mem_ref(mem));
+		session->mem = session->vq.mem = mem;
+		virtqueue_map(&session->vq);
+		if (!session->poisoned &&
+		    !virtqueue_is_in_memory(&session->vq)) {
+			log_event(&session->id, QUEUE_POISONED_MEMORY);
+			session_poison(session);
+		}
+	}
+	gate_leave(&session->gate);
+	ktvblk_mem_unref(before);
+	return done;
+}
+
 const char *vrings_change_memory(struct vhost_user *vu)
 {
-	bool ran[KTVBLK_QUEUES_MAX];
 	struct ktvblk_mem *before;
-	const char *why;
+	const char *why = table_renew(&vu->table, &before);
 
-	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
-		ran[i] = runs(vu, i);
-	vrings_stop(vu);
-	why = table_renew(&vu->table, &before);
+	for (unsigned int i = 0; i < vu->dev->n_queues && !why; i++) {
+		if (runs(vu, i) && vu->table.mem &&
+		    switch_memory(queue_of(vu, i)->session, vu->table.mem))
+			continue;
+		vring_stop(vu, i);
+		why = vring_update(vu, i);
+	}
 	ktvblk_mem_unref(before);
-	for (unsigned int i = 0; i < vu->dev->n_queues && !why; i++)
-		if (ran[i])
-			why = vring_update(vu, i);
 	return why;
 }

@@ -54,6 +54,9 @@ void vring_set_error(struct vhost_user *vu, unsigned int i, int fd);
 /* The front end rings by a message. */
 const char *vring_ring(struct vhost_user *vu, unsigned int i);
 
+/* The log of pages is another, or is wanted, or not any more. */
+const char *vrings_change_log(struct vhost_user *vu);
+
 /* Memory has become another: those that run go over, or are stopped for it. */
 const char *vrings_change_memory(struct vhost_user *vu);
 
