@@ -130,6 +130,9 @@ check 'version' ends 0 --version
 check 'no disk' bad 'no disk' --socket-path=socket
 check 'two disks' bad 'give one of them' "${some[@]}" --nbd=nbd://localhost
 check 'no socket' bad 'no socket' --blk-file=image
+for value in '' on yes; do
+	check "--discard=$value" bad "--discard=$value: give" "${some[@]}" --discard=$value
+done
 check 'two sockets' bad 'give one of them' "${some[@]}" --fd=3
 check 'an option that is none' bad "'--nonsense'" "${some[@]}" --nonsense
 check 'an argument' bad "'nonsense'" "${some[@]}" nonsense
@@ -290,9 +293,12 @@ jobs_of+=($listener)
 check 'a listener' eventually grep -q listening told
 export NOTIFY_SOCKET=$work/notify WATCHDOG_USEC=200000
 check 'a server' start --blk-file=image --name=vda
-check '... is ready' eventually grep -q '^READY=1 STATUS=vda: idle, no front end' told
+check '... is ready' eventually grep -q '^READY=1 STATUS=vda: idle, 8192 sectors, no front end' told
 signs() { [ "$(grep -c '^WATCHDOG=1' told)" -ge "$1" ]; }
 check '... gives signs of life' eventually signs 5
+truncate -s 8M image
+kill -HUP "$server"
+check '... reads its size again' eventually grep -q '^STATUS=vda: idle, 16384 sec' told
 child=$(child_of "$server")
 kill -STOP "$child"
 check '... it ends all the same' stop 3 20000
@@ -415,6 +421,9 @@ if command -v nbdkit >/dev/null && ldd "$serve" | grep -q libnbd; then
 	gone TERM
 	nbd file image
 	check '... and the next' reads_on
+	truncate -s 16M image
+	kill -HUP "$server"
+	check '... and when its size is read again' reads_on
 	check '... without an error' no_errors
 	check '... it ends' stop 0
 	halt
