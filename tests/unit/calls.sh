@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# calls.sh CC NM OBJECT...: see that test-faults.c makes each function fail that
-# these objects of the library want of others, but for those listed here.
+# calls.sh CC NM OBJECT...: see that test-faults.c, or test-vu-faults.c, makes each
+# function fail that these objects of the library want of others, but for those
+# listed here.
 
 set -u
 tmp=$(mktemp -d) || exit 1
@@ -43,7 +44,8 @@ pthread_getname_np
 # Of a thread that is ours and has not been joined or detached before.
 pthread_detach pthread_join
 END
-sed -n 's|^/\* wrap: \(.*\) \*/|\1|p' "$here/test-faults.c" |
+sed -n 's|^/\* wrap: \(.*\) \*/|\1|p' "$here/test-faults.c" \
+	"$here/test-vu-faults.c" |
 	words | comm -23 - "$tmp/cannot" >"$tmp/fail"
 
 # What the compiler brings itself makes no system call.
