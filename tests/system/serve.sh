@@ -31,7 +31,8 @@ show=(out err)
 export LD_LIBRARY_PATH=$BUILD
 unset NOTIFY_SOCKET LISTEN_FDS LISTEN_PID WATCHDOG_USEC WATCHDOG_PID
 serve=$BUILD/ktvblk-serve
-: >out >err
+: >out
+: >err
 
 make_disk() { "$top/src/demo/qemu/sector.sh" "$1"; }
 
@@ -88,7 +89,7 @@ stop() {
 	[ $took -le "${2-60000}" ] || { echo "took $took ms"; return 1; }
 }
 
-# boot [ARGUMENT...]: a machine with the disk.
+# boot: a machine with the disk.
 boot() {
 	: >serial
 	qemu-system-x86_64 -M q35,accel=tcg -m 64 -display none -monitor none \
@@ -96,7 +97,7 @@ boot() {
 		-numa node,memdev=ram -nodefaults -serial file:serial \
 		-chardev socket,id=disk,path=socket,reconnect=1 \
 		-device vhost-user-blk-pci,chardev=disk,num-queues=1 \
-		"$@" >qemu 2>&1 </dev/null &
+		>qemu 2>&1 </dev/null &
 	machine=$!
 	jobs_of+=("$machine")
 }
@@ -217,7 +218,7 @@ check 'one at its socket' fails 'another server listens there' \
 	--socket-path=socket --blk-file=image --no-lock
 "$serve" --wait --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
 second=$!
-jobs_of+=($second)
+jobs_of+=("$second")
 check 'one that waits' eventually grep -q 'in use by .*: waiting' err2
 check '... and does not serve' [ ! -e socket2 ]
 check '... the first one ends' stop 0
@@ -228,7 +229,7 @@ check 'sockets are gone' [ ! -e socket ] && [ ! -e socket2 ]
 check 'two that read' start --blk-file=image --read-only
 "$serve" --read-only --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
 second=$!
-jobs_of+=($second)
+jobs_of+=("$second")
 check '... serve' eventually [ -S socket2 ]
 check '... and one ends' stop 0
 server=$second
@@ -236,7 +237,7 @@ check '... and the other' stop 0
 check 'one that waits may be ended' start --blk-file=image
 "$serve" --wait --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
 second=$!
-jobs_of+=($second)
+jobs_of+=("$second")
 check '... it waits' eventually grep -q 'in use by .*: waiting' err2
 first=$server server=$second
 check '... no longer' stop 0
@@ -252,7 +253,7 @@ check '... says so' grep -q 'the server has died: Killed' err
 check '... and leaves its socket' [ -S socket ]
 "$serve" "${some[@]}" 2>err </dev/null &
 server=$!
-jobs_of+=($server)
+jobs_of+=("$server")
 connects() { perl -MIO::Socket::UNIX -e \
 	'exit !IO::Socket::UNIX->new(Peer => "socket")'; }
 check '... which the next one takes, and the lock' eventually connects
@@ -289,7 +290,7 @@ while (defined(recv($s, my $m, 4096, 0))) { $m =~ s/\n/ /g; print "$m\n" }
 END
 perl listen.pl >told &
 listener=$!
-jobs_of+=($listener)
+jobs_of+=("$listener")
 check 'a listener' eventually grep -q listening told
 export NOTIFY_SOCKET=$work/notify WATCHDOG_USEC=200000
 check 'a server' start --blk-file=image --name=vda
@@ -309,7 +310,7 @@ unset WATCHDOG_USEC
 check 'one that waits' start --blk-file=image
 "$serve" --wait --socket-path=socket2 --blk-file=image 2>err2 </dev/null &
 second=$!
-jobs_of+=($second)
+jobs_of+=("$second")
 check '... says for whom' eventually \
 	grep -q '^STATUS=waiting for image, in use by process' told
 kill "$second"
@@ -322,7 +323,7 @@ if command -v systemd-socket-activate >/dev/null && has_qemu; then
 	systemd-socket-activate -l "$work/socket" --setenv=LD_LIBRARY_PATH \
 		"$serve" --blk-file=image >out 2>err </dev/null &
 	server=$!
-	jobs_of+=($server)
+	jobs_of+=("$server")
 	check 'a socket of systemd'\''s' eventually [ -S socket ]
 	boot
 	check '... is served' reads_on
@@ -339,7 +340,7 @@ if command -v systemd-socket-activate >/dev/null && has_qemu; then
 		env -u LISTEN_FDS "$serve" --blk-file=image --fd=3 \
 		--exit-on-disconnect >out 2>err </dev/null &
 	server=$!
-	jobs_of+=($server)
+	jobs_of+=("$server")
 	check 'a descriptor' eventually [ -S socket ]
 	boot
 	check '... is served' reads_on
@@ -399,7 +400,7 @@ nbd() {
 	rm -f nbd
 	nbdkit -f -U nbd "$@" >nbdkit 2>&1 </dev/null &
 	nbdkit=$!
-	jobs_of+=($nbdkit)
+	jobs_of+=("$nbdkit")
 	eventually [ -S nbd ]
 }
 gone() {
@@ -470,7 +471,7 @@ if mountpoint -q fuse; then
 	"$serve" --wait --socket-path=socket --blk-file=fuse/direct0 \
 		2>err2 </dev/null &
 	server=$!
-	jobs_of+=($server)
+	jobs_of+=("$server")
 	check 'the next waits for it' eventually grep -q 'in use by .*: waiting' err2
 	halt
 	hold 0
