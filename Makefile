@@ -120,7 +120,7 @@ all: $(LINKS) $(STATIC) $(PC) $(PROGRAMS) $(UNITS) $(EXAMPLES)	## the libraries 
 # takes what is there. "make deps check" has its packages before it compiles.
 $(BUILD)/flags: export WANT = $(COMPILE) $(LDFLAGS)
 $(BUILD)/flags: $(if $(filter install,$(MAKECMDGOALS)),,FORCE) \
-		| $(filter deps deps-ci,$(MAKECMDGOALS))
+		| $(filter deps deps-qemu deps-ci,$(MAKECMDGOALS))
 	@mkdir -p $(@D)
 	@echo "$$WANT" | cmp -s - $@ || echo "$$WANT" >$@
 
@@ -384,6 +384,12 @@ abi-baseline: $(SHARED)	## commit to the ABI as it is now
 demo: $(BUILD)/ktvblk-demo	## build and run the tour (DEMO_ARGS=...)
 	@LD_LIBRARY_PATH=$(BUILD) $(BUILD)/ktvblk-demo $(DEMO_ARGS)
 
+deps-qemu:	## ... and those of demo-qemu
+	@.ci/deps build qemu
+
+demo-qemu: $(BUILD)/ktvblk-serve	## QEMU with a disk whose storage hangs
+	@src/demo/qemu/demo.sh $(BUILD)
+
 check-journal: $(SYS)/journal	## every record, in a real journal
 	@tests/system/journal.sh $(SYS) $(JOURNAL_ARGS)
 
@@ -393,7 +399,7 @@ check-nbd: $(EXAMPLES)	## the example with an NBD server, which is killed and st
 check-lock: $(LINKS)	## one image, one writer: against qemu-img and qemu-storage-daemon
 	@BUILD=$(BUILD) tests/system/image-lock.sh
 
-check-serve: all $(SYS)/slowfs	## ktvblk-serve: options, locks, signals, systemd, NBD
+check-serve: all $(SYS)/slowfs $(SYS)/slowfs-hold	## ktvblk-serve: options, locks, signals, systemd, NBD
 	@BUILD=$(BUILD) tests/system/serve.sh
 
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
@@ -523,7 +529,7 @@ help:	## this list
 
 FORCE:
 .PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
-	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware vhost-user-parts check-vhost-user check-docs check-demo check-nbd check-lock check-serve coverage run-coverage fuzz run-fuzz demo install uninstall dist deps deps-ci format format-check \
+	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware vhost-user-parts check-vhost-user check-docs check-demo check-nbd check-lock check-serve coverage run-coverage fuzz run-fuzz demo demo-qemu install uninstall dist deps deps-qemu deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

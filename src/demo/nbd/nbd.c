@@ -51,6 +51,8 @@ struct nbd_storage {
 	pthread_t thread;
 
 	atomic_bool abandoned, closing;
+	_Atomic int64_t size; /* capacity() finds another one */
+	bool told; /* the size, by capacity() */
 	atomic_uint n_told; /* of n_losses: flushes have failed for them */
 	pthread_mutex_t lock; /* of these two, and never held for long */
 	struct flight *asked; /* and not begun, the first */
@@ -62,7 +64,7 @@ struct nbd_storage {
 	bool leaving; /* the server is, and will do nothing more */
 	int64_t next_ms; /* not connected: when to stop or start to try */
 	int64_t back_off_ms;
-	int64_t size;
+	int64_t connected_size; /* the server's, for this connection */
 	int error; /* of the last try */
 	uint64_t n_written, n_durable; /* writes answered, and flushed */
 	unsigned int n_losses; /* of writes that were not */
@@ -267,10 +269,17 @@ static void begin_asked(struct nbd_storage *storage)
 	}
 }
 
+/* A server has one size for a connection: for another one it is made again. */
+static bool has_resized(const struct nbd_storage *storage)
+{
+	return storage->connected && storage->connected_size != storage->size;
+}
+
 /* What was out has come back by piece_done(), before the handle said so. */
 static void lose(struct nbd_storage *storage)
 {
-	if (storage->connected && storage->n_durable != storage->n_written &&
+	if (storage->connected && !has_resized(storage) &&
+	    storage->n_durable != storage->n_written &&
 	    !(storage->flags & NBD_STORAGE_KEEPS_WRITES)) {
 		storage->n_losses++;
 		storage->n_durable = storage->n_written;
@@ -309,6 +318,7 @@ static bool is_the_same(struct nbd_storage *storage)
 
 	if (storage->size < 0)
 		storage->size = size;
+	storage->connected_size = size;
 	storage->error = EINVAL;
 	return size >= 0 && size == storage->size &&
 	       nbd_get_block_size(storage->nbd, LIBNBD_SIZE_MINIMUM) <=
@@ -327,7 +337,8 @@ static void tend_connection(struct nbd_storage *storage)
 		lose(storage);
 	} else if (storage->connected) {
 		/* Ends all that is out, as libnbd will see. */
-		if (storage->leaving || storage->abandoned)
+		if (storage->leaving || storage->abandoned ||
+		    has_resized(storage))
 			shutdown(nbd_aio_get_fd(nbd), SHUT_RDWR);
 	} else if (is_up(nbd) && is_the_same(storage)) {
 		storage->connected = true;
@@ -393,11 +404,44 @@ static void *thread_run(void *userdata)
 	return NULL;
 }
 
+/* By a connection of its own, in the time that one may take. */
+static int64_t ask_size(const char *uri)
+{
+	const int64_t end_ms = now_ms() + CONNECT_MS;
+	struct nbd_handle *nbd = nbd_create();
+	int64_t left, size = -ETIMEDOUT;
+
+	if (!nbd || nbd_aio_connect_uri(nbd, uri) < 0)
+		size = -(nbd_get_errno() ? nbd_get_errno() : EIO);
+	else
+		while (nbd_aio_is_connecting(nbd) == 1 &&
+		       (left = end_ms - now_ms()) > 0 &&
+		       nbd_poll(nbd, (int)left) >= 0)
+			;
+	if (nbd && is_up(nbd)) {
+		size = nbd_get_size(nbd);
+		nbd_aio_disconnect(nbd, 0);
+	}
+	nbd_close(nbd);
+	return size;
+}
+
+/* First what is known; from then on it is asked, for ktvblk_refresh_capacity(). */
 static int capacity(void *userdata, uint64_t *ret_bytes)
 {
-	const struct nbd_storage *storage = userdata;
+	struct nbd_storage *storage = userdata;
+	int64_t size = storage->size;
 
-	*ret_bytes = (uint64_t)storage->size;
+	if (storage->told)
+		size = ask_size(storage->uri);
+	if (size < 0)
+		return (int)size;
+	storage->told = true;
+	if (storage->size != size) {
+		storage->size = size;
+		wake(storage);
+	}
+	*ret_bytes = (uint64_t)size;
 	return 0;
 }
 

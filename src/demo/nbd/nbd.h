@@ -11,7 +11,8 @@
  * when there is a server with the same export, and meanwhile not answered: to
  * the guest its disk is slow, and to the device it may stall. A server that
  * lives and says nothing is waited for. None of this keeps the device from its
- * reset or destroy.
+ * reset or destroy. ktvblk_refresh_capacity() has the server asked for its size by
+ * another connection, and the first one is made again where that has changed.
  */
 
 #include <ktvblk.h>

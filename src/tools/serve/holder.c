@@ -166,7 +166,9 @@ void holder_describe(int fd, pid_t pid, char text[HOLDER_TEXT_MAX])
 	if (pid <= 0)
 		pid = look_for(fd);
 	if (pid <= 0) {
-		snprintf(text, HOLDER_TEXT_MAX, "another process");
+		snprintf(text, HOLDER_TEXT_MAX,
+			 "another process, or what one has left "
+			 "behind");
 		return;
 	}
 	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);

@@ -4,13 +4,14 @@
 
 /*
  * Who has a lock on the image that fd is open on, for people: "process 123
- * (qemu-img)", or "another process" where that cannot be found out. pid: what
+ * (qemu-img)", or "another process, or what one has left behind" where that cannot
+ * be found out: a call that is with the kernel alone has no process any more. pid: what
  * ktvblk_image_lock() said.
  */
 
 #include <sys/types.h>
 
-#define HOLDER_TEXT_MAX 64
+#define HOLDER_TEXT_MAX 80
 
 void holder_describe(int fd, pid_t pid, char text[HOLDER_TEXT_MAX]);
 

@@ -36,6 +36,7 @@ static const char usage[] =
 	"  --num-queues=N        queues a guest may use, 1 to 16 (16)\n"
 	"  --depth=N             requests with the storage at once (64)\n"
 	"  --zero-copy           the storage works on guest memory itself\n"
+	"  --discard=auto|off    may the guest give space back (auto)\n"
 	"  --serial=TEXT         what the guest sees, up to 20 bytes\n"
 	"  --name=TEXT           of the disk, on records (the file's name)\n"
 	"  --iops=N              at most so many requests a second\n"
@@ -51,7 +52,7 @@ static const char usage[] =
 	"  --help, --version\n"
 	"\n"
 	"MS: milliseconds, or 500ms, 2s, 1min.\n"
-	"SIGTERM ends it. Exit status: 0, 1 if something cannot be had, 2 if "
+	"SIGHUP reads the disk's size again, SIGTERM ends it. Exit status: 0, 1 if something cannot be had, 2 if "
 	"the options\n"
 	"are wrong, 3 if the storage did not come back and something is left "
 	"behind.\n"
@@ -70,6 +71,7 @@ enum option_name {
 	NUM_QUEUES,
 	DEPTH,
 	ZERO_COPY,
+	DISCARD,
 	SERIAL,
 	NAME,
 	IOPS,
@@ -100,6 +102,7 @@ static const struct option names[] = {
 	{ "num-queues", required_argument, NULL, NUM_QUEUES },
 	{ "depth", required_argument, NULL, DEPTH },
 	{ "zero-copy", no_argument, NULL, ZERO_COPY },
+	{ "discard", required_argument, NULL, DISCARD },
 	{ "serial", required_argument, NULL, SERIAL },
 	{ "name", required_argument, NULL, NAME },
 	{ "iops", required_argument, NULL, IOPS },
@@ -158,6 +161,17 @@ static int set_bytes(const char *where, const char *value, uint64_t *ret)
 	if (bytes_parse(value, ret) && *ret)
 		return 0;
 	return refuse(where, value, "bytes, as 4096, 64K, 100M, 1G");
+}
+
+static int set_discard(const char *where, const char *value, uint32_t *ret)
+{
+	if (!strcmp(value, "auto"))
+		*ret = KTVBLK_DISCARD_AUTO;
+	else if (!strcmp(value, "off"))
+		*ret = KTVBLK_DISCARD_OFF;
+	else
+		return refuse(where, value, "auto or off");
+	return 0;
 }
 
 static int set_text(const char *where, const char *value, const char **ret)
@@ -240,6 +254,8 @@ static int set(struct options *options, enum option_name name,
 	case DEPTH:
 		return set_u32(where, value, 1, KTVBLK_QUEUE_SIZE_MAX,
 			       DEPTH_MOST, &config->depth);
+	case DISCARD:
+		return set_discard(where, value, &config->discard);
 	case SERIAL:
 		return set_text(where, value, &config->serial);
 	case NAME:

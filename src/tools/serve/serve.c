@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -26,10 +27,13 @@ struct disk {
 static void tell_status(const struct disk *disk, const char *first)
 {
 	const struct ktvblk_config *config = &disk->options->config;
+	struct ktvblk_identity identity = { 0 };
 
-	guard_tell("%sSTATUS=%s: %s, %s", first,
+	ktvblk_get_identity(disk->dev, &identity, sizeof(identity));
+	guard_tell("%sSTATUS=%s: %s, %" PRIu64 " sectors, %s", first,
 		   config->name ? config->name : "disk",
 		   ktvblk_state_name(ktvblk_get_state(disk->dev)),
+		   identity.capacity_sectors,
 		   ktvblk_vhost_user_is_connected(disk->dev) > 0
 			   ? "a front end is connected"
 			   : "no front end");
@@ -91,6 +95,18 @@ static int start(struct disk *disk)
 	return -STATUS_FAILED;
 }
 
+/* The storage may hang: the answer is a change of state. */
+static void read_size(struct disk *disk)
+{
+	const int r = ktvblk_refresh_capacity(disk->dev);
+
+	if (r < 0)
+		complain("the size: %s",
+			 r == -EBUSY ? "the storage has not answered the last "
+				       "time"
+				     : strerror(-r));
+}
+
 /* True: it is time to end. */
 static bool read_signal(struct disk *disk)
 {
@@ -98,7 +114,10 @@ static bool read_signal(struct disk *disk)
 
 	if (read(disk->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return false;
-	return info.ssi_signo != SIGHUP;
+	if (info.ssi_signo != SIGHUP)
+		return true;
+	read_size(disk);
+	return false;
 }
 
 static void state_changed(struct disk *disk)
