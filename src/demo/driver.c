@@ -29,7 +29,9 @@
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 #define NEEDED (FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_EVENT_IDX))
-#define WANTED (NEEDED | FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO))
+#define WANTED                                                                 \
+	(NEEDED | FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO) |     \
+	 FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES))
 
 static uint32_t reg_read(const struct driver *driver, uint64_t offset)
 {
@@ -226,9 +228,9 @@ void driver_submit(struct driver *driver, int slot, uint32_t type,
 	if (bytes)
 		put_desc(driver, &i, DATA + (uint64_t)slot * DRIVER_DATA_BYTES,
 			 bytes,
-			 VRING_DESC_F_NEXT | (type == VIRTIO_BLK_T_OUT
-						      ? 0
-						      : VRING_DESC_F_WRITE));
+			 VRING_DESC_F_NEXT |
+				 (type == VIRTIO_BLK_T_IN ? VRING_DESC_F_WRITE
+							  : 0));
 	put_desc(driver, &i, STATUSES + (uint64_t)slot, 1, VRING_DESC_F_WRITE);
 	driver->busy |= 1u << slot;
 	avail(driver)->ring[driver->avail_idx % QUEUE_SIZE] =
