@@ -20,6 +20,7 @@ struct disk_options {
 	struct ktvblk_config config; /* size and backend are filled in */
 	uint64_t ram_bytes; /* 0: RIG_RAM_BYTES */
 	uint16_t queue_size; /* 0: 16 */
+	uint64_t features; /* as those of a rig */
 };
 
 struct disk {
@@ -48,6 +49,11 @@ void disk_free(struct disk *disk);
 #define HOLE 0x1000u
 void disk_submit(struct disk *disk, uint16_t head, uint32_t type,
 		 uint64_t sector, uint64_t addr, uint32_t len);
+
+/* Such a request's one range, of DISK_RANGE_BYTES, in both its segments. */
+#define DISK_RANGE_BYTES 16u
+void disk_put_range(struct disk *disk, uint64_t addr, uint64_t sector,
+		    uint32_t bytes);
 
 /* The segments' bytes of such a request: pattern n. */
 void disk_fill(struct disk *disk, uint64_t addr, uint32_t len, unsigned int n);
