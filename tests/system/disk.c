@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "device.h"
 #include "disk.h"
 #include "harness.h"
 
@@ -95,6 +96,13 @@ void disk_free(struct disk *disk)
 	ktvblk_stats_unref(disk->rig.stats);
 	munmap(disk->rig.ram, disk->ram_bytes);
 	munmap(disk->seen, disk->ram_bytes);
+}
+
+void disk_close(struct disk *disk)
+{
+	disk->rig.dev->destroy_timeout_ms = WAIT_MS;
+	ck_assert_int_eq(disk_destroy(disk), KTVBLK_JOINED);
+	disk_free(disk);
 }
 
 void disk_submit(struct disk *disk, uint16_t head, uint32_t type,

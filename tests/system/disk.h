@@ -42,6 +42,9 @@ bool disk_released(const struct disk *disk, unsigned int storage,
 /* Behind a destroy, once both have run: that was once; free all. */
 void disk_free(struct disk *disk);
 
+/* Both, of one that is well, however long the machine takes for it. */
+void disk_close(struct disk *disk);
+
 /*
  * A request over two segments of len/2 with a hole of HOLE between them, the
  * first at addr; at descriptors head..head+3. Not kicked.

@@ -95,8 +95,7 @@ static void open_race(struct race *race, unsigned int round)
 
 static void close_race(struct race *race)
 {
-	ck_assert_int_eq(disk_destroy(&race->disk), KTVBLK_JOINED);
-	disk_free(&race->disk);
+	disk_close(&race->disk);
 }
 
 static enum ktvblk_outcome end_session(struct race *race)

@@ -387,12 +387,6 @@ static void restart_while_stuck(const struct wedge_case *test,
 					 first_fill(test)));
 }
 
-static void close_disk(struct disk *disk)
-{
-	ck_assert_int_eq(disk_destroy(disk), KTVBLK_JOINED);
-	disk_free(disk);
-}
-
 static void run_wedge(const void *arg)
 {
 	const struct wedge_case *test = (const struct wedge_case *)arg;
@@ -428,7 +422,7 @@ static void run_wedge(const void *arg)
 		rig_start(&disk.rig);
 		disk_check_works(&disk, 8);
 	}
-	close_disk(&disk);
+	disk_close(&disk);
 	/* One stays: userfaultfd. */
 	check_nothing_left(fds + (test->way->kind == WAY_USERFAULT));
 	ck_assert_int_eq(recorder_count(&rec, NULL),
