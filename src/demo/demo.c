@@ -8,6 +8,7 @@
  *   hang.c      storage of one's own
  *   wedge.c     the end of a device whose storage hangs
  *   move.c      a device saved, and another that goes on with it
+ *   change.c    limits, discard, size, dirty log: what changes under way
  *   sink.c      records taken by callback
  *
  * and driver.c to see what a guest does. The rest is the tour.
@@ -46,6 +47,7 @@ static int verdict(void)
 
 int main(int argc, char **argv)
 {
+	unsigned int threads;
 	struct tour tour;
 
 	options_parse(&tour.options, argc, argv);
@@ -54,10 +56,13 @@ int main(int argc, char **argv)
 	say("image", "%s", tour.image.text);
 	say("seed", "%" PRIu64, tour.options.seed);
 	records_open(tour.options.journal);
+	threads = usage_now().threads;
 
 	show_disk(&tour);
 	if (tour.options.moves)
 		show_move(&tour);
+	show_change(&tour);
+	usage_await_threads(threads);
 	tour.before = usage_now();
 	show_wedge(&tour);
 	show_healing(&tour);

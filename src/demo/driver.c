@@ -29,7 +29,9 @@
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 #define NEEDED (FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_EVENT_IDX))
-#define WANTED (NEEDED | FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO))
+#define WANTED                                                                 \
+	(NEEDED | FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_RO) |     \
+	 FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES))
 
 static uint32_t reg_read(const struct driver *driver, uint64_t offset)
 {
@@ -140,12 +142,24 @@ static void set_up_queue(struct driver *driver)
 	reg_write(driver, VIRTIO_MMIO_QUEUE_READY, 1);
 }
 
+/* Section 2.5.1: again, if it changed meanwhile. */
+static void read_capacity(struct driver *driver)
+{
+	uint32_t generation;
+	uint64_t capacity;
+
+	do {
+		generation = reg_read(driver, VIRTIO_MMIO_CONFIG_GENERATION);
+		ktvblk_mmio_read(driver->dev, VIRTIO_MMIO_CONFIG, &capacity,
+				 sizeof(capacity));
+	} while (reg_read(driver, VIRTIO_MMIO_CONFIG_GENERATION) != generation);
+	driver->capacity = le64toh(capacity);
+}
+
 /* Section 3.1.1, step by step. */
 void driver_start(struct driver *driver, struct ktvblk_dev *dev,
 		  struct guest *guest)
 {
-	uint64_t capacity;
-
 	driver->dev = dev;
 	driver->guest = guest;
 	if (reg_read(driver, VIRTIO_MMIO_MAGIC_VALUE) != 0x74726976 ||
@@ -157,8 +171,7 @@ void driver_start(struct driver *driver, struct ktvblk_dev *dev,
 	add_status(driver, VIRTIO_CONFIG_S_DRIVER);
 	negotiate(driver);
 	add_status(driver, VIRTIO_CONFIG_S_FEATURES_OK);
-	ktvblk_mmio_read(dev, VIRTIO_MMIO_CONFIG, &capacity, sizeof(capacity));
-	driver->capacity = le64toh(capacity);
+	read_capacity(driver);
 	set_up_queue(driver);
 	add_status(driver, VIRTIO_CONFIG_S_DRIVER_OK);
 }
@@ -226,9 +239,9 @@ void driver_submit(struct driver *driver, int slot, uint32_t type,
 	if (bytes)
 		put_desc(driver, &i, DATA + (uint64_t)slot * DRIVER_DATA_BYTES,
 			 bytes,
-			 VRING_DESC_F_NEXT | (type == VIRTIO_BLK_T_OUT
-						      ? 0
-						      : VRING_DESC_F_WRITE));
+			 VRING_DESC_F_NEXT |
+				 (type == VIRTIO_BLK_T_IN ? VRING_DESC_F_WRITE
+							  : 0));
 	put_desc(driver, &i, STATUSES + (uint64_t)slot, 1, VRING_DESC_F_WRITE);
 	driver->busy |= 1u << slot;
 	avail(driver)->ring[driver->avail_idx % QUEUE_SIZE] =
@@ -250,22 +263,39 @@ void driver_kick(struct driver *driver)
 	driver->told_idx = driver->avail_idx;
 }
 
-/* Ask for an interrupt, look again, sleep. A real VMM binds an irqfd. */
-static bool await_interrupt(struct driver *driver, int timeout_ms)
+/* A real VMM binds an irqfd. */
+static bool take_interrupt(struct driver *driver, int timeout_ms)
 {
 	struct pollfd irq = { .fd = ktvblk_irq_fd(driver->dev),
 			      .events = POLLIN };
 	uint64_t count;
+	uint32_t why;
 
-	set_used_event(driver, driver->used_idx);
-	if (is_done(driver))
-		return true;
 	if (poll(&irq, 1, timeout_ms) != 1 ||
 	    read(irq.fd, &count, sizeof(count)) < 0)
 		return false;
 	driver->interrupts++;
-	reg_write(driver, VIRTIO_MMIO_INTERRUPT_ACK,
-		  reg_read(driver, VIRTIO_MMIO_INTERRUPT_STATUS));
+	why = reg_read(driver, VIRTIO_MMIO_INTERRUPT_STATUS);
+	reg_write(driver, VIRTIO_MMIO_INTERRUPT_ACK, why);
+	if (why & VIRTIO_MMIO_INT_CONFIG)
+		read_capacity(driver);
+	return true;
+}
+
+/* Ask for an interrupt, look again, sleep. */
+static bool await_interrupt(struct driver *driver, int timeout_ms)
+{
+	set_used_event(driver, driver->used_idx);
+	return is_done(driver) || take_interrupt(driver, timeout_ms);
+}
+
+bool driver_await_change(struct driver *driver, int timeout_ms)
+{
+	const uint64_t before = driver->capacity;
+
+	while (driver->capacity == before)
+		if (!take_interrupt(driver, timeout_ms))
+			return false;
 	return true;
 }
 

@@ -19,7 +19,7 @@ struct driver {
 	struct ktvblk_dev *dev;
 	struct guest *guest;
 	uint64_t features; /* negotiated */
-	uint64_t capacity; /* in sectors */
+	uint64_t capacity; /* in sectors; followed where the disk has another */
 	uint16_t avail_idx; /* chains made available */
 	uint16_t told_idx; /* and told the device */
 	uint16_t used_idx; /* chains taken back */
@@ -50,6 +50,9 @@ void driver_kick(struct driver *driver);
 
 /* The slot of a request that is done, -1 if none is within timeout_ms. */
 int driver_wait(struct driver *driver, int timeout_ms, uint8_t *ret_status);
+
+/* Wait until the disk has another size; false: not within timeout_ms. */
+bool driver_await_change(struct driver *driver, int timeout_ms);
 
 /* All in one, with nothing else in flight: the status, or -1. */
 int driver_request(struct driver *driver, int slot, uint32_t type,

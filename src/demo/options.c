@@ -15,6 +15,9 @@
 
 #define SECONDS_MAX 3600
 #define MOVES_MAX 100000
+#define IOPS_MAX 1000
+#define GROW_MAX_MIB 1024
+#define DIRTY_MAX 10000
 #define BUDGET_MIN_MS 10
 #define BUDGET_MAX_MS 60000
 
@@ -27,6 +30,10 @@ static const char help[] =
 	"                it is not written\n"
 	"  --seconds N   length of the part that reads and writes (2)\n"
 	"  --moves N     save and restore a disk so often (3)\n"
+	"  --iops N      limit a running disk to so many requests/s (200)\n"
+	"  --discard N   discard so many MiB, and look at the file (1)\n"
+	"  --grow N      make the disk larger by so many MiB (1)\n"
+	"  --dirty N     have the dirty log told of so many reads (64)\n"
 	"  --budget MS   what a reset or a destroy may take (250)\n"
 	"  --seed N      repeat the random choices of an earlier run\n"
 	"  --no-journal  take the records by callback\n"
@@ -82,6 +89,22 @@ static void parse_option(struct options *options, int c)
 		options->moves =
 			(uint32_t)parse_number("--moves", optarg, 0, MOVES_MAX);
 		break;
+	case 'i':
+		options->iops =
+			(uint32_t)parse_number("--iops", optarg, 0, IOPS_MAX);
+		break;
+	case 'c':
+		options->discard_mib = (uint32_t)parse_number(
+			"--discard", optarg, 0, CHANGE_MIB);
+		break;
+	case 'g':
+		options->grow_mib = (uint32_t)parse_number("--grow", optarg, 0,
+							   GROW_MAX_MIB);
+		break;
+	case 'y':
+		options->dirty_reads =
+			(uint32_t)parse_number("--dirty", optarg, 0, DIRTY_MAX);
+		break;
 	case 'b':
 		options->budget_ms = (uint32_t)parse_number(
 			"--budget", optarg, BUDGET_MIN_MS, BUDGET_MAX_MS);
@@ -109,6 +132,10 @@ void options_parse(struct options *options, int argc, char **argv)
 		{ "disk", required_argument, NULL, 'd' },
 		{ "seconds", required_argument, NULL, 's' },
 		{ "moves", required_argument, NULL, 'm' },
+		{ "iops", required_argument, NULL, 'i' },
+		{ "discard", required_argument, NULL, 'c' },
+		{ "grow", required_argument, NULL, 'g' },
+		{ "dirty", required_argument, NULL, 'y' },
 		{ "budget", required_argument, NULL, 'b' },
 		{ "seed", required_argument, NULL, 'r' },
 		{ "no-journal", no_argument, NULL, 'j' },
@@ -125,6 +152,10 @@ void options_parse(struct options *options, int argc, char **argv)
 	*options = (struct options){
 		.seconds = 2,
 		.moves = 3,
+		.iops = 200,
+		.discard_mib = 1,
+		.grow_mib = 1,
+		.dirty_reads = 64,
 		.budget_ms = 250,
 		.seed = seed,
 		.journal = true,

@@ -9,6 +9,9 @@ struct options {
 	const char *disk; /* --disk, or NULL */
 	uint32_t seconds;
 	uint32_t moves; /* 0: that part is left out */
+	/* 0: that is left out, of a disk of this size. */
+	uint32_t iops, discard_mib, grow_mib, dirty_reads;
+#define CHANGE_MIB 16
 	uint32_t budget_ms;
 	uint64_t seed;
 	bool journal;

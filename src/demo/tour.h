@@ -23,6 +23,8 @@ struct tour {
 void show_disk(struct tour *tour);
 /* move.c: one that goes on in another device. */
 void show_move(struct tour *tour);
+/* change.c: one that has other limits, another size, less in its file. */
+void show_change(struct tour *tour);
 /* wedge.c: one that hangs, destroyed. */
 void show_wedge(struct tour *tour);
 /* heal.c: one that hangs, reset by the guest, and comes back. */

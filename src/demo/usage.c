@@ -53,6 +53,14 @@ struct usage usage_now(void)
 }
 
 /* Nothing tells when a thread that was not ours has left the process. */
+void usage_await_threads(unsigned int threads)
+{
+	const double until = now_s() + SETTLE_S;
+
+	while (usage_now().threads > threads && now_s() < until)
+		poll(NULL, 0, 1);
+}
+
 struct usage usage_settled(const struct usage *before)
 {
 	const double until = now_s() + SETTLE_S;

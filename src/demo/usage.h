@@ -14,6 +14,9 @@ struct usage {
 
 struct usage usage_now(void);
 
+/* Wait a little until there are no more threads than this. */
+void usage_await_threads(unsigned int threads);
+
 /* As now, but wait a little until fds and threads are as they were before. */
 struct usage usage_settled(const struct usage *before);
 

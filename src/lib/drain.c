@@ -119,7 +119,7 @@ static void complete(struct session *session, struct pending *pending,
 	if (session_revoked(session))
 		return;
 	/* Without the status byte in place there is no used entry either. */
-	if (!mem_write(session->mem, request->status_addr, &status, 1)) {
+	if (!mem_write_byte(session->mem, request->status_addr, status)) {
 		virtqueue_forget(&session->vq, request->head);
 		count_io_error(session->stats);
 		return;

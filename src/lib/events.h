@@ -129,8 +129,8 @@ X(DESTROY_HELPER_DISCONNECTED, LOG_CRIT, 0,                                    \
   "destroyed, but its worker could not be waited for; it cleans up by itself", \
   LEFT_FIELDS, ERRNO)                                                          \
 X(DESTROY_STILL_WEDGED, LOG_CRIT, 0,                                           \
-  "destroyed, while what an earlier reset left behind is still out; memory "   \
-  "and descriptors it uses stay until its call ends")                          \
+  "destroyed, while a thread that it left behind or sent out before is still " \
+  "in a call; memory and descriptors it uses stay until that ends")            \
 X(RESET_PANICKED, LOG_ERR, EV_REPEATED,                                        \
   "reset; its worker had ended by itself", TEXT(PANIC))                        \
 X(RESET_TIMED_OUT, LOG_CRIT, EV_STUCK,                                         \

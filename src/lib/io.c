@@ -81,16 +81,11 @@ static void set_through(const struct session *session, struct io *io)
 {
 	const struct era *era = session->era;
 
-	io->through = io->request.data_len &&
+	io->through = !is_read(io) && io->request.data_len &&
 		      (session->write_through ||
 		       (session->has_wce &&
 			!atomic_load_explicit(&era->writeback,
 					      memory_order_acquire)));
-}
-
-static bool writes_through(const struct io *io)
-{
-	return !is_read(io) && io->through;
 }
 
 /* Can the storage work on these pieces of guest memory? */
@@ -219,7 +214,7 @@ static bool may_end_here(const struct session *session, const struct io *io)
 /* All data has moved, or there was none. */
 static enum step data_done(struct session *session, struct io *io)
 {
-	if (!writes_through(io))
+	if (!io->through)
 		return STEP_DONE;
 	io->state = IO_DURABLE;
 	return prepare(session, io);
@@ -421,13 +416,12 @@ static enum step start_data(struct session *session, struct io *io)
 {
 	const struct request *request = &io->request;
 
-	if (!is_read(io))
-		set_through(session, io);
+	set_through(session, io);
 	if (!io_place(session, request->sector, request->data_len,
 		      &io->offset) ||
 	    !request_data_ok(request, session->mem, is_read(io)) ||
 	    !blocks_ok(session, io) ||
-	    (writes_through(io) && flush_failed(session, io)))
+	    (io->through && flush_failed(session, io)))
 		return STEP_FAILED;
 	return request->data_len ? prepare(session, io) : STEP_DONE;
 }
@@ -438,8 +432,7 @@ static enum step start_ranges(struct session *session, struct io *io)
 
 	set_through(session, io);
 	step = ranges_start(session, io);
-	if (step == STEP_TRANSFER && writes_through(io) &&
-	    flush_failed(session, io))
+	if (step == STEP_TRANSFER && io->through && flush_failed(session, io))
 		return STEP_FAILED;
 	return step == STEP_DONE ? data_done(session, io) : step;
 }

@@ -130,6 +130,16 @@ bool mem_write(const struct ktvblk_mem *mem, uint64_t addr, const void *from,
 	       uint64_t len);
 bool mem_zero(const struct ktvblk_mem *mem, uint64_t addr, uint64_t len);
 
+static inline bool mem_write_byte(const struct ktvblk_mem *mem, uint64_t addr,
+				  uint8_t byte)
+{
+	uint8_t *at = (uint8_t *)mem_at_for(mem, addr, 1, true);
+
+	if (at)
+		*at = byte;
+	return at;
+}
+
 /* mem_read() for a few bytes the guest may be changing: each is read once. */
 bool mem_read_bytes_once(const struct ktvblk_mem *mem, uint64_t addr, void *to,
 			 uint64_t len);

@@ -372,11 +372,12 @@ static const struct dirty_log *dirty_log(const struct request *request)
 		       : NULL;
 }
 
-bool request_copy_out(const struct request *request, struct cursor at,
-		      const struct ktvblk_mem *mem, const void *from,
-		      uint64_t len)
+/* Made twice, as mostly there is no log. */
+__attribute__((always_inline)) static inline bool
+copy_out(const struct request *request, struct cursor at,
+	 const struct ktvblk_mem *mem, const void *from, uint64_t len,
+	 const struct dirty_log *log)
 {
-	const struct dirty_log *log = dirty_log(request);
 	const unsigned char *in = (const unsigned char *)from;
 	uint64_t addr, have, n;
 
@@ -390,6 +391,16 @@ bool request_copy_out(const struct request *request, struct cursor at,
 				dirty_tell(log, addr + done, n);
 		}
 	return !len;
+}
+
+bool request_copy_out(const struct request *request, struct cursor at,
+		      const struct ktvblk_mem *mem, const void *from,
+		      uint64_t len)
+{
+	const struct dirty_log *log = dirty_log(request);
+
+	return log ? copy_out(request, at, mem, from, len, log)
+		   : copy_out(request, at, mem, from, len, NULL);
 }
 
 bool request_copy_in(const struct request *request, struct cursor at,

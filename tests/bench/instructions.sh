@@ -75,9 +75,12 @@ count_of() {
 		!inclusive && /^ob=/ { ours = /libktvblk/ }
 		!inclusive && /^calls=/ { getline; next }
 		!inclusive && ours && /^[0-9]+ [0-9]+$/ { all += $2 }
-		inclusive && /\.c:[a-z_0-9]+ \[.*libktvblk/ {
-			gsub(",", "", $1); match($0, /\.c:[a-z_0-9]+/)
-			of[substr($0, RSTART + 3, RLENGTH - 3)] = $1 }
+		# One whole, and parts of it, where it has lines of other files.
+		inclusive && match($0, /src\/lib\/.*\.[ch]:[a-z_0-9]+/) {
+			gsub(",", "", $1)
+			name = substr($0, RSTART, RLENGTH)
+			sub(/.*:/, "", name)
+			if (of[name] < $1 + 0) of[name] = $1 + 0 }
 		END { print all, of["virtqueue_pop"] + 0,
 			of["request_read"] + 0, of["io_start"] + 0,
 			of["complete"] + 0 }'

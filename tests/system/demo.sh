@@ -98,7 +98,8 @@ run "$demo"
 check "plain (about $(($(date +%s) - start)) s)" all_held
 check_record plain 250
 for line in 'sectors read was as it should be' 'reads_completed' \
-	'to another device, 3 times' 'the device is "stalled"' \
+	'to another device, 3 times' 'a limit of 200 requests/s' \
+	'1 MiB discarded' 'grown by 1 MiB' 'the dirty log told of' 'the device is "stalled"' \
 	'and told the outcome: "timed out"' \
 	'guest memory ran 1 time' 'descriptors, threads and memory are back' \
 	'the device is "wedged"' 'did not reach guest memory' \
@@ -111,8 +112,19 @@ check 'without a journal' all_held
 check 'without a journal: says so' says 'in the callback sink (--no-journal)'
 check 'without a journal: record' in_sink 50
 check 'moved as often as asked for' says 'to another device, 200 times'
-run "$demo" --seconds 1 --budget 50 --no-journal --moves 0
+run "$demo" --seconds 1 --budget 50 --no-journal --moves 0 --iops 3 \
+	--discard 16 --grow 1024 --dirty 500
 check 'not moved' all_held
+for line in 'a limit of 3 requests/s' '16 MiB discarded' \
+	'grown by 1024 MiB' 'by 500 reads'; do
+	check "as asked for: says '$line'" says "$line"
+done
+run "$demo" --seconds 1 --budget 50 --no-journal --moves 0 --iops 0 \
+	--discard 0 --grow 0 --dirty 0
+check 'nothing changes' all_held
+for line in 'a limit of' 'discarded' 'grown by' 'the dirty log'; do
+	check "nothing changes: says no '$line'" eval '! says "$line"'
+done
 
 dd if=/dev/urandom of="$work/image" bs=1000 count=3000 2>/dev/null
 chmod 444 "$work/image"
@@ -185,6 +197,10 @@ done
 for value in -1 100001 x; do
 	check "--moves '$value'" refused --moves "$value"
 done
+check '--iops 1001' refused --iops 1001
+check '--discard 17' refused --discard 17
+check '--grow 1025' refused --grow 1025
+check '--dirty x' refused --dirty x
 for value in 9 60001 1.5; do
 	check "--budget '$value'" refused --budget "$value"
 done

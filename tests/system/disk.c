@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "device.h"
 #include "disk.h"
 #include "harness.h"
 
@@ -46,6 +47,7 @@ void disk_open(struct disk *disk, const struct disk_options *options)
 	disk->engine = (enum ktvblk_engine)config.engine;
 	rig->options.queue_size = options->queue_size ? options->queue_size
 						      : 16;
+	rig->options.features = options->features;
 	rig->ram = (unsigned char *)map_ram(disk->ram_bytes);
 	rig->n_regions = 1;
 	rig->regions[0] = (struct ktvblk_region){ .host_addr = rig->ram,
@@ -98,11 +100,18 @@ void disk_free(struct disk *disk)
 	munmap(disk->seen, disk->ram_bytes);
 }
 
+void disk_close(struct disk *disk)
+{
+	disk->rig.dev->destroy_timeout_ms = WAIT_MS;
+	ck_assert_int_eq(disk_destroy(disk), KTVBLK_JOINED);
+	disk_free(disk);
+}
+
 void disk_submit(struct disk *disk, uint16_t head, uint32_t type,
 		 uint64_t sector, uint64_t addr, uint32_t len)
 {
 	const uint64_t header = RIG_HEADER + head * 16u;
-	const uint16_t way = type == VIRTIO_BLK_T_OUT ? 0 : VRING_DESC_F_WRITE;
+	const uint16_t way = type == VIRTIO_BLK_T_IN ? VRING_DESC_F_WRITE : 0;
 	const uint16_t next = VRING_DESC_F_NEXT;
 	struct rig *rig = &disk->rig;
 	uint16_t at = head;
@@ -118,6 +127,20 @@ void disk_submit(struct disk *disk, uint16_t head, uint32_t type,
 	at++;
 	rig_desc(rig, at, RIG_STATUS + head, 1, VRING_DESC_F_WRITE, 0);
 	rig_avail(rig, head);
+}
+
+void disk_put_range(struct disk *disk, uint64_t addr, uint64_t sector,
+		    uint32_t bytes)
+{
+	const struct virtio_blk_discard_write_zeroes range = {
+		.sector = htole64(sector),
+		.num_sectors = htole32(bytes / KTVBLK_SECTOR_SIZE),
+	};
+	const uint32_t half = sizeof(range) / 2;
+
+	memcpy(disk->rig.ram + addr, &range, half);
+	memcpy(disk->rig.ram + addr + half + HOLE,
+	       (const unsigned char *)&range + half, half);
 }
 
 unsigned char disk_pattern(unsigned int n, uint64_t i)

@@ -21,6 +21,7 @@ struct disk_options {
 	uint64_t ram_bytes; /* 0: RIG_RAM_BYTES */
 	uint16_t queue_size; /* 0: 16 */
 	bool lock; /* the image is nobody else's */
+	uint64_t features; /* as those of a rig */
 };
 
 struct disk {
@@ -42,6 +43,9 @@ bool disk_released(const struct disk *disk, unsigned int storage,
 /* Behind a destroy, once both have run: that was once; free all. */
 void disk_free(struct disk *disk);
 
+/* Both, of one that is well, however long the machine takes for it. */
+void disk_close(struct disk *disk);
+
 /*
  * A request over two segments of len/2 with a hole of HOLE between them, the
  * first at addr; at descriptors head..head+3. Not kicked.
@@ -49,6 +53,11 @@ void disk_free(struct disk *disk);
 #define HOLE 0x1000u
 void disk_submit(struct disk *disk, uint16_t head, uint32_t type,
 		 uint64_t sector, uint64_t addr, uint32_t len);
+
+/* Such a request's one range, of DISK_RANGE_BYTES, in both its segments. */
+#define DISK_RANGE_BYTES 16u
+void disk_put_range(struct disk *disk, uint64_t addr, uint64_t sector,
+		    uint32_t bytes);
 
 /* The segments' bytes of such a request: pattern n. */
 void disk_fill(struct disk *disk, uint64_t addr, uint32_t len, unsigned int n);

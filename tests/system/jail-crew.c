@@ -42,6 +42,8 @@ const char *const caller_names[N_CALLERS] = {
 	[MMIO] = "mmio_write",
 	[END] = "destroy",
 	[PAUSE] = "pause",
+	[CHANGE] = "change",
+	[SET] = "set",
 };
 
 /* The threads they make, which inherit the filter. */
@@ -49,6 +51,7 @@ static const char *const made[N_CALLERS][3] = {
 	[NEW] = { "ktvblk-log", "ktvblk-probe" },
 	[MMIO] = { "ktvblk-id", "ktvblk-drop" },
 	[END] = { "ktvblk-drop" },
+	[CHANGE] = { "ktvblk-drop", "ktvblk-size" },
 };
 
 static struct crew {

@@ -2,7 +2,7 @@
 
 /*
  * jail [FILE]: the lives of devices with all that calls system calls: service,
- * throttle, placement, pause, reset, a wedge, its end, destroy. Without FILE it
+ * throttle, placement, pause, changes, reset, a wedge, its end, destroy. Without FILE it
  * prints which were made; with it, see crew_start().
  * jail FILE first: make a device, and with it the first thread of the process.
  *
@@ -10,6 +10,7 @@
  * is done on the main thread, which has no filter; jobs are the crew's.
  */
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_blk.h>
@@ -68,6 +69,24 @@ static void job_pause(void)
 		result = ktvblk_resume(dev) - 1;
 }
 
+static void job_refresh(void)
+{
+	result = ktvblk_refresh_capacity(dev);
+}
+
+/* By itself: what counts is that the old reference is dropped. */
+static void job_replace(void)
+{
+	result = ktvblk_replace_memory(dev, guest.mem, 60000);
+}
+
+static void job_set(void)
+{
+	result = ktvblk_set_capacity(dev, DISK_BYTES / 2);
+	if (result == 0)
+		result = ktvblk_set_throttle(dev, &config.throttle);
+}
+
 static void job_request_stop(void)
 {
 	result = ktvblk_request_stop(dev);
@@ -102,12 +121,49 @@ static void request(uint32_t type, uint32_t bytes)
 		die("a request of type %u failed", type);
 }
 
+/* One range, of the first page. */
+static void discard(uint32_t type)
+{
+	const struct virtio_blk_discard_write_zeroes range = {
+		.num_sectors = htole32(8),
+	};
+
+	memcpy(driver_data(&driver, 0), &range, sizeof(range));
+	request(type, sizeof(range));
+}
+
 static void serve(void)
 {
 	request(VIRTIO_BLK_T_OUT, 4096);
 	request(VIRTIO_BLK_T_FLUSH, 0);
 	for (int i = 0; i < 3; i++)
 		request(VIRTIO_BLK_T_IN, 4096);
+}
+
+static void serve_ranges(void)
+{
+	discard(VIRTIO_BLK_T_DISCARD);
+	discard(VIRTIO_BLK_T_WRITE_ZEROES);
+}
+
+static void await_capacity(uint64_t bytes)
+{
+	struct ktvblk_identity identity;
+
+	do {
+		poll(NULL, 0, 1);
+		ktvblk_get_identity(dev, &identity, sizeof(identity));
+	} while (identity.capacity_sectors != bytes / KTVBLK_SECTOR_SIZE);
+}
+
+static void change(void)
+{
+	must(SET, job_set);
+	await_capacity(DISK_BYTES / 2);
+	must(CHANGE, job_refresh);
+	await_capacity(DISK_BYTES);
+	must(CHANGE, job_replace);
+	guest_lend(&guest);
 }
 
 /* False: io_uring was asked for, and is refused. */
@@ -125,7 +181,6 @@ static bool new_device(void)
 		return false;
 	if (ktvblk_set_memory(dev, guest.mem) < 0)
 		die("no memory for the device");
-	guest_lend(&guest);
 	return true;
 }
 
@@ -142,6 +197,8 @@ static void a_good_life(enum ktvblk_engine engine)
 	ktvblk_set_worker_cpus(dev, &cpu, 1);
 	crew_do(MMIO, job_start);
 	serve();
+	serve_ranges();
+	change();
 	must(PAUSE, job_pause);
 	crew_do(MMIO, job_reset);
 	crew_do(MMIO, job_start);
@@ -177,6 +234,7 @@ static void a_bad_life(void)
 	hang_open(&hang, fd);
 	config.backend = hang_backend(&hang, false);
 	new_device();
+	guest_lend(&guest);
 	crew_do(MMIO, job_start);
 	hang_a_request(&hang);
 	await_state(KTVBLK_STATE_STALLED, true);
@@ -199,6 +257,7 @@ static void a_short_life(void)
 	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
 	must(BACKEND, job_backend);
 	new_device();
+	guest_lend(&guest);
 	destroy(KTVBLK_JOINED);
 	if (!guest_close(&guest))
 		die("guest memory is still in use");

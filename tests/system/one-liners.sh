@@ -27,6 +27,9 @@ done
 check 'a process with the pid of the examples' [ "$vmm_pid" -eq 1234 ]
 ask hang
 ask stalled
+# It is stalled before that is recorded, and only then its end is, too.
+is_told() { journalctl -q "MESSAGE_ID=$(id_of REQUEST_STALLED)" | grep -q .; }
+check 'the stall is recorded' eventually is_told
 ask release
 ask wait
 ask hang

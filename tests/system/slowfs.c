@@ -7,6 +7,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -100,6 +101,20 @@ static int slow_fsync(const char *path, int datasync,
 	return 0;
 }
 
+/* Of each mode that takes bytes away, zeros are left. */
+static int slow_fallocate(const char *path, int mode, off_t offset,
+			  off_t length, struct fuse_file_info *file)
+{
+	const size_t size = clip((size_t)length, offset);
+
+	(void)path;
+	slowfs_hang(slow, SLOW_FALLOCATE);
+	if (!(mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
+		return -EOPNOTSUPP;
+	memset(slow->bytes[file->fh] + offset, 0, size);
+	return 0;
+}
+
 static int slow_flush(const char *path, struct fuse_file_info *file)
 {
 	(void)path;
@@ -125,6 +140,7 @@ static const struct fuse_operations operations = {
 	.write = slow_write,
 	.fsync = slow_fsync,
 	.flush = slow_flush,
+	.fallocate = slow_fallocate,
 };
 
 int main(int argc, char **argv)

@@ -24,6 +24,7 @@ enum slow_call {
 	SLOW_WRITE = 2,
 	SLOW_FSYNC = 4,
 	SLOW_CLOSE = 8, /* the flush of each close() */
+	SLOW_FALLOCATE = 16,
 };
 
 struct slowfs {

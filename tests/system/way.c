@@ -19,7 +19,7 @@
 
 #define ALL_OPS                                                                \
 	{                                                                      \
-		true, true, true                                               \
+		true, true, true, true, true                                   \
 	}
 #define PAGE 4096u
 
@@ -32,14 +32,14 @@ const struct way ways[] = {
 	  .file = "direct0",
 	  .blocks = ALL_OPS,
 	  .serves_others = true,
-	  .states = { "S", "S", "S" } },
+	  .states = { "S", "S", "S", "S", "S" } },
 	{ .name = "fuse cached",
 	  .env = "WEDGE_FUSE",
 	  .file = "cached0",
 	  .slow_disk = SLOW_DISKS,
 	  .blocks = ALL_OPS,
 	  .serves_others = true,
-	  .states = { "D", "DS", "DS" } },
+	  .states = { "D", "DS", "DS", "DS", "DS" } },
 	{ .name = "fuse O_DIRECT",
 	  .env = "WEDGE_FUSE",
 	  .file = "cached1",
@@ -47,27 +47,31 @@ const struct way ways[] = {
 	  .slow_disk = SLOW_DISKS + 1,
 	  .blocks = ALL_OPS,
 	  .serves_others = true,
-	  .states = { "DS", "DS", "DS" } },
+	  .states = { "DS", "DS", "DS", "DS", "DS" } },
 	{ .name = "loop on fuse",
 	  .env = "WEDGE_LOOP_ON_FUSE",
 	  .open_flags = O_DIRECT,
 	  .slow_disk = SLOW_DISKS - 1,
 	  .blocks = ALL_OPS,
-	  .states = { "D", "D", "D" } },
+	  .states = { "D", "D", "D", "D", "D" } },
 	/* It serves reads, and a flush that has nothing to write. */
 	{ .name = "frozen ext4",
 	  .kind = WAY_FROZEN,
 	  .env = "WEDGE_EXT4",
 	  .file = "disk",
-	  .blocks = { [OP_WRITE] = true },
+	  .blocks = { [OP_WRITE] = true,
+		      [OP_DISCARD] = true,
+		      [OP_WRITE_ZEROES] = true },
 	  .serves_others = true,
-	  .states = { [OP_WRITE] = "D" } },
+	  .states = { [OP_WRITE] = "D",
+		      [OP_DISCARD] = "D",
+		      [OP_WRITE_ZEROES] = "D" } },
 	{ .name = "loop on frozen",
 	  .kind = WAY_FROZEN_LOOP,
 	  .env = "WEDGE_LOOP_ON_EXT4",
 	  .open_flags = O_DIRECT,
 	  .blocks = ALL_OPS,
-	  .states = { "D", "D", "D" } },
+	  .states = { "D", "D", "D", "D", "D" } },
 	{ .name = "userfault",
 	  .kind = WAY_USERFAULT,
 	  .env = "WEDGE_DIR",
@@ -236,7 +240,11 @@ static void hold_ram_file(void *page)
 void way_hold(const struct way *way, enum storage_op op, struct disk *disk)
 {
 	static const uint32_t calls[] = {
-		[OP_READ] = SLOW_READ, [OP_WRITE] = SLOW_WRITE, [OP_FLUSH] = SLOW_FSYNC
+		[OP_READ] = SLOW_READ,
+		[OP_WRITE] = SLOW_WRITE,
+		[OP_FLUSH] = SLOW_FSYNC,
+		[OP_DISCARD] = SLOW_FALLOCATE,
+		[OP_WRITE_ZEROES] = SLOW_FALLOCATE,
 	};
 
 	switch (way->kind) {

@@ -95,8 +95,7 @@ static void open_race(struct race *race, unsigned int round)
 
 static void close_race(struct race *race)
 {
-	ck_assert_int_eq(disk_destroy(&race->disk), KTVBLK_JOINED);
-	disk_free(&race->disk);
+	disk_close(&race->disk);
 }
 
 static enum ktvblk_outcome end_session(struct race *race)
@@ -182,7 +181,7 @@ static void run_round(struct race *race, unsigned int round)
 					  [OP_WRITE] = VIRTIO_BLK_T_OUT,
 					  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
 	static const uint32_t calls[] = { SLOW_READ, SLOW_WRITE, SLOW_FSYNC };
-	const enum storage_op op = round % OP_COUNT;
+	const enum storage_op op = round % ARRAY_SIZE(calls);
 	const bool flush = op == OP_FLUSH;
 	struct slowfs *slow = way_slowfs();
 	struct disk *disk = &race->disk;

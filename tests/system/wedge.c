@@ -36,7 +36,10 @@ struct wedge_case {
 
 static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
 				  [OP_WRITE] = VIRTIO_BLK_T_OUT,
-				  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
+				  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH,
+				  [OP_DISCARD] = VIRTIO_BLK_T_DISCARD,
+				  [OP_WRITE_ZEROES] =
+					  VIRTIO_BLK_T_WRITE_ZEROES };
 
 /* The request that hangs, and one behind it that is never served. */
 #define SECTOR 4096u
@@ -81,18 +84,34 @@ static enum storage_op next_op(const struct wedge_case *test)
 	return is_next_served(test) && test->op != OP_READ ? OP_READ : OP_WRITE;
 }
 
+/* It is about a range of the disk, and has no data in guest memory. */
+static bool is_ranges(const struct wedge_case *test)
+{
+	return test->op == OP_DISCARD || test->op == OP_WRITE_ZEROES;
+}
+
+static bool has_data(const struct wedge_case *test)
+{
+	return test->op == OP_READ || test->op == OP_WRITE;
+}
+
+static bool writes(const struct wedge_case *test)
+{
+	return test->op == OP_WRITE || is_ranges(test);
+}
+
 static bool fenced(const struct wedge_case *test)
 {
 	if (in_copy(test))
 		return false; /* it has the gate while it copies */
-	return !test->zero_copy ||
-	       (test->op == OP_FLUSH && !does_next_hang(test));
+	return !test->zero_copy || (!has_data(test) && !does_next_hang(test));
 }
 
 static void check_worker(const struct wedge_case *test,
 			 const struct kept_record *record)
 {
-	static const char *const calls[] = { "preadv", "pwritev", "fdatasync" };
+	static const char *const calls[] = { "preadv", "pwritev", "fdatasync",
+					     "fallocate", "fallocate" };
 	const char *state = kept_field(record, KTVBLK_FIELD_STUCK_STATE);
 	const char *wchan = kept_field(record, KTVBLK_FIELD_STUCK_WCHAN);
 
@@ -110,7 +129,8 @@ static void check_record(const struct wedge_case *test,
 			 const struct kept_record *record, int32_t stop_fd,
 			 pid_t worker)
 {
-	static const char *const names[] = { "in", "out", "flush" };
+	static const char *const names[] = { "in", "out", "flush", "discard",
+					     "write_zeroes" };
 
 	check_field(record, KTVBLK_FIELD_FENCED, fenced(test) ? "yes" : "no");
 	check_field(record, KTVBLK_FIELD_REQ_TYPE, names[test->op]);
@@ -153,6 +173,9 @@ static void open_disk(const struct wedge_case *test, struct disk *disk)
 {
 	struct disk_options options = {
 		.open_flags = test->way->open_flags,
+		.features = test->op == OP_DISCARD	  ? RIG_DISCARD
+			    : test->op == OP_WRITE_ZEROES ? RIG_WRITE_ZEROES
+							  : 0,
 		.config = { .reset_timeout_ms = BUDGET_MS,
 			    .destroy_timeout_ms = BUDGET_MS,
 			    .name = test->way->name,
@@ -192,14 +215,26 @@ static void submit_next(const struct wedge_case *test, struct disk *disk)
 	check_next(test, disk);
 }
 
+static void submit_first(const struct wedge_case *test, struct disk *disk)
+{
+	const uint32_t type = types[test->op];
+
+	if (is_ranges(test)) {
+		disk_put_range(disk, RIG_DATA, SECTOR, LENGTH);
+		disk_submit(disk, 0, type, 0, RIG_DATA, DISK_RANGE_BYTES);
+	} else if (test->op == OP_FLUSH) {
+		disk_submit(disk, 0, type, 0, RIG_DATA, 0);
+	} else {
+		disk_submit(disk, 0, type, SECTOR, RIG_DATA, LENGTH);
+	}
+}
+
 /* Two requests; the first hangs. */
 static void submit(const struct wedge_case *test, struct disk *disk)
 {
-	const uint32_t len = test->op == OP_FLUSH ? 0 : LENGTH;
-
 	disk_fill(disk, RIG_DATA, LENGTH, first_fill(test));
 	way_hold(test->way, test->op, disk);
-	disk_submit(disk, 0, types[test->op], len ? SECTOR : 0, RIG_DATA, len);
+	submit_first(test, disk);
 	rig_kick(&disk->rig);
 	way_wait_held(test->way, disk);
 	submit_next(test, disk);
@@ -276,13 +311,22 @@ static void check_written(uint64_t start, unsigned int fill, bool must)
 			      (unsigned long)(start + i));
 }
 
+/* A range has all been dealt with, or nothing of it. */
+static void check_zeros(uint64_t start)
+{
+	static const unsigned char zeros[LENGTH];
+
+	ck_assert(memcmp(before + start, after + start, LENGTH) == 0 ||
+		  memcmp(zeros, after + start, LENGTH) == 0);
+}
+
 /* At most the writes that were with the kernel; fenced, as they were. */
 static void check_disk(const struct wedge_case *test)
 {
 	const bool next = by_ring(test) && !in_copy(test) &&
 			  next_op(test) == OP_WRITE;
 	const struct span first_span = { SECTOR * 512u,
-					 test->op == OP_WRITE ? LENGTH : 0 };
+					 writes(test) ? LENGTH : 0 };
 	const struct span next_span = { NEXT_SECTOR * 512u, next ? LENGTH : 0 };
 
 	way_read_disk(test->way, after);
@@ -290,7 +334,9 @@ static void check_disk(const struct wedge_case *test)
 		ck_assert_msg(in_span(first_span, i) || in_span(next_span, i) ||
 				      before[i] == after[i],
 			      "the disk was touched at %#lx", (unsigned long)i);
-	if (first_span.len && fenced(test))
+	if (is_ranges(test))
+		check_zeros(first_span.start);
+	else if (first_span.len && fenced(test))
 		check_written(first_span.start, first_fill(test), false);
 	if (next_span.len && (fenced(test) || is_next_served(test)))
 		check_written(next_span.start, next_fill(test),
@@ -336,15 +382,9 @@ static void restart_while_stuck(const struct wedge_case *test,
 	/* The old requests' places were written by nobody. */
 	ck_assert_uint_eq(*rig_chain_status(rig, 0), SENTINEL);
 	check_next(test, disk);
-	if (fenced(test))
+	if (fenced(test) && !is_ranges(test))
 		ck_assert(disk_is_filled(disk, RIG_DATA, LENGTH,
 					 first_fill(test)));
-}
-
-static void close_disk(struct disk *disk)
-{
-	ck_assert_int_eq(disk_destroy(disk), KTVBLK_JOINED);
-	disk_free(disk);
 }
 
 static void run_wedge(const void *arg)
@@ -382,14 +422,14 @@ static void run_wedge(const void *arg)
 		rig_start(&disk.rig);
 		disk_check_works(&disk, 8);
 	}
-	close_disk(&disk);
+	disk_close(&disk);
 	/* One stays: userfaultfd. */
 	check_nothing_left(fds + (test->way->kind == WAY_USERFAULT));
 	ck_assert_int_eq(recorder_count(&rec, NULL),
 			 test->verb == RESTART ? 3 : 2);
 }
 
-static struct wedge_case table[256];
+static struct wedge_case table[512];
 static struct system_case
 	cases[ARRAY_SIZE(table) + ARRAY_SIZE(race_cases) +
 	      ARRAY_SIZE(more_cases) + ARRAY_SIZE(durable_cases) +
@@ -409,7 +449,8 @@ static unsigned int next_fill(const struct wedge_case *test)
 static void add_row(enum ktvblk_engine engine, const struct way *way,
 		    enum storage_op op)
 {
-	static const char *const ops[] = { "read", "write", "flush" };
+	static const char *const ops[] = { "read", "write", "flush", "discard",
+					   "write zeroes" };
 	static const char *const verbs[] = { "reset", "destroy", "restart" };
 
 	for (unsigned int i = 0; way->blocks[op] && i < 2 * VERB_COUNT; i++) {

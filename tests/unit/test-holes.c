@@ -23,6 +23,7 @@
 
 #define BLOCK 4096u
 #define SECTORS (BLOCK / 512)
+#define MANY 32u /* requests at once */
 
 static const uint32_t engines[] = { KTVBLK_ENGINE_AUTO, KTVBLK_ENGINE_SYNC,
 				    KTVBLK_ENGINE_IO_URING };
@@ -172,7 +173,8 @@ static uint64_t blocks_of(int fd)
 	return (uint64_t)st.st_blocks;
 }
 
-static void start_on(struct fixture *f, int engine, int fd, uint64_t flags)
+static void start_deep(struct fixture *f, int engine, int fd, uint64_t flags,
+		       uint32_t depth)
 {
 	refusal = 0;
 	n_calls = n_discards = n_refused = 0;
@@ -181,11 +183,18 @@ static void start_on(struct fixture *f, int engine, int fd, uint64_t flags)
 	f->blocks = blocks_of(f->fd);
 	rig_open(&f->rig,
 		 &(struct rig_options){ .config = { .engine = engines[engine],
-						    .flags = flags },
+						    .flags = flags,
+						    .depth = depth },
 					.features = RIG_RANGES,
+					.queue_size = 4 * MANY,
 					.disk_bytes = DISK_BYTES,
 					.disk_fd = fd });
 	rig_start(&f->rig);
+}
+
+static void start_on(struct fixture *f, int engine, int fd, uint64_t flags)
+{
+	start_deep(f, engine, fd, flags, 0);
 }
 
 static void start(struct fixture *f, int engine, enum disk_kind kind)
@@ -257,6 +266,51 @@ START_TEST(what_is_discarded_is_given_back)
 {
 	check_discard(_i, DISK_MEMORY);
 	check_discard(_i, DISK_FILE);
+}
+END_TEST
+
+/* Discards and zeros by turns, all made available together. */
+static void check_many(int engine, uint32_t depth)
+{
+	const uint64_t apart = DISK_BYTES / 512 / MANY;
+	uint16_t heads[MANY];
+	struct fixture f;
+
+	is_block = false;
+	start_deep(&f, engine, image_open(DISK_MEMORY), 0, depth);
+	for (uint16_t i = 0; i < MANY; i++) {
+		const uint64_t at = RIG_DATA + i * 64u;
+		const struct rig_part data = { at, RANGE_BYTES, READABLE };
+		const struct test_range range = { i * apart + 1, 2, 0 };
+
+		heads[i] = (uint16_t)(3 * i);
+		ranges_put(&f.rig, at, &range, 1);
+		rig_data(&f.rig, heads[i], i % 2 ? T_DISCARD : T_ZEROES, 0,
+			 &data, 1);
+	}
+	rig_avail_all(&f.rig, heads, MANY);
+	rig_kick(&f.rig);
+	rig_wait_used(&f.rig, MANY);
+	for (uint16_t i = 0; i < MANY; i++) {
+		ck_assert_int_eq(*rig_chain_status(&f.rig, heads[i]), OK);
+		expect(&f, i * apart, 1, false);
+		expect(&f, i * apart + 1, 2, true);
+		expect(&f, i * apart + 3, apart - 3, false);
+	}
+	ck_assert_uint_eq(rig_counters(&f.rig).discards_completed, MANY / 2);
+	ck_assert_uint_eq(rig_counters(&f.rig).write_zeroes_completed,
+			  MANY / 2);
+	if (engines[engine] == KTVBLK_ENGINE_IO_URING)
+		ck_assert_uint_eq(n_calls, 0);
+	finish(&f);
+}
+
+START_TEST(many_at_once_or_one_by_one)
+{
+	if (wants_ring(_i))
+		return;
+	check_many(_i, 1);
+	check_many(_i, MANY);
 }
 END_TEST
 
@@ -447,6 +501,7 @@ START_TEST(a_device_without_holes_discards_in_its_own_way)
 END_TEST
 
 LOOP_PROGRAM("holes", ARRAY_SIZE(engines), what_is_discarded_is_given_back,
+	     many_at_once_or_one_by_one,
 	     zeros_are_a_hole_with_unmap_and_room_without,
 	     zeros_are_zeros_in_memory_too, direct_files_have_holes,
 	     a_file_that_cannot_has_zeros_and_keeps_the_rest,

@@ -248,6 +248,12 @@ START_TEST(written_zeros_that_fail_are_an_error)
 	script(&f, 0);
 	ck_assert_int_eq(request(&f.rig, T_ZEROES, { 40, 8, 0 }), IOERR);
 	recorder_wait(&f.rec, KTVBLK_MESSAGE_WRITE_NO_PROGRESS);
+	/* And one of more than was asked for. */
+	recorder_clear(&f.rec);
+	f.rig.storage->overlong = true;
+	ck_assert_int_eq(request(&f.rig, T_ZEROES, { 60, 8, 0 }), IOERR);
+	r = recorder_wait(&f.rec, KTVBLK_MESSAGE_WRITE_ZEROES_FAILED);
+	expect_number(r, "ERRNO", EIO);
 	finish(&f);
 }
 END_TEST

@@ -154,6 +154,25 @@ START_TEST(a_limit_holds_for_the_next_request)
 }
 END_TEST
 
+/* Somebody has the tokens' lock and no processor: nobody waits for him. */
+START_TEST(limits_that_cannot_be_changed_now_are_said_to_be_so)
+{
+	const struct ktvblk_throttle slow = { .iops = 5 };
+	struct disk_throttle *throttle;
+	struct rig rig;
+
+	rig_open(&rig, &(struct rig_options){ 0 });
+	throttle = rig.dev->throttle;
+	gate_enter(&throttle->lock);
+	ck_assert_int_eq(ktvblk_set_throttle(rig.dev, &slow), -EAGAIN);
+	ck_assert_uint_eq(throttle->throttle.ops.rate, 0);
+	gate_leave(&throttle->lock);
+	set(&rig, &slow);
+	ck_assert_uint_eq(throttle->throttle.ops.rate, 5);
+	rig_close(&rig);
+}
+END_TEST
+
 START_TEST(limits_change_without_memory_or_a_worker_and_behind_a_stop)
 {
 	const struct ktvblk_throttle slow = { .iops = 5 };
@@ -241,6 +260,7 @@ TEST_PROGRAM("set-throttle", bad_limits_change_nothing,
 	     no_change_of_limits_is_missed,
 	     a_request_of_each_queue_is_looked_at_again,
 	     a_limit_holds_for_the_next_request,
+	     limits_that_cannot_be_changed_now_are_said_to_be_so,
 	     limits_change_without_memory_or_a_worker_and_behind_a_stop,
 	     limits_change_while_a_worker_is_stuck_and_left_behind,
 	     other_threads_change_limits_under_requests_and_resets)

@@ -32,7 +32,8 @@ __attribute__((visibility("default"))) const char *
 __tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
-	return "race:^mem_read$\nrace:^mem_write$\nrace:^mem_zero$\n"
+	return "race:^mem_read$\nrace:^mem_zero$\n"
+	       "race:^mem_write$\nrace:^mem_write_byte$\n"
 	       "race:^request_copy_in$\nrace:^request_copy_out$\n"
 	       "race:^storage_preadv$\nrace:^storage_pwritev$\n";
 }

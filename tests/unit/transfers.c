@@ -227,3 +227,12 @@ bool ring_is_refused(void)
 		printf("no io_uring here: %s\n", strerror(-r));
 	return r < 0;
 }
+
+void job_is_the_last(struct rigged *rigged, struct job *job)
+{
+	ck_assert(!job_begin(rigged, job));
+	jobs_wait(rigged);
+	job_check(rigged, job);
+	job_free(job);
+	rigged_end(rigged);
+}

@@ -64,6 +64,9 @@ ssize_t job_run(struct rigged *rigged, struct job *job);
 /* Did it do what it says? */
 void job_check(const struct rigged *rigged, const struct job *job);
 
+/* It goes by the ring, and well; and then all is over. */
+void job_is_the_last(struct rigged *rigged, struct job *job);
+
 /*
  * The whole of a main(): the tests, or none where the kernel refuses. What the
  * library does there is for test-ring-refused.
