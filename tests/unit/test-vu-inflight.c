@@ -221,6 +221,32 @@ START_TEST(a_queue_that_is_disabled_and_enabled_goes_on_where_it_was)
 }
 END_TEST
 
+/* QEMU 7.2 and 8.0 say so before they ask where it is. */
+START_TEST(a_status_of_0_keeps_what_is_out)
+{
+	static const unsigned int left[] = { 5, 6, 7 };
+	struct scene scene;
+	uint16_t base;
+
+	open_scene(&scene, _i);
+	submit(&scene, OUT);
+	for (unsigned int i = 5; i-- > 0;)
+		later_complete(&scene.later, i);
+	rig_wait_used(&scene.front.rig, 5);
+	front_tell_u64(&scene.front, VU_SET_STATUS, 0, -1);
+	recorder_wait(&scene.rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	base = front_stop(&scene.front, 0);
+	/* Marked in the region, or put back. */
+	ck_assert_uint_eq(base, _i ? OUT : 5);
+	front_start_again(&scene.front, base);
+	let_go(&scene);
+	expect_out(&scene, left, ARRAY_SIZE(left));
+	later_complete_all(&scene.later);
+	expect_used_once(&scene, OUT);
+	close_scene(&scene);
+}
+END_TEST
+
 /* Where nothing hangs nothing is out behind a stop, whoever has a region. */
 START_TEST(a_stop_of_healthy_storage_leaves_nothing_out)
 {
@@ -296,6 +322,7 @@ int main(void)
 {
 	const TTest *const both[] = {
 		a_queue_that_is_disabled_and_enabled_goes_on_where_it_was,
+		a_status_of_0_keeps_what_is_out,
 		a_stop_of_healthy_storage_leaves_nothing_out,
 	};
 	const TTest *const tests[] = {

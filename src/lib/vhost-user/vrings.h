@@ -29,9 +29,9 @@ struct vu_queue {
 };
 
 void vrings_init(struct vhost_user *vu);
-/* Stop all and forget what was set; the device's next is as its first. */
-/* As vrings_reset, and GET_VRING_BASE still knows where they were. */
+/* Stop all; GET_VRING_BASE still knows where they were. */
 void vrings_halt(struct vhost_user *vu);
+/* And forget what was set; the device's next is as its first. */
 void vrings_reset(struct vhost_user *vu);
 void vrings_close(struct vhost_user *vu);
 
