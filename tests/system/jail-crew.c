@@ -37,13 +37,9 @@ static const struct {
 #define N_CALLS (sizeof(calls) / sizeof(*calls))
 
 const char *const caller_names[N_CALLERS] = {
-	[BACKEND] = "backend_new_fd",
-	[NEW] = "new",
-	[MMIO] = "mmio_write",
-	[END] = "destroy",
-	[PAUSE] = "pause",
-	[CHANGE] = "change",
-	[SET] = "set",
+	[BACKEND] = "backend_new_fd", [LOCK] = "image_lock", [NEW] = "new",
+	[MMIO] = "mmio_write",	      [END] = "destroy",     [PAUSE] = "pause",
+	[CHANGE] = "change",	      [SET] = "set",
 };
 
 /* The threads they make, which inherit the filter. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * jail [FILE]: the lives of devices with all that calls system calls: service,
- * throttle, placement, pause, changes, reset, a wedge, its end, destroy. Without FILE it
- * prints which were made; with it, see crew_start().
+ * jail [FILE]: the lives of devices with all that calls system calls: the lock,
+ * service, throttle, placement, pause, changes, reset, a wedge, its end, destroy.
+ * Without FILE it prints which were made; with it, see crew_start().
  * jail FILE first: make a device, and with it the first thread of the process.
  *
  * Storage, driver and guest memory are the demo's. What these do by themselves
@@ -38,6 +38,11 @@ static enum ktvblk_outcome outcome;
 static void job_backend(void)
 {
 	result = ktvblk_backend_new_fd(fd, NULL, NULL, &config.backend);
+}
+
+static void job_lock(void)
+{
+	result = ktvblk_image_lock(fd, 0, NULL);
 }
 
 static void job_new(void)
@@ -191,6 +196,7 @@ static void a_good_life(enum ktvblk_engine engine)
 	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
 	config.throttle.iops = 4;
 	config.engine = engine;
+	must(LOCK, job_lock);
 	must(BACKEND, job_backend);
 	if (!new_device())
 		return;
