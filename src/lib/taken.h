@@ -13,6 +13,7 @@
  */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct taken_desc {
@@ -33,7 +34,7 @@ struct taken_region {
 	struct taken_desc desc[]; /* one for each of the queue */
 };
 
-static inline uint64_t taken_bytes(uint16_t size)
+static inline size_t taken_bytes(uint16_t size)
 {
 	return sizeof(struct taken_region) + size * sizeof(struct taken_desc);
 }

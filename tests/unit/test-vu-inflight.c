@@ -274,22 +274,24 @@ START_TEST(a_region_of_nonsense_harms_nobody)
 	struct front_end *front = &scene.front;
 	struct taken_region *region;
 	unsigned char *bytes;
+	size_t size;
 
 	open_scene(&scene, true);
 	submit(&scene, 1);
 	later_complete_all(&scene.later);
 	rig_wait_used(&front->rig, 1);
 	front_stop(front, 0);
-	bytes = mmap(NULL, front->inflight.mmap_size, PROT_READ | PROT_WRITE,
-		     MAP_SHARED, front->inflight_fd, 0);
+	size = (size_t)front->inflight.mmap_size;
+	bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		     front->inflight_fd, 0);
 	ck_assert_ptr_ne(bytes, MAP_FAILED);
-	memset(bytes, 0xff, front->inflight.mmap_size);
+	memset(bytes, 0xff, size);
 	region = (struct taken_region *)(void *)bytes;
 	region->version = TAKEN_VERSION;
 	front_start_again(front, 1);
 	/* It may well be served no more, but that is all. */
 	front_stop(front, 0);
-	memset(bytes, 0, front->inflight.mmap_size);
+	memset(bytes, 0, size);
 	scene.later.at_once = true;
 	later_complete_all(&scene.later);
 	front_tell(front, VU_RESET_DEVICE, NULL, 0, -1);
@@ -297,7 +299,7 @@ START_TEST(a_region_of_nonsense_harms_nobody)
 	rig_set_avail_idx(&front->rig, 1);
 	front_start_again(front, 1);
 	ck_assert_int_eq(rig_read_sector(&front->rig), 0);
-	munmap(bytes, front->inflight.mmap_size);
+	munmap(bytes, size);
 	close_scene(&scene);
 }
 END_TEST

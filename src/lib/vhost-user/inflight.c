@@ -9,9 +9,9 @@
 #include "vhost-user/inflight.h"
 
 /* Each queue's part begins on a line of the cache, as other back ends have it. */
-#define PART_ALIGN UINT64_C(64)
+#define PART_ALIGN 64u
 
-static uint64_t part_bytes(uint16_t queue_size)
+static size_t part_bytes(uint16_t queue_size)
 {
 	return (taken_bytes(queue_size) + PART_ALIGN - 1) / PART_ALIGN *
 	       PART_ALIGN;
@@ -20,7 +20,7 @@ static uint64_t part_bytes(uint16_t queue_size)
 int inflight_make(uint16_t n_queues, uint16_t queue_size,
 		  struct vu_inflight *ret_about, int *ret_fd)
 {
-	const uint64_t bytes = n_queues * part_bytes(queue_size);
+	const size_t bytes = n_queues * part_bytes(queue_size);
 	struct inflight made = { 0 };
 	struct vu_inflight about = {
 		.mmap_size = bytes,
