@@ -343,7 +343,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	unsigned int before;
 	int pair[2];
 
-	if (!ram)
+	if (!keep)
 		set_up();
 	memset(ram, 0, RAM_BYTES);
 	before = n_fds_now();
