@@ -236,41 +236,42 @@ static void send_bytes(int fd, const void *bytes, size_t size, const int *fds,
 
 static void message(int fd, struct fuzz_input *input)
 {
-	struct {
-		struct vu_header header;
-		union vu_payload payload;
-	} whole;
+	unsigned char bytes[sizeof(struct vu_header) + sizeof(union vu_payload)];
+	union vu_payload payload;
+	struct vu_header header;
 	int fds[16];
 	unsigned int n_fds;
 	uint8_t change;
 	size_t size;
 
-	whole.header.request = fuzz_u8(input) % (VU_REQUEST_COUNT + 1u);
+	header.request = fuzz_u8(input) % (VU_REQUEST_COUNT + 1u);
 	change = fuzz_u8(input);
-	whole.header.flags = VU_VERSION;
-	whole.header.size = good(whole.header.request, &whole.payload, input);
-	n_fds = usual_fds(whole.header.request, fds);
+	header.flags = VU_VERSION;
+	header.size = good(header.request, &payload, input);
+	n_fds = usual_fds(header.request, fds);
 	if (change & CHANGE_NEED_REPLY)
-		whole.header.flags |= VU_NEED_REPLY;
+		header.flags |= VU_NEED_REPLY;
 	if (change & CHANGE_FLAGS)
-		whole.header.flags ^= fuzz_u8(input);
+		header.flags ^= fuzz_u8(input);
 	if (change & CHANGE_SIZE)
-		whole.header.size = fuzz_u16(input);
+		header.size = fuzz_u16(input);
 	if (change & CHANGE_BYTES)
 		for (uint8_t n = fuzz_u8(input) & 7; n-- > 0;)
-			((unsigned char *)&whole.payload)[fuzz_u16(input) %
-							  sizeof(whole.payload)] =
+			((unsigned char *)&payload)[fuzz_u16(input) %
+						    sizeof(payload)] =
 				fuzz_u8(input);
 	if (change & CHANGE_FDS) {
 		n_fds = fuzz_u8(input) & 15;
 		for (unsigned int i = 0; i < n_fds; i++)
 			fds[i] = kinds[fuzz_u8(input) % FDS];
 	}
-	size = sizeof(whole.header) +
-	       MIN(whole.header.size, (uint32_t)sizeof(whole.payload));
+	size = sizeof(header) + MIN(header.size, (uint32_t)sizeof(payload));
 	if (change & CHANGE_CUT)
 		size = MIN(size, fuzz_u16(input) % size + 1);
-	send_bytes(fd, &whole, size, fds, n_fds);
+	/* One behind the other, without what the compiler puts between. */
+	memcpy(bytes, &header, sizeof(header));
+	memcpy(bytes + sizeof(header), &payload, sizeof(payload));
+	send_bytes(fd, bytes, size, fds, n_fds);
 }
 
 /* Bytes of guest memory, and a kick. */
