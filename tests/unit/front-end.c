@@ -440,20 +440,22 @@ uint64_t front_ram_sum(const struct front_end *front)
 }
 
 /* By the inode, which other memory has not. */
-unsigned int front_mappings(const struct front_end *front)
+uint64_t front_mapped(const struct front_end *front)
 {
 	FILE *file = fopen("/proc/self/maps", "re");
+	unsigned long long start, end;
 	unsigned long inode;
-	unsigned int n = 0;
+	uint64_t bytes = 0;
 	char line[512];
 	struct stat st;
 
 	ck_assert_ptr_nonnull(file);
 	ck_assert_int_eq(fstat(front->rig.ram_fd, &st), 0);
 	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "%*s %*s %*s %*s %lu", &inode) == 1 &&
+		if (sscanf(line, "%llx-%llx %*s %*s %*s %lu", &start, &end,
+			   &inode) == 3 &&
 		    inode == st.st_ino && strstr(line, "memfd:ram"))
-			n++;
+			bytes += end - start;
 	fclose(file);
-	return n - 1;
+	return bytes - RIG_RAM_BYTES;
 }

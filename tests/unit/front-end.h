@@ -100,7 +100,7 @@ uint64_t front_bound_ms(const struct front_end *front, uint64_t ms);
 /* A sum over all of guest memory. */
 uint64_t front_ram_sum(const struct front_end *front);
 
-/* Mappings of guest memory in this process, but for our own. */
-unsigned int front_mappings(const struct front_end *front);
+/* Bytes of guest memory that are mapped in this process, but for our own. */
+uint64_t front_mapped(const struct front_end *front);
 
 #endif

@@ -287,7 +287,7 @@ START_TEST(a_transport_whose_calls_fail_serves_again_and_leaves_nothing)
 		ck_assert(eventually(
 			!ktvblk_vhost_user_is_connected(front.rig.dev)));
 		ck_assert(eventually(count_fds() == fds));
-		ck_assert_uint_eq(front_mappings(&front), 0);
+		ck_assert_uint_eq(front_mapped(&front), 0);
 	}
 	ck_assert_msg(points > 0, "it was not called");
 	front_close(&front);

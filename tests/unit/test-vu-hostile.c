@@ -547,7 +547,7 @@ START_TEST(what_is_wrong_ends_the_connection_and_nothing_else)
 	front_expect_closed(&front);
 	ck_assert(eventually(!ktvblk_vhost_user_is_connected(front.rig.dev)));
 	ck_assert(eventually(count_fds() == fds));
-	ck_assert_uint_eq(front_mappings(&front), 0);
+	ck_assert_uint_eq(front_mapped(&front), 0);
 	ck_assert_ptr_nonnull(kept_field(
 		recorder_wait(&rec, KTVBLK_MESSAGE_VHOST_USER_CLOSED),
 		"KTVBLK_REASON"));

@@ -70,12 +70,12 @@ START_TEST(a_message_may_be_cut_anywhere)
 		send_part(&front, bytes, cut, true);
 		send_part(&front, bytes + cut, WHOLE_BYTES - cut, false);
 		ck_assert_uint_ne(front_ask(&front, VU_GET_FEATURES), 0);
-		ck_assert_uint_eq(front_mappings(&front), 1);
+		ck_assert_uint_eq(front_mapped(&front), RIG_RAM_BYTES);
 		send_part(&front, bytes, cut, true);
 		front_disconnect(&front);
 		front_connect(&front);
 		ck_assert_uint_ne(front_ask(&front, VU_GET_FEATURES), 0);
-		ck_assert_uint_eq(front_mappings(&front), 0);
+		ck_assert_uint_eq(front_mapped(&front), 0);
 	}
 	front_close(&front);
 	recorder_stop(&rec);

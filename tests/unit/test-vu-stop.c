@@ -128,7 +128,7 @@ static void unmap(struct front_end *front, bool done)
 {
 	if (!done)
 		by_no_memory(front);
-	ck_assert_uint_eq(front_mappings(front), 0);
+	ck_assert_uint_eq(front_mapped(front), 0);
 }
 
 static void start_anew(struct front_end *front)
@@ -237,10 +237,10 @@ START_TEST(zero_copy_keeps_what_it_must_and_says_so)
 	by_disconnect(front);
 	expect_text(recorder_wait(&scene.rec, KTVBLK_MESSAGE_RESET_TIMED_OUT),
 		    "KTVBLK_FENCED", "no");
-	ck_assert_uint_gt(front_mappings(front), 0);
+	ck_assert_uint_gt(front_mapped(front), 0);
 	storage_let_go(front->rig.storage);
 	recorder_wait(&scene.rec, KTVBLK_MESSAGE_RECLAIMED);
-	ck_assert(eventually(front_mappings(front) == 0));
+	ck_assert(eventually(front_mapped(front) == 0));
 	close_scene(&scene);
 }
 END_TEST
@@ -315,7 +315,7 @@ START_TEST(a_destroy_meets_a_stop_under_way)
 	front->rig.dev->destroy_timeout_ms = BUDGET;
 	front_disconnect(front);
 	ck_assert_int_eq(rig_destroy(&front->rig), KTVBLK_TIMED_OUT);
-	ck_assert_uint_eq(front_mappings(front), 0);
+	ck_assert_uint_eq(front_mapped(front), 0);
 	storage_let_go(front->rig.storage);
 	recorder_wait(&scene.rec, KTVBLK_MESSAGE_RECLAIMED);
 	front_free(front);
