@@ -46,29 +46,37 @@ static void fill_ranges(const struct ktvblk_dev *dev,
 
 void config_reset(struct ktvblk_dev *dev)
 {
-	atomic_store(&dev->era->writeback, dev->write_cache);
+	atomic_store(&dev->era->cache,
+		     dev->write_cache ? CACHE_BACK : CACHE_THROUGH);
 }
 
 /* Section 5.2.5.2: who cannot flush has nothing that needs it. */
 void config_agree(struct ktvblk_dev *dev)
 {
-	atomic_store(&dev->era->writeback,
-		     dev->write_cache &&
-			     dev->driver_features >> VIRTIO_BLK_F_FLUSH & 1);
+	atomic_store(&dev->era->cache,
+		     dev->write_cache && dev->driver_features >>
+							 VIRTIO_BLK_F_FLUSH &
+						 1
+			     ? CACHE_BACK
+			     : CACHE_THROUGH);
+}
+
+void config_set_cache(struct ktvblk_dev *dev, bool back)
+{
+	/* Release: what is made available behind it is begun so. */
+	atomic_store_explicit(&dev->era->cache,
+			      back ? CACHE_BACK : CACHE_THROUGH,
+			      memory_order_release);
 }
 
 void config_write(struct ktvblk_dev *dev, uint64_t offset, const void *data,
 		  size_t len)
 {
-	const uint64_t at = offsetof(struct virtio_blk_config, wce);
 	const unsigned char *bytes = (const unsigned char *)data;
 
-	if (offset > at || at - offset >= len ||
-	    !status_has_feature(dev, VIRTIO_BLK_F_CONFIG_WCE))
-		return;
-	/* Release: what is made available behind it is begun so. */
-	atomic_store_explicit(&dev->era->writeback, bytes[at - offset] != 0,
-			      memory_order_release);
+	if (config_has_cache(offset, len) &&
+	    status_has_feature(dev, VIRTIO_BLK_F_CONFIG_WCE))
+		config_set_cache(dev, bytes[CONFIG_CACHE_AT - offset]);
 }
 
 /*
@@ -117,7 +125,7 @@ void config_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 		config.opt_io_size = htole32(dev->topology.opt_io_blocks);
 	}
 	if (offers(dev, VIRTIO_BLK_F_CONFIG_WCE))
-		config.wce = atomic_load(&dev->era->writeback);
+		config.wce = atomic_load(&dev->era->cache) == CACHE_BACK;
 	fill_ranges(dev, &config);
 	memset(data, 0, len);
 	if (offset < sizeof(config))

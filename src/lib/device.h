@@ -185,7 +185,15 @@ void config_read(struct ktvblk_dev *dev, uint64_t offset, void *data,
 /* Before it reads the generation: is the disk's size another one? */
 void config_look(struct ktvblk_dev *dev);
 
-/* What of it a guest may write: nothing but `writeback`. */
+/* Is field `writeback` among these bytes? Nothing else may a guest write. */
+#define CONFIG_CACHE_AT offsetof(struct virtio_blk_config, wce)
+static inline bool config_has_cache(uint64_t offset, size_t len)
+{
+	return offset <= CONFIG_CACHE_AT && CONFIG_CACHE_AT - offset < len;
+}
+void config_set_cache(struct ktvblk_dev *dev, bool back);
+
+/* By a guest. */
 void config_write(struct ktvblk_dev *dev, uint64_t offset, const void *data,
 		  size_t len);
 

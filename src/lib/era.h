@@ -12,12 +12,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The disk's cache as the driver has it. */
+enum write_cache {
+	CACHE_THROUGH, /* each write is durable */
+	CACHE_BACK,
+	CACHE_GUESSED_THROUGH, /* until there is a flush: it counts on those */
+};
+
 struct era {
 	_Atomic unsigned int refs;
 	_Atomic uint32_t status; /* see status.c */
 	_Atomic uint32_t interrupt_status;
 	_Atomic bool flush_failed; /* what was written before may be lost */
-	_Atomic bool writeback; /* the driver's: not each write is durable */
+	_Atomic uint8_t cache; /* enum write_cache */
 };
 
 /* At the state of reset; NULL: no memory. */

@@ -81,11 +81,21 @@ static void set_through(const struct session *session, struct io *io)
 {
 	const struct era *era = session->era;
 
-	io->through = !is_read(io) && io->request.data_len &&
-		      (session->write_through ||
-		       (session->has_wce &&
-			!atomic_load_explicit(&era->writeback,
-					      memory_order_acquire)));
+	io->through =
+		!is_read(io) && io->request.data_len &&
+		(session->write_through ||
+		 (session->has_wce &&
+		  atomic_load_explicit(&era->cache, memory_order_acquire) !=
+			  CACHE_BACK));
+}
+
+/* A driver that flushes counts on having to: that was a guess to be safe. */
+static void has_cache(const struct session *session)
+{
+	uint8_t guessed = CACHE_GUESSED_THROUGH;
+
+	atomic_compare_exchange_strong(&session->era->cache, &guessed,
+				       CACHE_BACK);
 }
 
 /* Can the storage work on these pieces of guest memory? */
@@ -443,6 +453,7 @@ start_other(struct session *session, struct io *io)
 {
 	switch (io->request.type) {
 	case VIRTIO_BLK_T_FLUSH:
+		has_cache(session);
 		io->state = IO_DURABLE;
 		return prepare(session, io);
 	case VIRTIO_BLK_T_GET_ID:

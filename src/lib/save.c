@@ -78,7 +78,7 @@ static void look(struct ktvblk_dev *dev, struct saved *saved)
 		.capacity_was_read = dev->capacity_was_read,
 		.read_sectors = dev->capacity_was_read ? dev->read_sectors : 0,
 		.flush_failed = atomic_load(&era->flush_failed),
-		.writeback = atomic_load(&era->writeback),
+		.writeback = atomic_load(&era->cache) == CACHE_BACK,
 	};
 	look_at_size(dev, saved);
 	disk_throttle_look(dev->throttle, &saved->throttle);
@@ -122,7 +122,7 @@ static void take_on(struct ktvblk_dev *dev, const struct saved *saved)
 	atomic_store(&dev->era->status, saved->status);
 	atomic_store(&dev->era->interrupt_status, saved->interrupt_status);
 	atomic_store(&dev->era->flush_failed, saved->flush_failed);
-	atomic_store(&dev->era->writeback, saved->writeback);
+	config_set_cache(dev, saved->writeback);
 	dev->driver_features = saved->driver_features;
 	dev->device_features_sel = saved->device_features_sel;
 	dev->driver_features_sel = saved->driver_features_sel;

@@ -108,7 +108,7 @@ struct session {
 	bool poisoned;
 	bool mem_unset_told;
 	bool write_through; /* the driver has no way to flush */
-	bool has_wce; /* it may say how it is by era->writeback */
+	bool has_wce; /* it may say how it is by era->cache */
 	struct request_rules rules;
 
 	cpu_set_t cpus;

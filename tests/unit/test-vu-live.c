@@ -2,7 +2,7 @@
 
 /*
  * What changes while a front end's queues run: its memory, the log of what is
- * written there, the disk's size, the write cache; and what is told by messages.
+ * written there, the disk's size; and what is told by messages.
  */
 
 #include <linux/vhost_types.h>
@@ -343,34 +343,6 @@ START_TEST(without_eventfds_all_is_said_by_messages)
 }
 END_TEST
 
-START_TEST(the_write_cache_is_what_the_guest_says)
-{
-	struct {
-		uint32_t offset, size, flags;
-		uint8_t wce;
-	} __attribute__((packed)) set = {
-		.offset = offsetof(struct virtio_blk_config, wce),
-		.size = 1,
-	};
-	struct front_end front;
-
-	front_open(&front, &(struct rig_options){
-				   .features = UINT64_C(1)
-					       << VIRTIO_BLK_F_CONFIG_WCE });
-	front_start(&front);
-	ck_assert_int_eq(rig_request(&front.rig, VIRTIO_BLK_T_OUT, 0, 512), 0);
-	ck_assert_uint_eq(storage_calls(front.rig.storage, OP_FLUSH), 0);
-	front_tell(&front, VU_SET_CONFIG, &set, sizeof(set), -1);
-	ck_assert_int_eq(rig_request(&front.rig, VIRTIO_BLK_T_OUT, 0, 512), 0);
-	ck_assert_uint_eq(storage_calls(front.rig.storage, OP_FLUSH), 1);
-	set.wce = 1;
-	front_tell(&front, VU_SET_CONFIG, &set, sizeof(set), -1);
-	ck_assert_int_eq(rig_request(&front.rig, VIRTIO_BLK_T_OUT, 0, 512), 0);
-	ck_assert_uint_eq(storage_calls(front.rig.storage, OP_FLUSH), 1);
-	front_close(&front);
-}
-END_TEST
-
 START_TEST(a_stop_that_need_not_wait_is_one)
 {
 	const struct vhost_vring_state state = { 0 };
@@ -426,5 +398,4 @@ TEST_PROGRAM("vu-live", memory_comes_and_goes_under_a_running_queue,
 	     a_resize_is_told_on_the_way_back,
 	     a_way_back_that_nobody_reads_holds_nothing,
 	     without_eventfds_all_is_said_by_messages,
-	     the_write_cache_is_what_the_guest_says,
 	     a_stop_that_need_not_wait_is_one, calls_of_a_vmm_are_refused)

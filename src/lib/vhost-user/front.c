@@ -106,7 +106,6 @@ static const char *reset_device(struct vhost_user *vu, struct message *message,
 	(void)answer;
 	vrings_reset(vu);
 	vu->status = 0;
-	vu->wce_said = false;
 	return NULL;
 }
 
@@ -258,6 +257,8 @@ static const char *get_config(struct vhost_user *vu, struct message *message,
 		return "more of config space than there is";
 	*config = *asked;
 	config_read(vu->dev, asked->offset, config->bytes, asked->size);
+	if (config_has_cache(asked->offset, asked->size))
+		cache_shown(vu);
 	answer->is_due = true;
 	answer->size = CONFIG_HEAD + asked->size;
 	return NULL;
@@ -267,21 +268,14 @@ static const char *set_config(struct vhost_user *vu, struct message *message,
 			      struct answer *answer)
 {
 	const struct vu_config *config = &message->payload.config;
-	const uint64_t wce = offsetof(struct virtio_blk_config, wce);
 
 	(void)answer;
 	if (config->size > VU_CONFIG_BYTES ||
 	    message->header.size < CONFIG_HEAD + config->size)
 		return "more of config space than there is";
-	/* Nothing else in it is to be written. */
-	if (config->offset > wce || wce - config->offset >= config->size ||
-	    !(vu->dev->features >> VIRTIO_BLK_F_CONFIG_WCE & 1))
-		return NULL;
-	vu->wce_said = true;
-	vu->wce = config->bytes[wce - config->offset];
-	/* Release: what is made available behind it is begun so. */
-	atomic_store_explicit(&vu->dev->era->writeback, vu->wce,
-			      memory_order_release);
+	if (config_has_cache(config->offset, config->size) &&
+	    vu->dev->features >> VIRTIO_BLK_F_CONFIG_WCE & 1)
+		cache_say(vu, config->bytes[CONFIG_CACHE_AT - config->offset]);
 	return NULL;
 }
 

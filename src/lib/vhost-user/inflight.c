@@ -20,7 +20,8 @@ static size_t part_bytes(uint16_t queue_size)
 int inflight_make(uint16_t n_queues, uint16_t queue_size,
 		  struct vu_inflight *ret_about, int *ret_fd)
 {
-	const size_t bytes = n_queues * part_bytes(queue_size);
+	const size_t bytes = n_queues * part_bytes(queue_size) +
+			     sizeof(struct inflight_tail);
 	struct inflight made = { 0 };
 	struct vu_inflight about = {
 		.mmap_size = bytes,
@@ -46,23 +47,31 @@ int inflight_make(uint16_t n_queues, uint16_t queue_size,
 	return 0;
 }
 
+#define BAD_SIZE "an inflight region of a bad size"
+
 const char *inflight_set(struct inflight *inflight,
 			 const struct vu_inflight *about, int fd)
 {
+	struct inflight_tail *tail = NULL;
 	struct mapping *mapping;
 	const char *why;
+	size_t parts;
 
 	if (!about->n_queues || !about->queue_size ||
 	    about->queue_size > KTVBLK_QUEUE_SIZE_MAX ||
 	    about->n_queues > KTVBLK_QUEUES_MAX ||
-	    about->mmap_offset % sizeof(uint64_t) ||
-	    about->mmap_size < about->n_queues * part_bytes(about->queue_size))
-		return "an inflight region of a bad size";
+	    about->mmap_offset % sizeof(uint64_t))
+		return BAD_SIZE;
+	parts = about->n_queues * part_bytes(about->queue_size);
+	if (about->mmap_size < parts)
+		return BAD_SIZE;
 	mapping = mapping_new(fd, about->mmap_offset, about->mmap_size, &why);
 	if (!mapping)
 		return why;
+	if (about->mmap_size - parts >= sizeof(*tail))
+		tail = (struct inflight_tail *)(mapping->at + parts);
 	inflight_clear(inflight);
-	*inflight = (struct inflight){ mapping, about->n_queues,
+	*inflight = (struct inflight){ mapping, tail, about->n_queues,
 				       about->queue_size };
 	return NULL;
 }
@@ -81,6 +90,30 @@ struct taken_region *inflight_region(const struct inflight *inflight,
 	return (struct taken_region *)(inflight->mapping->at +
 				       queue * part_bytes(
 						       inflight->queue_size));
+}
+
+#define TAIL_MAGIC 0x6b747662u /* "ktvb" */
+
+/* In this order, as we may be killed between any two. */
+void inflight_note_cache(struct inflight *inflight, bool back)
+{
+	struct inflight_tail *tail = inflight->tail;
+
+	if (!tail)
+		return;
+	__atomic_store_n(&tail->writes_back, back, __ATOMIC_RELEASE);
+	__atomic_store_n(&tail->magic, TAIL_MAGIC, __ATOMIC_RELEASE);
+}
+
+bool inflight_cache(const struct inflight *inflight, bool *ret_back)
+{
+	const struct inflight_tail *tail = inflight->tail;
+
+	if (!tail ||
+	    __atomic_load_n(&tail->magic, __ATOMIC_ACQUIRE) != TAIL_MAGIC)
+		return false;
+	*ret_back = __atomic_load_n(&tail->writes_back, __ATOMIC_ACQUIRE);
+	return true;
 }
 
 static void own_marks_release(struct lease *lease)

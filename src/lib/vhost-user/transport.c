@@ -48,6 +48,7 @@ static void connection_begins(struct vhost_user *vu, int fd)
 	vu->features = vu->protocol = 0;
 	vu->status = 0;
 	vu->fresh = true;
+	cache_begin(vu);
 	atomic_store(&vu->config_changed, false);
 	atomic_store(&vu->connected, true);
 	log_event(&vu->dev->id, VHOST_USER_CONNECTED, peer_of(fd));
@@ -65,7 +66,6 @@ static void connection_ends(struct vhost_user *vu)
 	if (vu->log)
 		lease_unref(page_log_lease(vu->log));
 	vu->log = NULL;
-	vu->wce_said = false;
 	vu->table.mem = NULL;
 	table_clear(&vu->table);
 	ktvblk_mem_unref(before);

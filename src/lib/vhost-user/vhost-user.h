@@ -11,6 +11,7 @@
  *   vrings      queues: set up, started, stopped
  *   table       the front end's memory
  *   inflight    which requests are out, for who comes after us
+ *   cache       whether the driver counts on flushes
  *   channel     what we tell the front end
  *   log         which pages were written
  *   wire        messages
@@ -22,6 +23,7 @@
 #include <pthread.h>
 
 #include "device.h"
+#include "vhost-user/cache.h"
 #include "vhost-user/channel.h"
 #include "vhost-user/log.h"
 #include "vhost-user/table.h"
@@ -57,8 +59,7 @@ struct vhost_user {
 	struct channel channel;
 	struct inflight inflight;
 	struct page_log *log; /* NULL: none */
-	bool wce_said; /* how it is to be: this */
-	bool wce;
+	struct cache_known cache;
 	struct vu_queue vrings[KTVBLK_QUEUES_MAX];
 	struct table table;
 };

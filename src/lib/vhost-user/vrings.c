@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <linux/vhost_types.h>
-#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -208,8 +207,7 @@ static void renew_device(struct vhost_user *vu, const struct vu_queue *vring)
 	if (any_runs(vu) || !(vu->fresh || vring->at.next_avail == 0))
 		return;
 	device_renew(vu->dev);
-	if (vu->wce_said && vu->features >> VIRTIO_BLK_F_CONFIG_WCE & 1)
-		atomic_store(&vu->dev->era->writeback, vu->wce);
+	cache_agree(vu);
 	vu->fresh = false;
 }
 
