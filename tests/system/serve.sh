@@ -89,6 +89,24 @@ stop() {
 	[ $took -le "${2-60000}" ] || { echo "took $took ms"; return 1; }
 }
 
+# asked REQUEST [BYTES]: the last 8 bytes of what a front end is answered, as a
+# number.
+asked() {
+	perl -MIO::Socket::UNIX -e '
+		my ($request, $bytes) = @ARGV;
+		$bytes = pack "H*", $bytes // "";
+		$s = IO::Socket::UNIX->new(Peer => "socket") or die $!;
+		$s->syswrite(pack "L3 a*", $request, 1, length $bytes, $bytes);
+		$s->sysread($head, 12) == 12 or die;
+		$size = (unpack "L3", $head)[2];
+		$s->sysread($answer, $size) == $size or die;
+		print unpack("Q", substr $answer, -8), "\n"' "$@"
+}
+offers() { [ $(($(asked 1) >> $1 & 1)) -eq 1 ]; }
+lacks() { [ $(($(asked 1) >> $1 & 1)) -eq 0 ]; }
+# The first 8 bytes of config space, behind offset, size and flags.
+has_sectors() { [ "$(asked 24 0000000008000000000000000000000000000000)" = "$1" ]; }
+
 # boot: a machine with the disk.
 boot() {
 	: >serial
@@ -363,6 +381,22 @@ check 'what QEMU'\''s users look for' perl -MJSON::PP -0777 -ne '
 	$c = decode_json($_); exit !($c->{type} eq "block" &&
 	$c->{binary} =~ m{^/.*/ktvblk-serve$})' "$BUILD/units/50-ktvblk.json"
 
+echo '- what a front end is offered'
+ro=5 discard=13 write_zeroes=14
+check 'a server' start --blk-file=image
+check '... has the size of the file' has_sectors $(($(stat -c %s image) / 512))
+check '... is to be written' lacks $ro
+check '... takes back space' offers $discard
+check '... and has zeros' offers $write_zeroes
+check '... it ends' stop 0
+check 'one of --discard=off' start --blk-file=image --discard=off
+check '... takes no space back' lacks $discard
+check '... it ends' stop 0
+check 'one of --read-only' start --blk-file=image --read-only
+check '... is not to be written' offers $ro
+check '... nor gives space back' lacks $discard
+check '... it ends' stop 0
+
 has_qemu || { skip 'no qemu-system-x86_64 here: front ends'; sums; exit; }
 
 echo '- a front end'
@@ -436,6 +470,16 @@ if command -v nbdkit >/dev/null && ldd "$serve" | grep -q libnbd; then
 	check '... and says so' grep -q 'did not come back: timed out' err
 	kill -CONT $nbdkit
 	halt
+	check 'a server' start --nbd="$uri"
+	check '... has the size of the export' has_sectors $((16 << 11))
+	check '... takes no space back' lacks $discard
+	for mib in 24 12; do
+		truncate -s ${mib}M image
+		kill -HUP "$server"
+		check '... and another one, when it is told' \
+			eventually has_sectors $((mib << 11))
+	done
+	check '... it ends' stop 0
 	gone TERM
 else
 	skip 'no nbdkit here, or no libnbd'
