@@ -415,7 +415,8 @@ static bool switch_memory(struct session *session, struct ktvblk_mem *mem)
 		session->mem = session->vq.mem = mem;
 		virtqueue_map(&session->vq);
 		if (!session->poisoned &&
-		    !virtqueue_is_in_memory(&session->vq)) {
+		    !virtqueue_is_in_memory(&session->vq.ring,
+					    session->vq.event_idx, mem)) {
 			log_event(&session->id, QUEUE_POISONED_MEMORY);
 			session_poison(session);
 		}
