@@ -57,12 +57,8 @@ void disk_throttle_leave(struct disk_throttle *shared,
 static struct throttle_verdict wait_behind(struct throttle *throttle,
 					   uint64_t bytes, uint64_t now)
 {
-	const uint64_t wait_ns =
-		MAX(bucket_wait_ns(&throttle->ops, 1, now),
-		    bucket_wait_ns(&throttle->bytes, bytes, now));
-
 	return (struct throttle_verdict){
-		.wait_ns = MAX(wait_ns, TURN_NS),
+		.wait_ns = MAX(throttle_wait_ns(throttle, bytes, now), TURN_NS),
 	};
 }
 

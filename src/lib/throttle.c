@@ -144,6 +144,13 @@ void throttle_change(struct throttle *throttle,
 		      config->bytes_per_sec, now);
 }
 
+uint64_t throttle_wait_ns(struct throttle *throttle, uint64_t bytes,
+			  uint64_t now)
+{
+	return MAX(bucket_wait_ns(&throttle->ops, 1, now),
+		   bucket_wait_ns(&throttle->bytes, bytes, now));
+}
+
 struct throttle_verdict throttle_take(struct throttle *throttle, uint64_t bytes,
 				      uint64_t now)
 {
@@ -157,9 +164,7 @@ struct throttle_verdict throttle_take(struct throttle *throttle, uint64_t bytes,
 		bucket_take(&throttle->ops, 1, now);
 		bucket_take(&throttle->bytes, bytes, now);
 	} else {
-		verdict.wait_ns =
-			MAX(bucket_wait_ns(&throttle->ops, 1, now),
-			    bucket_wait_ns(&throttle->bytes, bytes, now));
+		verdict.wait_ns = throttle_wait_ns(throttle, bytes, now);
 	}
 	return verdict;
 }

@@ -65,6 +65,10 @@ struct throttle_verdict {
 	uint64_t wait_ns; /* of the slower bucket, where one is not ok */
 };
 
+/* How long until the next request of so many bytes could be granted. */
+uint64_t throttle_wait_ns(struct throttle *throttle, uint64_t bytes,
+			  uint64_t now);
+
 /* Take one request of so many bytes from both buckets, or from neither. */
 struct throttle_verdict throttle_take(struct throttle *throttle, uint64_t bytes,
 				      uint64_t now_ns);
