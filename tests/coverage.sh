@@ -43,12 +43,12 @@ reasons() {
 	END {
 		for (at in missed)
 			if (!(at in known) || missed[at] > most[at]) {
-				print at ": " missed[at] " lines not reached, without a reason"
+				print "FAIL " at ": " missed[at] " lines not reached, without a reason"
 				bad = 1
 			}
 		for (at in known)
 			if (missed[at] + 0 < least[at]) {
-				print at ": reached by now, or gone: not in tests/coverage.md"
+				print "FAIL " at ": reached by now, or gone: not in tests/coverage.md"
 				bad = 1
 			}
 		exit bad

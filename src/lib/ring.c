@@ -115,11 +115,13 @@ static void prepare(struct io_uring_sqe *sqe, int fd,
 	const struct iovec *iov = io->iov;
 	const unsigned int n_iov = (unsigned int)io->n_iov;
 
-	if (io->op > KTVBLK_IO_FLUSH)
-		io_uring_prep_fallocate(sqe, fd,
-					fallocate_mode(io->op, io->flags),
-					(off_t)io->offset, (off_t)io->length);
-	else if (io->op == KTVBLK_IO_FLUSH)
+	if (io->op > KTVBLK_IO_FLUSH) {
+		/* liburing's type for both is not always of 64 bits. */
+		io_uring_prep_fallocate(
+			sqe, fd, fallocate_mode(io->op, io->flags), 0, 0);
+		sqe->off = io->offset;
+		sqe->addr = io->length;
+	} else if (io->op == KTVBLK_IO_FLUSH)
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
 	else if (pin >= 0 && io->op == KTVBLK_IO_READ)
 		io_uring_prep_read_fixed(sqe, fd, iov->iov_base,

@@ -67,8 +67,8 @@ static ssize_t move(const struct iovec *iov, int n_iov, uint64_t offset,
 
 	for (int i = 0; i < n_iov && offset + moved < DISK_BYTES; i++) {
 		unsigned char *at = store.disk + offset + moved;
-		const uint64_t n =
-			MIN(iov[i].iov_len, DISK_BYTES - (offset + moved));
+		const size_t n = MIN(iov[i].iov_len,
+				     (size_t)(DISK_BYTES - (offset + moved)));
 
 		if (in)
 			memcpy(iov[i].iov_base, at, n);
@@ -109,7 +109,7 @@ static ssize_t change(unsigned int trouble, uint32_t op, uint64_t offset,
 		return -EOPNOTSUPP;
 	if (trouble != 1 && trouble != 2 && offset < DISK_BYTES)
 		memset(store.disk + offset, op == KTVBLK_IO_DISCARD ? 0xdd : 0,
-		       MIN(length, DISK_BYTES - offset));
+		       (size_t)MIN(length, DISK_BYTES - offset));
 	return MIN(answer(trouble, 0), 0);
 }
 

@@ -404,7 +404,8 @@ void rig_data(struct rig *rig, uint16_t head, uint32_t type, uint64_t sector,
 	rig_header(rig, header.addr, type, sector);
 	*rig_chain_status(rig, head) = SENTINEL;
 	parts[0] = header;
-	memcpy(parts + 1, data, n * sizeof(*data));
+	for (unsigned int i = 0; i < n; i++)
+		parts[1 + i] = data[i];
 	parts[n + 1] = status;
 	rig_parts(rig, head, parts, n + 2);
 }
@@ -479,6 +480,16 @@ uint64_t rig_irqs(struct rig *rig)
 
 	if (read(ktvblk_irq_fd(rig->dev), &n, sizeof(n)) < 0)
 		ck_assert_int_eq(errno, EAGAIN);
+	return n;
+}
+
+uint64_t rig_irqs_settled(struct rig *rig)
+{
+	uint64_t n;
+
+	ck_assert_int_eq(ktvblk_pause(rig->dev, WAIT_MS), 0);
+	n = rig_irqs(rig);
+	ck_assert_int_eq(ktvblk_resume(rig->dev), 1);
 	return n;
 }
 

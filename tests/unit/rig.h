@@ -193,6 +193,9 @@ void rig_drain_throttle(struct rig *rig, uint64_t at_ns);
 /* Interrupts since the last look; takes them. */
 uint64_t rig_irqs(struct rig *rig);
 
+/* ... when no more can come of what was served. */
+uint64_t rig_irqs_settled(struct rig *rig);
+
 struct ktvblk_counters rig_counters(struct rig *rig);
 struct ktvblk_identity rig_identity(struct rig *rig);
 

@@ -438,7 +438,7 @@ static unsigned int resident_pages(const struct sea *sea)
 START_TEST(what_a_burst_has_touched_is_given_back)
 {
 	const struct rig_part data = { RIG_DATA, 256u << 10, WRITABLE };
-	const long page = sysconf(_SC_PAGESIZE);
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	struct rig_options options = fleet_options();
 	struct sea sea;
 

@@ -24,7 +24,7 @@ const char *__tsan_default_suppressions(void)
 {
 	/* Who copied long ago is not known by name any more. */
 	return "race:^copy_page\nrace:^snapshot\nrace:^is_changed\n"
-	       "race:^mem_write\nrace:^mem_zero\nrace:^move\n"
+	       "race:^mem_read\nrace:^mem_write\nrace:^mem_zero\nrace:^move\n"
 	       "race:^virtqueue_push\nrace:^store_used\n";
 }
 

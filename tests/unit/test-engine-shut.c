@@ -85,11 +85,18 @@ int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
 	return __real_poll(fds, n, timeout_ms);
 }
 
+/* What the C library makes of it. */
+#ifdef SYS_poll
+#define POLL_NR SYS_poll
+#else
+#define POLL_NR SYS_ppoll
+#endif
+
 /* It is asleep until something comes. */
 static bool somebody_waits(void)
 {
 	return poll_tid && poll_timeout_ms == -1 &&
-	       thread_in_call(poll_tid, SYS_poll) &&
+	       thread_in_call(poll_tid, POLL_NR) &&
 	       thread_state(poll_tid) == 'S';
 }
 

@@ -389,6 +389,23 @@ static unsigned int walk(const struct left *before, const struct call *call,
 	}
 }
 
+/* liburing may find by itself that nothing has ended, and not ask the kernel. */
+static bool is_needless(const struct call *call)
+{
+	struct io_uring_cqe *cqe;
+	struct io_uring uring;
+	bool hit;
+
+	if (call->fault != &__io_uring_get_cqe_fault)
+		return false;
+	ck_assert_int_eq(io_uring_queue_init(1, &uring, 0), 0);
+	fault_set(call->fault, &(struct fault_when){ .error = EAGAIN });
+	ck_assert_int_eq(io_uring_peek_cqe(&uring, &cqe), -EAGAIN);
+	hit = fault_over(call->fault);
+	io_uring_queue_exit(&uring);
+	return !hit;
+}
+
 START_TEST(a_device_whose_calls_fail_lives_and_leaves_nothing)
 {
 	const struct call *call = &calls[_i];
@@ -410,7 +427,8 @@ START_TEST(a_device_whose_calls_fail_lives_and_leaves_nothing)
 			for (size_t w = 0; w < n; w++)
 				points += walk(&before, call, e, &those[w]);
 	fprintf(stderr, "%s: failed at %u points\n", call->name, points);
-	ck_assert_msg(points > 0, "%s was not called", call->name);
+	ck_assert_msg(points > 0 || is_needless(call), "%s was not called",
+		      call->name);
 	close(parked_fd);
 }
 END_TEST

@@ -227,7 +227,8 @@ static void expect(const struct fixture *f, uint64_t sector, uint64_t n,
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(pread(fd, bytes, len, (off_t)at), (ssize_t)len);
+	ck_assert_int_eq(pread(fd, bytes, (size_t)len, (off_t)at),
+			 (ssize_t)len);
 	close(fd);
 	for (uint64_t i = 0; i < len; i++)
 		if (bytes[i] != (zeros ? 0 : disk_byte(at + i)))

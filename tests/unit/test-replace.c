@@ -30,7 +30,7 @@ const char *__tsan_default_suppressions(void)
 /* Guest memory beside the rig's: the same addresses at another place. */
 struct other {
 	unsigned char *ram;
-	uint64_t bytes;
+	size_t bytes;
 	struct ktvblk_mem *mem;
 	_Atomic unsigned int released;
 };
@@ -40,7 +40,7 @@ static void count_release(void *userdata)
 	atomic_fetch_add(&((struct other *)userdata)->released, 1);
 }
 
-static void other_new(struct other *other, uint64_t guest_addr, uint64_t bytes)
+static void other_new(struct other *other, uint64_t guest_addr, size_t bytes)
 {
 	struct ktvblk_region region = { .guest_addr = guest_addr,
 					.size = bytes };
@@ -71,7 +71,7 @@ static void replace(struct rig *rig, struct other *other)
 /* The machine goes over: from now on the rig's hands are in the other memory. */
 __attribute__((noinline)) static void move(struct rig *rig, struct other *other)
 {
-	memcpy(other->ram, rig->ram, rig->regions[0].size);
+	memcpy(other->ram, rig->ram, (size_t)rig->regions[0].size);
 	rig->regions[0].host_addr = other->ram;
 }
 

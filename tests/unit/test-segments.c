@@ -149,11 +149,11 @@ static void put_table(struct rig *rig, uint16_t i, uint64_t addr, uint32_t len,
  * A request of n descriptors in a table, whose data are pieces of this length
  * one after another, but the last, which fills up the sector; how many bytes.
  */
-static uint64_t put_long(struct rig *rig, uint32_t type, unsigned int n,
-			 uint32_t piece)
+static size_t put_long(struct rig *rig, uint32_t type, unsigned int n,
+		       uint32_t piece)
 {
 	const uint16_t way = type == T_IN ? WRITABLE : READABLE;
-	uint64_t at = 0;
+	size_t at = 0;
 
 	rig_header(rig, RIG_HEADER, type, 1);
 	put_table(rig, 0, RIG_HEADER, 16, NEXT);
@@ -178,7 +178,7 @@ START_TEST(changed_chains_of_any_length_are_served)
 		open_disk(&rig, zero_copy, 16);
 		for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
 			const unsigned int n = lengths[i];
-			uint64_t len = put_long(&rig, T_OUT, n, 8);
+			size_t len = put_long(&rig, T_OUT, n, 8);
 			unsigned char *ram =
 				(unsigned char *)rig_at(&rig, RIG_DATA);
 

@@ -203,6 +203,7 @@ ssize_t job_run(struct rigged *rigged, struct job *job)
 void job_check(const struct rigged *rigged, const struct job *job)
 {
 	const struct ktvblk_io *io = &job->transfer.io;
+	const size_t length = (size_t)io->length;
 	unsigned char bytes[JOB_BYTES_MAX], *there;
 
 	ck_assert_int_eq(job->transfer.result, (ssize_t)io->length);
@@ -210,13 +211,13 @@ void job_check(const struct rigged *rigged, const struct job *job)
 		there = mmap(NULL, DISK_BYTES, PROT_READ, MAP_SHARED,
 			     rigged->fd, 0);
 		ck_assert(there != MAP_FAILED);
-		ck_assert_mem_eq(there + io->offset, job->buffer, io->length);
+		ck_assert_mem_eq(there + io->offset, job->buffer, length);
 		munmap(there, DISK_BYTES);
 		return;
 	}
-	for (uint64_t i = 0; i < io->length; i++)
+	for (size_t i = 0; i < length; i++)
 		bytes[i] = disk_byte(io->offset + i);
-	ck_assert_mem_eq(job->buffer, bytes, io->length);
+	ck_assert_mem_eq(job->buffer, bytes, length);
 }
 
 bool ring_is_refused(void)

@@ -28,7 +28,8 @@ int tsan_clockjoin(pthread_t thread, void **ret, clockid_t clock,
 	     (abstime->tv_nsec - now.tv_nsec) + real.tv_nsec;
 	/* Rounded down also where the deadline has passed. */
 	real.tv_sec += ns / NSEC_PER_SEC - (ns % NSEC_PER_SEC < 0);
-	real.tv_nsec = (ns % NSEC_PER_SEC + NSEC_PER_SEC) % NSEC_PER_SEC;
+	real.tv_nsec =
+		(long)((ns % NSEC_PER_SEC + NSEC_PER_SEC) % NSEC_PER_SEC);
 	return pthread_timedjoin_np(thread, ret, &real);
 }
 
