@@ -165,7 +165,8 @@ static void switch_session(struct session *session, struct holdings *next)
 	/* The device has one as well. */
 	refs_put_not_last(&before->refs);
 	if (!session->vq.ring.ready || session->poisoned ||
-	    virtqueue_is_in_memory(&session->vq))
+	    virtqueue_is_in_memory(&session->vq.ring, session->vq.event_idx,
+				   session->mem))
 		return;
 	log_event(&session->id, QUEUE_POISONED_MEMORY);
 	session_poison(session);

@@ -76,21 +76,11 @@ bool saved_is_regular(const struct saved *saved,
 		      const struct ktvblk_mem *mem)
 {
 	const struct queue_config *config = &queue->config;
-	const uint64_t n = config->size;
-	const uint64_t event = has_event_idx(saved) ? sizeof(uint16_t) : 0;
 	const uint16_t unanswered =
 		(uint16_t)(queue->next_avail - queue->next_used);
 
-	return mem && config->avail_addr && unanswered <= n &&
-	       mem_covers(mem, config->desc_addr,
-			  n * sizeof(struct vring_desc)) &&
-	       mem_covers(mem, config->avail_addr,
-			  sizeof(struct vring_avail) + n * sizeof(uint16_t) +
-				  event) &&
-	       mem_covers_writable(mem, config->used_addr,
-				   sizeof(struct vring_used) +
-					   n * sizeof(struct vring_used_elem) +
-					   event);
+	return mem && config->avail_addr && unanswered <= config->size &&
+	       virtqueue_is_in_memory(config, has_event_idx(saved), mem);
 }
 
 static bool config_ok(const struct queue_config *config, uint32_t size_max)

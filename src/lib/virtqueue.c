@@ -49,14 +49,14 @@ static uint64_t used_entry(const struct virtqueue *vq, uint16_t idx)
 	return RING_ENTRIES + sizeof(struct vring_used_elem) * slot(vq, idx);
 }
 
-static uint64_t used_event(const struct virtqueue *vq)
+static uint64_t used_event(const struct queue_config *ring)
 {
-	return RING_ENTRIES + sizeof(uint16_t) * vq->ring.size;
+	return RING_ENTRIES + sizeof(uint16_t) * ring->size;
 }
 
-static uint64_t avail_event(const struct virtqueue *vq)
+static uint64_t avail_event(const struct queue_config *ring)
 {
-	return RING_ENTRIES + sizeof(struct vring_used_elem) * vq->ring.size;
+	return RING_ENTRIES + sizeof(struct vring_used_elem) * ring->size;
 }
 
 void virtqueue_map(struct virtqueue *vq)
@@ -64,21 +64,21 @@ void virtqueue_map(struct virtqueue *vq)
 	vq->desc = piece_at(vq->mem, vq->ring.desc_addr,
 			    sizeof(struct vring_desc) * vq->ring.size);
 	vq->avail = piece_at(vq->mem, vq->ring.avail_addr,
-			     used_event(vq) + sizeof(uint16_t));
+			     used_event(&vq->ring) + sizeof(uint16_t));
 	vq->used = piece_for(vq->mem, vq->ring.used_addr,
-			     avail_event(vq) + sizeof(uint16_t), true);
+			     avail_event(&vq->ring) + sizeof(uint16_t), true);
 }
 
-bool virtqueue_is_in_memory(const struct virtqueue *vq)
+bool virtqueue_is_in_memory(const struct queue_config *ring, bool event_idx,
+			    const struct ktvblk_mem *mem)
 {
-	const struct queue_config *ring = &vq->ring;
+	const uint64_t event = event_idx ? sizeof(uint16_t) : 0;
 
-	return mem_covers(vq->mem, ring->desc_addr,
+	return mem_covers(mem, ring->desc_addr,
 			  sizeof(struct vring_desc) * ring->size) &&
-	       mem_covers(vq->mem, ring->avail_addr,
-			  used_event(vq) + sizeof(uint16_t)) &&
-	       mem_covers_writable(vq->mem, ring->used_addr,
-				   avail_event(vq) + sizeof(uint16_t));
+	       mem_covers(mem, ring->avail_addr, used_event(ring) + event) &&
+	       mem_covers_writable(mem, ring->used_addr,
+				   avail_event(ring) + event);
 }
 
 /* A field of a ring, or NULL; the guest chose the ring's address. */
@@ -373,7 +373,7 @@ bool virtqueue_has_more(const struct virtqueue *vq, bool *ret_more)
 bool virtqueue_enable_notify(struct virtqueue *vq, bool *ret_more)
 {
 	if (vq->event_idx) {
-		if (!store_used(vq, avail_event(vq), vq->next_avail))
+		if (!store_used(vq, avail_event(&vq->ring), vq->next_avail))
 			return false;
 	} else if (!store_used(vq, RING_FLAGS, 0)) {
 		return false;
@@ -393,7 +393,7 @@ bool virtqueue_needs_irq(struct virtqueue *vq, bool *ret_needs)
 		*ret_needs = !(flags & VRING_AVAIL_F_NO_INTERRUPT);
 		return true;
 	}
-	if (!load_avail(vq, used_event(vq), &event))
+	if (!load_avail(vq, used_event(&vq->ring), &event))
 		return false;
 	*ret_needs = (uint16_t)(vq->next_used - event - 1) < added;
 	return true;

@@ -70,8 +70,9 @@ enum chain_result {
 /* Look the rings up, once mem and ring are set; without it all is slower. */
 void virtqueue_map(struct virtqueue *vq);
 
-/* Are they wholly in guest memory? */
-bool virtqueue_is_in_memory(const struct virtqueue *vq);
+/* Are they wholly in guest memory, with the fields that the feature brings? */
+bool virtqueue_is_in_memory(const struct queue_config *ring, bool event_idx,
+			    const struct ktvblk_mem *mem);
 
 /* Take the next head; *ret_avail_idx is what POP_BAD_INDEX complains of. */
 enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,

@@ -339,6 +339,50 @@ START_TEST(a_ring_that_is_not_there_any_more_breaks_its_queue_alone)
 }
 END_TEST
 
+/* What lies behind the entries is the ring's only with EVENT_IDX. */
+static void ring_ends_memory(uint64_t features, uint32_t reg, uint32_t bytes)
+{
+	const uint64_t end = 0x5000, next = 0x6000; /* a hole between them */
+	struct other other = { .bytes = RIG_RAM_BYTES };
+	struct ktvblk_region regions[2];
+	struct rig rig;
+
+	rig_open(&rig, &(struct rig_options){ .features = features,
+					      .queue_size = 16 });
+	rig_prepare(&rig);
+	rig_write(&rig, VIRTIO_MMIO_QUEUE_READY, 0);
+	rig_write(&rig, reg, (uint32_t)end - bytes);
+	rig_write(&rig, VIRTIO_MMIO_QUEUE_READY, 1);
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	regions[0] =
+		(struct ktvblk_region){ .size = end, .host_addr = rig.ram };
+	regions[1] = (struct ktvblk_region){ .guest_addr = next,
+					     .size = RIG_RAM_BYTES - next,
+					     .host_addr = rig.ram + next };
+	ck_assert_int_eq(ktvblk_mem_new(regions, 2, count_release, &other,
+					&other.mem),
+			 0);
+	replace(&rig, &other);
+	ck_assert_uint_eq(rig_status(&rig),
+			  S_OK | (features ? VIRTIO_CONFIG_S_NEEDS_RESET : 0));
+	rig_close(&rig);
+	other.mem = ktvblk_mem_unref(other.mem);
+	ck_assert(eventually(atomic_load(&other.released) == 1));
+}
+
+START_TEST(a_ring_may_end_where_memory_does)
+{
+	const uint64_t features[] = { 0, RIG_EVENT_IDX };
+
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		ring_ends_memory(features[i], VIRTIO_MMIO_QUEUE_AVAIL_LOW,
+				 4 + 16 * sizeof(uint16_t));
+		ring_ends_memory(features[i], VIRTIO_MMIO_QUEUE_USED_LOW,
+				 4 + 16 * sizeof(struct vring_used_elem));
+	}
+}
+END_TEST
+
 START_TEST(memory_is_replaced_beside_a_worker_that_was_left_behind)
 {
 	for (uint64_t flags = 0; flags <= KTVBLK_ZERO_COPY;
@@ -617,6 +661,7 @@ TEST_PROGRAM("replace", bad_calls_change_nothing,
 	     a_request_whose_memory_is_gone_is_an_error,
 	     zero_copy_waits_for_what_is_in_flight_and_changes_nothing_in_vain,
 	     a_ring_that_is_not_there_any_more_breaks_its_queue_alone,
+	     a_ring_may_end_where_memory_does,
 	     memory_is_replaced_beside_a_worker_that_was_left_behind,
 	     a_worker_in_guest_memory_is_waited_for_up_to_the_timeout,
 	     who_is_told_no_more_is_in_no_call,
