@@ -10,6 +10,7 @@
 
 #include "device.h"
 #include "front-end.h"
+#include "vhost-user/inflight.h"
 
 #define CACHE (UINT64_C(1) << VIRTIO_BLK_F_CONFIG_WCE)
 
@@ -159,6 +160,24 @@ START_TEST(without_a_region_each_write_is_durable_until_there_is_a_flush)
 }
 END_TEST
 
+/* Another server's has only the queues' parts. */
+START_TEST(a_region_without_room_for_it_says_nothing)
+{
+	struct scene scene;
+
+	open_scene(&scene, true);
+	scene.front.inflight.mmap_size -= sizeof(struct inflight_tail);
+	read_cache(&scene.front);
+	front_start(&scene.front);
+	expect_cached(&scene);
+	take_over(&scene);
+	expect_durable(&scene);
+	flushes_by(&scene, VIRTIO_BLK_T_FLUSH);
+	expect_cached(&scene);
+	front_close(&scene.front);
+}
+END_TEST
+
 /* What a driver before it wanted is nothing to it. */
 START_TEST(a_new_driver_has_what_it_is_shown)
 {
@@ -211,6 +230,7 @@ int main(void)
 	};
 	const TTest *const tests[] = {
 		who_comes_after_a_back_end_knows_it_by_the_region,
+		a_region_without_room_for_it_says_nothing,
 		a_new_driver_has_what_it_is_shown,
 	};
 	const int r =
