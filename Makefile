@@ -74,11 +74,12 @@ LIB_OBJ  := $(call objects,$(wildcard src/lib/*.c src/lib/vhost-user/*.c))
 # The static library's and the tests', where link-time optimisation is wanted.
 PLAIN_OBJ := $(if $(filter -flto%,$(CFLAGS) $(CPPFLAGS)),$(LIB_OBJ:$(BUILD)/%=$(BUILD)/plain/%),$(LIB_OBJ))
 DEMO_OBJ := $(call objects,$(wildcard src/demo/*.c))
-TOOL_OBJ := $(call objects,$(wildcard src/tools/wedged/*.c))
+BOTH_OBJ := $(call objects,$(wildcard src/tools/*.c))
+TOOL_OBJ := $(call objects,$(wildcard src/tools/wedged/*.c)) $(BOTH_OBJ)
 # With NBD where libnbd is there.
 HAS_NBD  := $(shell $(PKG_CONFIG) --exists libnbd 2>/dev/null && echo yes)
-SERVE_OBJ := $(call objects,$(wildcard src/tools/serve/*.c) src/tools/wedged/text.c \
-	$(if $(HAS_NBD),src/demo/nbd/nbd.c))
+SERVE_OBJ := $(call objects,$(wildcard src/tools/serve/*.c) \
+	$(if $(HAS_NBD),src/demo/nbd/nbd.c)) $(BOTH_OBJ)
 UNIT_OBJ := $(call objects,$(wildcard tests/unit/test-*.c))
 FUZZ_OBJ := $(call objects,$(wildcard tests/fuzz/fuzz-*.c))
 SYSTEM_OBJ := $(call objects,$(wildcard tests/system/*.c))
@@ -197,8 +198,10 @@ $(DLOPEN): $(DLOPEN_OBJ) $(BUILD)/tests/unit/harness.o $(LINKS)
 
 # A fuzz target with a main() that replays its corpus; or with libFuzzer's.
 FUZZ_MAIN = $(BUILD)/tests/fuzz/replay.o
-FUZZ_HELP_OBJ := $(call objects,$(addprefix tests/fuzz/,reach.c store.c workers.c))
+FUZZ_HELP_OBJ := $(call objects,$(addprefix tests/fuzz/,null-store.c \
+	reach.c store.c workers.c))
 $(addprefix $(BUILD)/tests/fuzz/fuzz-,device restore): $(BUILD)/tests/fuzz/store.o $(BUILD)/tests/fuzz/workers.o
+$(addprefix $(BUILD)/tests/fuzz/fuzz-,restore vhost-user): $(BUILD)/tests/fuzz/null-store.o
 $(FUZZ): %: %.o $(FUZZ_MAIN) $(BUILD)/tests/fuzz/reach.o $(PLAIN_OBJ) $(TEST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) $(TEST_LDFLAGS) -o $@ $(WRAPPED) $(LIB_LIBS)

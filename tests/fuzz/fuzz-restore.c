@@ -16,6 +16,7 @@
 #include "drain.h"
 #include "fuzz.h"
 #include "ktvblk.h"
+#include "null-store.h"
 #include "reach.h"
 #include "save.h"
 #include "util.h"
@@ -23,7 +24,6 @@
 /* wrap: pthread_create pthread_clockjoin_np pthread_detach log_emit */
 
 #define RAM_BYTES (64u << 10)
-#define DISK_BYTES (32u << 10)
 #define IMAGE_MAX 4096u
 
 enum mode {
@@ -42,33 +42,8 @@ const struct reach reach = { .first = EVENT_QUEUE_POISONED_INDEX,
 
 static unsigned char *ram;
 
-static ssize_t disk_move(void *userdata, const struct iovec *iov, int n_iov,
-			 uint64_t offset)
-{
-	ssize_t n = 0;
-
-	(void)userdata;
-	(void)offset;
-	for (int i = 0; i < n_iov; i++)
-		n += (ssize_t)iov[i].iov_len;
-	return n;
-}
-
-static int disk_capacity(void *userdata, uint64_t *ret_bytes)
-{
-	(void)userdata;
-	*ret_bytes = DISK_BYTES;
-	return 0;
-}
-
 static struct ktvblk_dev *make_device(uint8_t mode)
 {
-	const struct ktvblk_backend_ops ops = {
-		.size = sizeof(ops),
-		.preadv = disk_move,
-		.pwritev = disk_move,
-		.capacity = disk_capacity,
-	};
 	const struct ktvblk_region region = { .host_addr = ram,
 					      .size = RAM_BYTES };
 	struct ktvblk_config config = KTVBLK_CONFIG_INIT;
@@ -80,8 +55,8 @@ static struct ktvblk_dev *make_device(uint8_t mode)
 		config.flags = KTVBLK_READ_ONLY;
 	if (mode & MODE_THROTTLE)
 		config.throttle.iops = config.throttle.bytes_per_sec = 3000;
-	if (ktvblk_backend_new(&ops, NULL, &config.backend) < 0 ||
-	    ktvblk_new(&config, &dev) < 0 ||
+	config.backend = null_store();
+	if (ktvblk_new(&config, &dev) < 0 ||
 	    ktvblk_mem_new(&region, 1, NULL, NULL, &mem) < 0 ||
 	    ktvblk_set_memory(dev, mem) < 0)
 		abort();

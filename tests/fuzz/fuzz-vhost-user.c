@@ -20,6 +20,7 @@
 
 #include "fuzz.h"
 #include "ktvblk.h"
+#include "null-store.h"
 #include "reach.h"
 #include "util.h"
 #include "vhost-user/protocol.h"
@@ -27,7 +28,6 @@
 /* wrap: log_emit */
 
 #define RAM_BYTES (64u << 10)
-#define DISK_BYTES (32u << 10)
 #define USER UINT64_C(0x10000000)
 #define FDS 8u
 
@@ -42,40 +42,15 @@ static unsigned char *ram;
 static int kinds[FDS]; /* descriptors that can come along */
 static struct ktvblk_dev *keep; /* so that the log thread stays */
 
-static ssize_t disk_move(void *userdata, const struct iovec *iov, int n_iov,
-			 uint64_t offset)
-{
-	ssize_t n = 0;
-
-	(void)userdata;
-	(void)offset;
-	for (int i = 0; i < n_iov; i++)
-		n += (ssize_t)iov[i].iov_len;
-	return n;
-}
-
-static int disk_capacity(void *userdata, uint64_t *ret_bytes)
-{
-	(void)userdata;
-	*ret_bytes = DISK_BYTES;
-	return 0;
-}
-
 static struct ktvblk_dev *make_device(uint32_t n_queues)
 {
-	const struct ktvblk_backend_ops ops = {
-		.size = sizeof(ops),
-		.preadv = disk_move,
-		.pwritev = disk_move,
-		.capacity = disk_capacity,
-	};
 	struct ktvblk_config config = KTVBLK_CONFIG_INIT;
 	struct ktvblk_dev *dev = NULL;
 
 	config.n_queues = n_queues;
 	config.reset_timeout_ms = config.destroy_timeout_ms = 60000;
-	if (ktvblk_backend_new(&ops, NULL, &config.backend) < 0 ||
-	    ktvblk_new(&config, &dev) < 0)
+	config.backend = null_store();
+	if (ktvblk_new(&config, &dev) < 0)
 		abort();
 	ktvblk_backend_unref(config.backend);
 	return dev;

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-#include "../wedged/text.h"
+#include "../text.h"
 #include "check.h"
 #include "say.h"
 

@@ -17,6 +17,8 @@
 #include "say.h"
 #include "serve.h"
 
+const char program_name[] = PROGRAM;
+
 #define BUDGET_MS 1000 /* the library's */
 
 /* Or the image, or a socket, would have the number of one of them. */

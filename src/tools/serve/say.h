@@ -2,6 +2,8 @@
 #ifndef SERVE_SAY_H
 #define SERVE_SAY_H
 
+#include "../complain.h"
+
 #define PROGRAM "ktvblk-serve"
 
 enum status {
@@ -10,8 +12,5 @@ enum status {
 	STATUS_USAGE = 2, /* or is nonsense */
 	STATUS_LEFT_BEHIND = 3, /* the storage has not come back */
 };
-
-/* One line on stderr, as "ktvblk-serve: ...". */
-__attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
 
 #endif

@@ -4,10 +4,9 @@
 
 /* What is told, and to whom. */
 
-#define PROGRAM "ktvblk-wedged"
+#include "../complain.h"
 
-/* One line on stderr, as "ktvblk-wedged: ...". */
-__attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
+#define PROGRAM "ktvblk-wedged"
 
 /* What is on its way to stdout must get there: 0, or -EIO, told on stderr. */
 int flush(void);

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "printer.h"
-#include "text.h"
+#include "../text.h"
 #include "util.h"
 
 static int n_characters(const char *text)

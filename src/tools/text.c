@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "text.h"
-#include "util.h"
 
 /* How many bytes follow the first one; -1: it is not a first one. */
 static int continuation(unsigned char first, int32_t *ret_bits)
@@ -72,7 +71,7 @@ static bool is_printable(int32_t c)
 		{ 0xe0000, 0xe0fff },
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(no); i++)
+	for (size_t i = 0; i < sizeof(no) / sizeof(no[0]); i++)
 		if (c >= no[i].first && c <= no[i].last)
 			return false;
 	return true;

@@ -3,8 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "../wedged/text.h"
-#include "say.h"
+#include "complain.h"
+#include "text.h"
 
 void complain(const char *format, ...)
 {
@@ -16,5 +16,5 @@ void complain(const char *format, ...)
 	va_end(ap);
 	/* The names of files and the like are strings of strangers. */
 	text_clean(text, sizeof(text), raw);
-	fprintf(stderr, PROGRAM ": %s\n", text);
+	fprintf(stderr, "%s: %s\n", program_name, text);
 }
