@@ -118,8 +118,11 @@ bool device_start_queue(struct ktvblk_dev *dev, struct device_queue *queue);
 bool device_stop_running(struct ktvblk_dev *dev, struct device_queue *queue,
 			 unsigned int n, uint64_t since_ns);
 
-/* No queue is running, and what the driver does next is its first. */
-void device_renew(struct ktvblk_dev *dev);
+/*
+ * No queue is running, and what the driver does next is its first; or it goes on,
+ * and what it wrote may be lost as before.
+ */
+void device_renew(struct ktvblk_dev *dev, bool goes_on);
 
 /* Does the driver's worker for it run, or did it end by itself? */
 static inline bool device_queue_runs(const struct device_queue *queue)

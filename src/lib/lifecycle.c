@@ -255,10 +255,13 @@ bool device_stop_running(struct ktvblk_dev *dev, struct device_queue *queue,
 	return clean;
 }
 
-void device_renew(struct ktvblk_dev *dev)
+void device_renew(struct ktvblk_dev *dev, bool goes_on)
 {
+	const bool flush_failed = atomic_load(&dev->era->flush_failed);
+
 	SCOPED_NO_CANCEL();
 	next_era(dev);
+	atomic_store(&dev->era->flush_failed, goes_on && flush_failed);
 	config_agree(dev);
 	for (unsigned int i = 0; i < dev->n_queues; i++)
 		set_session(dev, &dev->queues[i], dev->queues[i].session);

@@ -221,12 +221,42 @@ START_TEST(a_reset_keeps_what_the_front_end_shows)
 }
 END_TEST
 
+/* Nor does a flush that failed become good as the front end comes back. */
+START_TEST(a_driver_that_goes_on_is_not_told_that_all_is_well_again)
+{
+	static const int64_t fails = -EIO;
+	struct scene scene;
+	struct rig *rig = &scene.front.rig;
+
+	open_scene(&scene, _i);
+	read_cache(&scene.front);
+	front_start(&scene.front);
+	expect_cached(&scene);
+	storage_script(rig->storage, &fails, 1);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(rig_request(rig, VIRTIO_BLK_T_FLUSH, 0, 0),
+				 VIRTIO_BLK_S_IOERR);
+		take_over(&scene);
+	}
+	ck_assert_int_eq(rig_request(rig, VIRTIO_BLK_T_FLUSH, 0, 0),
+			 VIRTIO_BLK_S_IOERR);
+	/* But the next one's storage is as good as any. */
+	front_disconnect(&scene.front);
+	front_connect(&scene.front);
+	front_start(&scene.front);
+	ck_assert_int_eq(rig_request(rig, VIRTIO_BLK_T_FLUSH, 0, 0),
+			 VIRTIO_BLK_S_OK);
+	front_close(&scene.front);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const both[] = {
 		the_write_cache_is_what_the_guest_says,
 		without_a_region_each_write_is_durable_until_there_is_a_flush,
 		a_reset_keeps_what_the_front_end_shows,
+		a_driver_that_goes_on_is_not_told_that_all_is_well_again,
 	};
 	const TTest *const tests[] = {
 		who_comes_after_a_back_end_knows_it_by_the_region,

@@ -31,15 +31,6 @@ void cache_say(struct vhost_user *vu, bool back)
 	config_set_cache(vu->dev, back);
 }
 
-/* Some queue goes on where it was. */
-static bool has_begun(const struct vhost_user *vu)
-{
-	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
-		if (vu->vrings[i].at.next_avail)
-			return true;
-	return false;
-}
-
 /*
  * A driver that was there before us has what the one before us had noted. A new
  * one has read what the front end shows.
@@ -47,7 +38,7 @@ static bool has_begun(const struct vhost_user *vu)
 void cache_agree(struct vhost_user *vu)
 {
 	const struct cache_known *cache = &vu->cache;
-	const bool is_new = cache->shown && !has_begun(vu);
+	const bool is_new = cache->shown && !vrings_have_begun(vu);
 	bool back = cache->back;
 
 	if (!(vu->features >> VIRTIO_BLK_F_CONFIG_WCE & 1))

@@ -201,12 +201,20 @@ static const char *lend_marks(struct vhost_user *vu, unsigned int i,
 	return NULL;
 }
 
+bool vrings_have_begun(const struct vhost_user *vu)
+{
+	for (unsigned int i = 0; i < vu->dev->n_queues; i++)
+		if (vu->vrings[i].at.next_avail)
+			return true;
+	return false;
+}
+
 /* The driver's first, as far as can be seen, after a reset. */
 static void renew_device(struct vhost_user *vu, const struct vu_queue *vring)
 {
 	if (any_runs(vu) || !(vu->fresh || vring->at.next_avail == 0))
 		return;
-	device_renew(vu->dev);
+	device_renew(vu->dev, vrings_have_begun(vu));
 	cache_agree(vu);
 	vu->fresh = false;
 }

@@ -35,6 +35,9 @@ void vrings_halt(struct vhost_user *vu);
 void vrings_reset(struct vhost_user *vu);
 void vrings_close(struct vhost_user *vu);
 
+/* Does some queue go on where it was, with a driver that was there before? */
+bool vrings_have_begun(const struct vhost_user *vu);
+
 /* Start what can be started. NULL, or what is wrong with it. */
 const char *vring_update(struct vhost_user *vu, unsigned int i);
 
