@@ -77,7 +77,6 @@ static struct ktvblk_dev *open_asked(struct asked *asked)
 	latch_init(&asked->leave);
 	ck_assert_int_eq(ktvblk_backend_new(&ops, asked, &config.backend), 0);
 	config.flags = KTVBLK_READ_ONLY;
-	config.destroy_timeout_ms = 50;
 	ck_assert_int_eq(ktvblk_new(&config, &dev), 0);
 	ktvblk_backend_unref(config.backend);
 	return dev;
@@ -219,7 +218,7 @@ START_TEST(a_capacity_that_hangs_holds_up_nobody)
 	ck_assert_int_eq(ktvblk_resume(dev), 1);
 	ck_assert_int_eq(ktvblk_get_state(dev), KTVBLK_STATE_IDLE);
 	ck_assert_int_eq(ktvblk_destroy(dev), KTVBLK_TIMED_OUT);
-	ck_assert_uint_lt(ms_since(start_ns), bound_ms(1000));
+	ck_assert_uint_lt(ms_since(start_ns), bound_ms(3000));
 	recorder_wait(&rec, KTVBLK_MESSAGE_DESTROY_STILL_WEDGED);
 	ck_assert_uint_eq(atomic_load(&asked.released), 0);
 	latch_set(&asked.leave);
