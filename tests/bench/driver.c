@@ -163,9 +163,9 @@ static void kick(struct driver *driver)
 
 static void fill_slot(struct driver *driver, unsigned int slot)
 {
-	static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
-					  [OP_WRITE] = VIRTIO_BLK_T_OUT,
-					  [OP_FLUSH] = VIRTIO_BLK_T_FLUSH };
+	static const uint32_t types[] = { [CASE_READ] = VIRTIO_BLK_T_IN,
+					  [CASE_WRITE] = VIRTIO_BLK_T_OUT,
+					  [CASE_FLUSH] = VIRTIO_BLK_T_FLUSH };
 	const uint32_t n = driver->next++;
 	const enum op op =
 		case_slot_op(driver->what, slot, n, driver->flusher_turn);
@@ -181,15 +181,15 @@ static void fill_slot(struct driver *driver, unsigned int slot)
 
 	driver->flusher_turn += case_is_flusher(driver->what, slot);
 	header->type = htole32(types[op]);
-	header->sector = op == OP_FLUSH
+	header->sector = op == CASE_FLUSH
 				 ? 0
 				 : htole64(case_offset(driver->what, n) / 512);
 	page[SLOT_STATUS] = 0xff;
 	/* A flush has no data: its header goes on with the status. */
-	table[0].next = htole16((uint16_t)(first + (op == OP_FLUSH ? 2 : 1)));
+	table[0].next = htole16((uint16_t)(first + (op == CASE_FLUSH ? 2 : 1)));
 	table[1].flags =
 		htole16((uint16_t)(VRING_DESC_F_NEXT |
-				   (op == OP_READ ? VRING_DESC_F_WRITE : 0)));
+				   (op == CASE_READ ? VRING_DESC_F_WRITE : 0)));
 	if (!driver->what->no_indirect)
 		driver->descs[slot].len =
 			htole32(SLOT_DESCS * sizeof(struct vring_desc));

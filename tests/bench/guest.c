@@ -247,7 +247,7 @@ void guest_batch(struct guest *guest)
 /* Times others put the worker off its CPU. */
 static uint64_t preemptions(const struct guest *guest)
 {
-	return thread_status(guest->worker, "nonvoluntary_ctxt_switches");
+	return thread_number(guest->worker, "nonvoluntary_ctxt_switches");
 }
 
 void guest_run(struct guest *guest, uint64_t for_ns, struct run *run)

@@ -77,18 +77,19 @@ static void prepare(struct loop *loop, struct io_uring_sqe *sqe, enum op op,
 	const uint32_t bytes = loop->guest->driver.what->bytes;
 	void *data = driver_data(&loop->guest->driver, slot);
 
-	if (op == OP_FLUSH)
+	if (op == CASE_FLUSH)
 		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
-	else if (op == OP_READ && loop->has_buffers)
+	else if (op == CASE_READ && loop->has_buffers)
 		io_uring_prep_read_fixed(sqe, 0, data, bytes, offset, 0);
-	else if (op == OP_READ)
+	else if (op == CASE_READ)
 		io_uring_prep_read(sqe, 0, data, bytes, offset);
 	else if (loop->has_buffers)
 		io_uring_prep_write_fixed(sqe, 0, data, bytes, offset, 0);
 	else
 		io_uring_prep_write(sqe, 0, data, bytes, offset);
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-	io_uring_sqe_set_data64(sqe, slot | (op == OP_FLUSH ? DEPTH_MAX : 0u));
+	io_uring_sqe_set_data64(sqe,
+				slot | (op == CASE_FLUSH ? DEPTH_MAX : 0u));
 }
 
 static void put(struct loop *loop, unsigned int slot, uint64_t now)

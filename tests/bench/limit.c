@@ -35,9 +35,9 @@ static void serve(const struct limit *limit, uint32_t n)
 
 	if (limit->store->fd < 0)
 		return;
-	if (op == OP_FLUSH)
+	if (op == CASE_FLUSH)
 		moved = fdatasync(limit->store->fd) ? -1 : moved;
-	else if (op == OP_READ)
+	else if (op == CASE_READ)
 		moved = preadv(limit->store->fd, &iov, 1, at);
 	else
 		moved = pwritev(limit->store->fd, &iov, 1, at);

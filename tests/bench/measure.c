@@ -101,7 +101,7 @@ size_t threads_list(pid_t pid, pid_t *tids, size_t n)
 	return found;
 }
 
-uint64_t thread_status(pid_t tid, const char *key)
+uint64_t thread_number(pid_t tid, const char *key)
 {
 	const size_t n = strlen(key);
 	unsigned long long value = 0;
@@ -135,9 +135,9 @@ static uint64_t switches(pid_t pid)
 		die("too many threads");
 	for (size_t i = 0; i < n; i++)
 		if (tids[i] != gettid())
-			all += thread_status(tids[i],
+			all += thread_number(tids[i],
 					     "voluntary_ctxt_switches") +
-			       thread_status(tids[i],
+			       thread_number(tids[i],
 					     "nonvoluntary_ctxt_switches");
 	return all;
 }

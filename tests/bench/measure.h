@@ -44,7 +44,7 @@ void cpu_pin(uint32_t cpu); /* the calling thread */
 size_t threads_list(pid_t pid, pid_t *tids, size_t n);
 
 /* A number in /proc/TID/status; 0 of a thread that has gone. */
-uint64_t thread_status(pid_t tid, const char *key);
+uint64_t thread_number(pid_t tid, const char *key);
 
 /*
  * How often a thread of a process, but the calling one, gets a CPU or loses
