@@ -100,6 +100,7 @@ struct client *client_open(enum peer peer, const struct bench_case *what,
 		*ret_why = "it does not start";
 		goto none;
 	}
+	server_find_child(&client->server);
 	start_queue(client, what);
 	return client;
 
@@ -120,13 +121,13 @@ void client_close(struct client *client)
 
 void client_run(struct client *client, uint64_t for_ns, struct run *run)
 {
-	const uint64_t cpu_ns = process_cpu_ns(client->server.pid);
+	const uint64_t cpu_ns = server_cpu_ns(&client->server);
 
 	driver_run(&client->driver, for_ns, run);
-	run->worker_cpu_ns = process_cpu_ns(client->server.pid) - cpu_ns;
+	run->worker_cpu_ns = server_cpu_ns(&client->server) - cpu_ns;
 }
 
-pid_t client_server(const struct client *client)
+const struct server *client_server(const struct client *client)
 {
-	return client->server.pid;
+	return &client->server;
 }

@@ -23,6 +23,6 @@ void client_close(struct client *client);
 /* driver_run(), and the server's CPU time. */
 void client_run(struct client *client, uint64_t for_ns, struct run *run);
 
-pid_t client_server(const struct client *client);
+const struct server *client_server(const struct client *client);
 
 #endif

@@ -227,8 +227,8 @@ static void run_idle(struct peers *peers)
 			printf("skipped: %s\n", field.why[c]);
 		else
 			printf("%8llu\n",
-			       (unsigned long long)idle_switches(
-				       client_server(field.clients[c]), 0,
+			       (unsigned long long)server_idle_switches(
+				       client_server(field.clients[c]),
 				       IDLE_MS));
 	}
 	close_field(&field);

@@ -2,10 +2,12 @@
 
 /* See server.h. */
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -148,6 +150,36 @@ bool server_start(struct server *server, enum peer peer, int file_fd,
 	if (server->pid_fd < 0)
 		die("pidfd_open: %s", strerror(errno));
 	return true;
+}
+
+void server_find_child(struct server *server)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *entry;
+
+	if (!dir)
+		die("/proc: %s", strerror(errno));
+	server->child = 0;
+	while ((entry = readdir(dir))) {
+		const pid_t pid = (pid_t)atoi(entry->d_name);
+
+		if (pid > 0 &&
+		    thread_number(pid, "PPid") == (uint64_t)server->pid)
+			server->child = pid;
+	}
+	closedir(dir);
+}
+
+uint64_t server_cpu_ns(const struct server *server)
+{
+	return process_cpu_ns(server->pid) +
+	       (server->child ? process_cpu_ns(server->child) : 0);
+}
+
+uint64_t server_idle_switches(const struct server *server, unsigned int for_ms)
+{
+	return idle_switches(server->pid, 0, for_ms) +
+	       (server->child ? idle_switches(server->child, 0, for_ms) : 0);
 }
 
 void server_stop(struct server *server)

@@ -18,8 +18,9 @@ enum peer {
 
 const char *peer_name(enum peer peer);
 
+/* With the child that it serves from; 0: it has none. */
 struct server {
-	pid_t pid;
+	pid_t pid, child;
 	int pid_fd;
 };
 
@@ -30,5 +31,12 @@ struct server {
 bool server_start(struct server *server, enum peer peer, int file_fd,
 		  bool direct, int listen_fd, uint32_t cpu);
 void server_stop(struct server *server);
+
+/* Once it serves: what its child is. */
+void server_find_child(struct server *server);
+
+/* Of both. */
+uint64_t server_cpu_ns(const struct server *server);
+uint64_t server_idle_switches(const struct server *server, unsigned int for_ms);
 
 #endif
