@@ -170,10 +170,12 @@ static void print_ratios(const struct field *field, unsigned int contender,
 	const struct figures *its = field->rounds[contender];
 	const struct ratio rate = FIGURES_RATIO(ours, its, n, requests_per_s);
 
+	const double p50 = FIGURES_RATIO(ours, its, n, p50_ns).median;
+
 	printf("  %5.2f (%5.2f - %5.2f) %6.2f", rate.median, rate.low,
 	       rate.high, FIGURES_RATIO(ours, its, n, worker_cpu_ns).median);
-	if (contender != FIO)
-		printf(" %6.2f", FIGURES_RATIO(ours, its, n, p50_ns).median);
+	if (p50 > 0)
+		printf(" %6.2f", p50);
 }
 
 static void print_row(const struct peers *peers, const struct field *field,

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include "server.h"
 
 #define ARGS_MAX 16
+#define END_MS 3000
 
 struct command {
 	const char *args[ARGS_MAX];
@@ -182,9 +184,14 @@ uint64_t server_idle_switches(const struct server *server, unsigned int for_ms)
 	       (server->child ? idle_switches(server->child, 0, for_ms) : 0);
 }
 
+/* Some do not end when they are asked to. */
 void server_stop(struct server *server)
 {
+	struct pollfd ended = { .fd = server->pid_fd, .events = POLLIN };
+
 	kill(server->pid, SIGTERM);
+	if (poll(&ended, 1, END_MS) <= 0)
+		kill(server->pid, SIGKILL);
 	waitpid(server->pid, NULL, 0);
 	close(server->pid_fd);
 }
