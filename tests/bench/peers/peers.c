@@ -62,6 +62,7 @@ struct peers {
 	unsigned int rounds;
 	uint64_t round_ns;
 	const char *directory;
+	const char *servers; /* a pattern: beside the first */
 	const char *const *patterns;
 	int n_patterns;
 	struct cpus cpus;
@@ -100,10 +101,15 @@ static void open_field(struct peers *peers, struct field *field,
 	const struct store *store = open_store(peers, what->store);
 
 	memset(field, 0, sizeof(*field));
-	for (unsigned int i = 0; i < PEERS; i++)
-		field->clients[i] = client_open((enum peer)i, what, store->fd,
-						peers->cpus.worker,
-						&field->why[i]);
+	for (unsigned int i = 0; i < CONTENDERS; i++) {
+		if (i != PEER_SERVE &&
+		    fnmatch(peers->servers, contender_name(i), 0) != 0)
+			field->why[i] = "not asked for";
+		else if (i != FIO)
+			field->clients[i] =
+				client_open((enum peer)i, what, store->fd,
+					    peers->cpus.worker, &field->why[i]);
+	}
 	if (!field->clients[PEER_SERVE])
 		die("%s: %s", peer_name(PEER_SERVE), field->why[PEER_SERVE]);
 }
@@ -250,6 +256,7 @@ __attribute__((noreturn)) static void usage(void)
 	     "  -r, --rounds N        5\n"
 	     "  -t, --ms N            length of a round (300)\n"
 	     "  -d, --dir DIR         a real file system for the files\n"
+	     "  -s, --servers PATTERN those beside ktvblk-serve, as 'qemu*'\n"
 	     "PATTERN: the cases that match, as 'cache/*', direct/4k/d64/read "
 	     "or idle");
 	exit(0);
@@ -260,13 +267,14 @@ static void parse(struct peers *peers, int argc, char **argv)
 	static const struct option options[] = {
 		{ "rounds", required_argument, NULL, 'r' },
 		{ "ms", required_argument, NULL, 't' },
+		{ "servers", required_argument, NULL, 's' },
 		{ "dir", required_argument, NULL, 'd' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	int option;
 
-	while ((option = getopt_long(argc, argv, "r:t:d:h", options, NULL)) !=
+	while ((option = getopt_long(argc, argv, "r:t:d:s:h", options, NULL)) !=
 	       -1) {
 		switch (option) {
 		case 'r':
@@ -275,6 +283,9 @@ static void parse(struct peers *peers, int argc, char **argv)
 		case 't':
 			peers->round_ns =
 				(uint64_t)atoi(optarg) * NSEC_PER_MSEC;
+			break;
+		case 's':
+			peers->servers = optarg;
 			break;
 		case 'd':
 			peers->directory = optarg;
@@ -295,7 +306,8 @@ int main(int argc, char **argv)
 {
 	struct peers peers = { .rounds = 5,
 			       .round_ns = 300 * NSEC_PER_MSEC,
-			       .directory = "." };
+			       .directory = ".",
+			       .servers = "*" };
 
 	parse(&peers, argc, argv);
 	peers.cpus = cpus_choose();
