@@ -70,6 +70,8 @@ struct peers {
 	bool opened[STORE_KINDS];
 };
 
+static const char not_asked_for[] = "not asked for";
+
 /* Of one case. */
 struct field {
 	struct client *clients[PEERS];
@@ -104,7 +106,7 @@ static void open_field(struct peers *peers, struct field *field,
 	for (unsigned int i = 0; i < CONTENDERS; i++) {
 		if (i != PEER_SERVE &&
 		    fnmatch(peers->servers, contender_name(i), 0) != 0)
-			field->why[i] = "not asked for";
+			field->why[i] = not_asked_for;
 		else if (i != FIO)
 			field->clients[i] =
 				client_open((enum peer)i, what, store->fd,
@@ -190,6 +192,8 @@ static void print_row(const struct peers *peers, const struct field *field,
 	const struct figures all =
 		figures_medians(field->rounds[contender], peers->rounds);
 
+	if (field->why[contender] == not_asked_for)
+		return;
 	printf("%-26s %-28s ", contender == PEER_SERVE ? what->name : "",
 	       contender_name(contender));
 	if (field->why[contender]) {
@@ -230,6 +234,8 @@ static void run_idle(struct peers *peers)
 	poll(NULL, 0, QUIET_MS);
 	printf("\n%-26s %-28s %s\n", "", "", "context switches in a second");
 	for (unsigned int c = 0; c < PEERS; c++) {
+		if (field.why[c] == not_asked_for)
+			continue;
 		printf("%-26s %-28s ", c ? "" : idle.name, contender_name(c));
 		if (field.why[c])
 			printf("skipped: %s\n", field.why[c]);
