@@ -106,7 +106,7 @@ uint64_t thread_number(pid_t tid, const char *key)
 	const size_t n = strlen(key);
 	unsigned long long value = 0;
 	char line[256], path[64];
-	bool found = false;
+	bool found = false, gone;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/status", tid);
@@ -118,8 +118,9 @@ uint64_t thread_number(pid_t tid, const char *key)
 	while (!found && fgets(line, sizeof(line), file))
 		found = strncmp(line, key, n) == 0 && line[n] == ':' &&
 			sscanf(line + n + 1, "%llu", &value) == 1;
+	gone = ferror(file); /* meanwhile */
 	fclose(file);
-	if (!found)
+	if (!found && !gone)
 		die("%s: no %s", path, key);
 	return value;
 }
