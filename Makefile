@@ -89,6 +89,8 @@ NBD_OBJ  := $(call objects,$(wildcard src/demo/nbd/*.c) \
 GUEST_OBJ := $(call objects,$(addprefix tests/guest/,overlay.c control.c gate.c \
 	ring3.c tsc-khz.c))
 BENCH_OBJ := $(call objects,$(wildcard tests/bench/*.c))
+PEERS_OBJ := $(call objects,$(wildcard tests/bench/peers/*.c) \
+	$(addprefix tests/bench/,case.c driver.c figures.c measure.c store.c))
 HELP_OBJ := $(call objects,$(filter-out tests/unit/test-% %/tsan-clockjoin.c,\
 	$(wildcard tests/unit/*.c)))
 
@@ -274,6 +276,13 @@ $(BENCH_BIN): $(BENCH_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -rdynamic -o $@ $^ $(URING_LIBS)
 
+# A front end of other programs, with the unit tests' helpers.
+PEERS_BIN = $(BUILD)/tests/bench/peers/peers
+$(BUILD)/tests/bench/peers/%.o: private OUR_CPPFLAGS += -iquote tests/unit
+$(PEERS_BIN): $(PEERS_OBJ) $(HELP_OBJ) $(PLAIN_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(LINK_PIE) -o $@ $(WRAPPED) $(CHECK_LIBS) $(LIB_LIBS)
+
 $(BUILD)/ktvblk-vmm: $(VMM_OBJ) $(LINKS)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $(VMM_OBJ) -L$(BUILD) -lktvblk
@@ -451,6 +460,11 @@ check-vhost-user: vhost-user-parts	## real clients of ktvblk-serve (CLIENTS="q35
 bench: $(BENCH_BIN) $(LINKS)	## what a request costs (BENCH=full, BENCH_AGAINST=libktvblk.so, BENCH_ARGS=...)
 	@tests/bench/run.sh $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
 
+bench-peers: $(PEERS_BIN) $(BUILD)/ktvblk-serve	## ktvblk-serve and qemu-storage-daemon, by one client
+	@mkdir -p $(BUILD)/bench
+	@PATH="$(abspath $(BUILD)):$$PATH" LD_LIBRARY_PATH="$(abspath $(BUILD))" \
+		$(PEERS_BIN) --dir "$${BENCH_DIR:-$(BUILD)/bench}" $(BENCH_ARGS)
+
 bench-instructions: $(BENCH_BIN) $(LINKS)	## ... in instructions, by callgrind
 	@tests/bench/instructions.sh show $(BENCH_BIN) $(SHARED) $(BUILD)/bench $(BENCH_ARGS)
 
@@ -530,12 +544,12 @@ help:	## this list
 		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
 
 FORCE:
-.PHONY: all tests bench bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
+.PHONY: all tests bench bench-peers bench-instructions bench-check bench-baseline check check-asan check-tsan check-valgrind check-headers lint-calls lint-tests \
 	check-symbols check-abi-program check-lto abi-check abi-baseline check-journal check-wedge soak guest-parts check-guest firmware-parts check-firmware vhost-user-parts check-vhost-user check-docs check-demo check-nbd check-lock check-serve coverage run-coverage fuzz run-fuzz demo demo-qemu install uninstall dist deps deps-qemu deps-ci format format-check \
 	clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(PLAIN_OBJ)) $(DEMO_OBJ) $(TOOL_OBJ) $(SERVE_OBJ) $(SYSTEM_OBJ) $(VMM_OBJ) $(NBD_OBJ) \
-	$(GUEST_OBJ) $(BENCH_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
+	$(GUEST_OBJ) $(BENCH_OBJ) $(PEERS_OBJ) $(DLOPEN_OBJ) $(SOAK_OBJ) $(UNIT_OBJ) $(FUZZ_OBJ) \
 	$(FUZZ_MAIN) $(FUZZ_HELP_OBJ) $(HELP_OBJ) $(TEST_OBJ))

@@ -383,7 +383,8 @@ struct ktvblk_config {
 	 * A worker that has served all there was looks at the avail ring for at
 	 * most so long before it sleeps: less while that finds nothing, and
 	 * none for an idle disk. 0: 50, or none where the worker has only the
-	 * one CPU of the thread that started it.
+	 * one CPU of the thread that started it, or by vhost-user that of the
+	 * front end.
 	 */
 	uint32_t poll_us;
 	uint16_t queue_size_max; /* a power of two; 0: 256 */

@@ -58,6 +58,7 @@ struct ktvblk_dev {
 	struct vhost_user *transport;
 	cpu_set_t cpus;
 	bool has_cpus;
+	bool driver_elsewhere; /* on CPUs that are not just ours */
 	void (*init)(void *userdata);
 	void *init_data;
 	struct dirty_log dirty;

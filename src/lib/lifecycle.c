@@ -63,6 +63,7 @@ int device_start_session(struct ktvblk_dev *dev, struct device_queue *queue,
 		.at = *at,
 		.features = dev->driver_features,
 		.dirty = dev->dirty,
+		.driver_elsewhere = dev->driver_elsewhere,
 	};
 	cpu_set_t cpus;
 	int r;

@@ -279,6 +279,7 @@ static void latch(struct session *session, const struct session_start *start)
 				1,
 	};
 	session->has_cpus = start->cpus != NULL;
+	session->driver_elsewhere = start->driver_elsewhere;
 	if (start->cpus)
 		session->cpus = *start->cpus;
 }

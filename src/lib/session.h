@@ -113,6 +113,7 @@ struct session {
 
 	cpu_set_t cpus;
 	bool has_cpus;
+	bool driver_elsewhere;
 	pthread_t thread;
 	_Atomic bool has_thread; /* one to be joined */
 	bool started; /* it had one */
@@ -160,6 +161,7 @@ struct session_start {
 	struct ring_position at;
 	uint64_t features; /* negotiated */
 	const cpu_set_t *cpus; /* NULL: inherit */
+	bool driver_elsewhere; /* a poll does not hold it back */
 	void (*init)(void *userdata); /* NULL: none */
 	void *init_data;
 	struct dirty_log dirty;

@@ -88,13 +88,13 @@ struct worker {
 
 /*
  * Polling on the one CPU that the driver needs would hold it back. We are still
- * where the thread that wrote DRIVER_OK put us.
+ * where the thread that wrote DRIVER_OK put us, or a transport's.
  */
 static bool can_poll(const struct session *session)
 {
 	cpu_set_t cpus;
 
-	return !session->disk.poll_by_default ||
+	return !session->disk.poll_by_default || session->driver_elsewhere ||
 	       pthread_getaffinity_np(pthread_self(), sizeof(cpus), &cpus) ||
 	       CPU_COUNT(&cpus) > 1 ||
 	       (session->has_cpus && !CPU_EQUAL(&cpus, &session->cpus));

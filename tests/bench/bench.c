@@ -131,11 +131,11 @@ static void run_once(const struct bench_case *what, void *userdata)
 	    0)
 		die("%s: not to be had", what->name);
 	guest_prepare(&guest);
-	guest_submit(&guest, what->depth);
+	driver_submit(&guest.driver, what->depth);
 	guest_start(&guest);
-	while (guest.n_free < what->depth)
-		if (!guest_reap(&guest, NULL))
-			guest_await(&guest);
+	while (guest.driver.n_free < what->depth)
+		if (!driver_reap(&guest.driver, NULL))
+			driver_await(&guest.driver);
 	guest_close(&guest);
 }
 

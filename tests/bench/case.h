@@ -47,26 +47,27 @@ struct bench_case {
 	uint32_t engine; /* enum ktvblk_engine */
 	/* The last slot writes and flushes by turns, and has no latency. */
 	bool flusher;
+	bool sequential;
 };
 
-enum op { OP_READ, OP_WRITE, OP_FLUSH };
+enum op { CASE_READ, CASE_WRITE, CASE_FLUSH };
 
 /* The n-th request: the device and the limit get the same ones. */
 static inline enum op case_op(const struct bench_case *c, uint32_t n)
 {
 	switch (c->mix) {
 	case MIX_WRITE:
-		return OP_WRITE;
+		return CASE_WRITE;
 	case MIX_MIXED:
-		return n % 3 == 2 ? OP_WRITE : OP_READ;
+		return n % 3 == 2 ? CASE_WRITE : CASE_READ;
 	case MIX_FLUSH:
-		return n % 16 == 15 ? OP_FLUSH : OP_WRITE;
+		return n % 16 == 15 ? CASE_FLUSH : CASE_WRITE;
 	case MIX_ALL:
 		if (n % 16 == 15)
-			return OP_FLUSH;
-		return n % 3 == 2 ? OP_WRITE : OP_READ;
+			return CASE_FLUSH;
+		return n % 3 == 2 ? CASE_WRITE : CASE_READ;
 	default:
-		return OP_READ;
+		return CASE_READ;
 	}
 }
 
@@ -81,7 +82,7 @@ static inline enum op case_slot_op(const struct bench_case *c,
 				   unsigned int slot, uint32_t n, uint32_t turn)
 {
 	if (case_is_flusher(c, slot))
-		return turn % 2 ? OP_FLUSH : OP_WRITE;
+		return turn % 2 ? CASE_FLUSH : CASE_WRITE;
 	return case_op(c, n);
 }
 
@@ -89,6 +90,8 @@ static inline uint64_t case_offset(const struct bench_case *c, uint32_t n)
 {
 	const uint32_t blocks = (uint32_t)(DISK_BYTES / c->bytes);
 
+	if (c->sequential)
+		return n % blocks * (uint64_t)c->bytes;
 	/* The golden ratio: all over the disk, the same in each run. */
 	return (uint64_t)((uint32_t)(n * UINT32_C(0x9e3779b1)) >> 8) % blocks *
 	       c->bytes;

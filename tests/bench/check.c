@@ -83,14 +83,14 @@ struct counting {
 static struct batch run_batch(struct guest *guest)
 {
 	const struct counts before = counts_of(guest->worker);
-	const uint64_t kicks = guest->kicks, irqs = guest->irqs;
+	const uint64_t kicks = guest->driver.kicks, irqs = guest->driver.irqs;
 	struct counts after;
 
 	guest_batch(guest);
 	after = counts_of(guest->worker);
 	return (struct batch){
-		.kicks = guest->kicks - kicks,
-		.irqs = guest->irqs - irqs,
+		.kicks = guest->driver.kicks - kicks,
+		.irqs = guest->driver.irqs - irqs,
 		.syscalls = after.syscalls - before.syscalls,
 		.allocations = after.allocations - before.allocations,
 		.threads = after.threads - before.threads,
@@ -163,10 +163,10 @@ static void check_idle(const struct counting *counting)
 		guest_run(&guests[i], 10 * NSEC_PER_MSEC, &run);
 	}
 	/* The log thread looks once more, stall_warn_ms after a request. */
-	switches = idle_switches(2 * what.stall_warn_ms, 0);
+	switches = idle_switches(0, 2 * what.stall_warn_ms, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(guests); i++)
 		syscalls -= counts_of(guests[i].worker).syscalls;
-	switches += idle_switches(0, 2000);
+	switches += idle_switches(0, 0, 2000);
 	for (size_t i = 0; i < ARRAY_SIZE(guests); i++) {
 		syscalls += counts_of(guests[i].worker).syscalls;
 		guest_close(&guests[i]);

@@ -31,12 +31,12 @@ static const struct bench_case what = {
 static double first_completion(struct guest *guest, uint64_t from)
 {
 	guest_prepare(guest);
-	guest_submit(guest, 1);
+	driver_submit(&guest->driver, 1);
 	if (!from)
 		from = now_ns();
 	guest_go(guest);
-	guest_await(guest);
-	guest_reap(guest, NULL);
+	driver_await(&guest->driver);
+	driver_reap(&guest->driver, NULL);
 	return (double)(now_ns() - from);
 }
 

@@ -55,11 +55,11 @@ bool limit_has_ring(void)
 
 static void open_ring(struct loop *loop)
 {
-	const struct bench_case *what = loop->guest->what;
+	const struct bench_case *what = loop->guest->driver.what;
 	const struct iovec data = {
-		guest_data(loop->guest, 0),
-		(size_t)(guest_data(loop->guest, what->depth) -
-			 guest_data(loop->guest, 0)),
+		driver_data(&loop->guest->driver, 0),
+		(size_t)(driver_data(&loop->guest->driver, what->depth) -
+			 driver_data(&loop->guest->driver, 0)),
 	};
 	int r = make_ring(&loop->ring);
 
@@ -74,26 +74,27 @@ static void open_ring(struct loop *loop)
 static void prepare(struct loop *loop, struct io_uring_sqe *sqe, enum op op,
 		    unsigned int slot, uint64_t offset)
 {
-	const uint32_t bytes = loop->guest->what->bytes;
-	void *data = guest_data(loop->guest, slot);
+	const uint32_t bytes = loop->guest->driver.what->bytes;
+	void *data = driver_data(&loop->guest->driver, slot);
 
-	if (op == OP_FLUSH)
+	if (op == CASE_FLUSH)
 		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
-	else if (op == OP_READ && loop->has_buffers)
+	else if (op == CASE_READ && loop->has_buffers)
 		io_uring_prep_read_fixed(sqe, 0, data, bytes, offset, 0);
-	else if (op == OP_READ)
+	else if (op == CASE_READ)
 		io_uring_prep_read(sqe, 0, data, bytes, offset);
 	else if (loop->has_buffers)
 		io_uring_prep_write_fixed(sqe, 0, data, bytes, offset, 0);
 	else
 		io_uring_prep_write(sqe, 0, data, bytes, offset);
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
-	io_uring_sqe_set_data64(sqe, slot | (op == OP_FLUSH ? DEPTH_MAX : 0u));
+	io_uring_sqe_set_data64(sqe,
+				slot | (op == CASE_FLUSH ? DEPTH_MAX : 0u));
 }
 
 static void put(struct loop *loop, unsigned int slot, uint64_t now)
 {
-	const struct bench_case *what = loop->guest->what;
+	const struct bench_case *what = loop->guest->driver.what;
 	const uint32_t n = loop->next++;
 	const enum op op = case_slot_op(what, slot, n, loop->flusher_turn);
 
@@ -107,7 +108,7 @@ static void put(struct loop *loop, unsigned int slot, uint64_t now)
 static unsigned int take(struct loop *loop, const struct io_uring_cqe *cqe,
 			 uint64_t now)
 {
-	const struct bench_case *what = loop->guest->what;
+	const struct bench_case *what = loop->guest->driver.what;
 	const uint64_t data = io_uring_cqe_get_data64(cqe);
 	const unsigned int slot = (unsigned int)(data % DEPTH_MAX);
 	const int want = data >= DEPTH_MAX ? 0 : (int)what->bytes;
@@ -129,7 +130,8 @@ static void run_ring(struct loop *loop)
 	uint64_t now = start;
 	unsigned int head;
 
-	for (unsigned int slot = 0; slot < loop->guest->what->depth; slot++)
+	for (unsigned int slot = 0; slot < loop->guest->driver.what->depth;
+	     slot++)
 		put(loop, slot, now);
 	while (loop->in_flight) {
 		unsigned int n = 0;
@@ -160,9 +162,9 @@ static void *ring_loop(void *arg)
 	cpu_pin(loop->cpu);
 	open_ring(loop);
 	syscalls = counts_of(self).syscalls;
-	cpu_ns = process_cpu_ns();
+	cpu_ns = process_cpu_ns(0);
 	run_ring(loop);
-	loop->run->worker_cpu_ns = process_cpu_ns() - cpu_ns;
+	loop->run->worker_cpu_ns = process_cpu_ns(0) - cpu_ns;
 	loop->run->syscalls = counts_of(self).syscalls - syscalls;
 	io_uring_queue_exit(&loop->ring);
 	return NULL;

@@ -25,18 +25,19 @@ struct limit {
 /* The n-th request. */
 static void serve(const struct limit *limit, uint32_t n)
 {
-	const struct bench_case *what = limit->guest->what;
+	const struct bench_case *what = limit->guest->driver.what;
 	const enum op op = case_op(what, n);
-	const struct iovec iov = { guest_data(limit->guest, n % what->depth),
-				   what->bytes };
+	const struct iovec iov = {
+		driver_data(&limit->guest->driver, n % what->depth), what->bytes
+	};
 	const off_t at = (off_t)case_offset(what, n);
 	ssize_t moved = what->bytes;
 
 	if (limit->store->fd < 0)
 		return;
-	if (op == OP_FLUSH)
+	if (op == CASE_FLUSH)
 		moved = fdatasync(limit->store->fd) ? -1 : moved;
-	else if (op == OP_READ)
+	else if (op == CASE_READ)
 		moved = preadv(limit->store->fd, &iov, 1, at);
 	else
 		moved = pwritev(limit->store->fd, &iov, 1, at);
@@ -120,7 +121,7 @@ static void close_eventfds(const struct limit *limit)
 	close(limit->irq_fd);
 }
 
-/* As the driver waits: see guest_await(). */
+/* As the driver waits: see driver_await(). */
 static void await_irq(const struct limit *limit)
 {
 	struct pollfd irq = { .fd = limit->irq_fd, .events = POLLIN };

@@ -37,11 +37,14 @@ uint64_t thread_cpu_ns(pid_t tid)
 	return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
 }
 
-uint64_t process_cpu_ns(void)
+uint64_t process_cpu_ns(pid_t pid)
 {
 	struct timespec used;
+	clockid_t clock;
+	const int r = clock_getcpuclockid(pid, &clock);
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+	if (r || clock_gettime(clock, &used) < 0)
+		die("CPU time of process %d: %s", pid, strerror(r ? r : errno));
 	return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
 }
 
@@ -76,14 +79,17 @@ void cpu_pin(uint32_t cpu)
 		die("CPU %u: %s", cpu, strerror(errno));
 }
 
-size_t threads_list(pid_t *tids, size_t n)
+size_t threads_list(pid_t pid, pid_t *tids, size_t n)
 {
-	DIR *dir = opendir("/proc/self/task");
 	struct dirent *entry;
 	size_t found = 0;
+	char path[64];
+	DIR *dir;
 
+	snprintf(path, sizeof(path), "/proc/%d/task", pid ? pid : getpid());
+	dir = opendir(path);
 	if (!dir)
-		die("/proc/self/task: %s", strerror(errno));
+		die("%s: %s", path, strerror(errno));
 	while ((entry = readdir(dir))) {
 		if (entry->d_name[0] == '.')
 			continue;
@@ -95,59 +101,62 @@ size_t threads_list(pid_t *tids, size_t n)
 	return found;
 }
 
-uint64_t thread_status(pid_t tid, const char *key)
+uint64_t thread_number(pid_t tid, const char *key)
 {
 	const size_t n = strlen(key);
 	unsigned long long value = 0;
 	char line[256], path[64];
-	bool found = false;
+	bool found = false, gone;
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
 	file = fopen(path, "re");
+	if (!file && errno == ENOENT)
+		return 0;
 	if (!file)
 		die("%s: %s", path, strerror(errno));
 	while (!found && fgets(line, sizeof(line), file))
 		found = strncmp(line, key, n) == 0 && line[n] == ':' &&
 			sscanf(line + n + 1, "%llu", &value) == 1;
+	gone = ferror(file); /* meanwhile */
 	fclose(file);
-	if (!found)
+	if (!found && !gone)
 		die("%s: no %s", path, key);
 	return value;
 }
 
 /* Of all threads but the calling one. */
-static uint64_t switches(void)
+static uint64_t switches(pid_t pid)
 {
 	pid_t tids[1024];
-	const size_t n = threads_list(tids, ARRAY_SIZE(tids));
+	const size_t n = threads_list(pid, tids, ARRAY_SIZE(tids));
 	uint64_t all = 0;
 
 	if (n > ARRAY_SIZE(tids))
 		die("too many threads");
 	for (size_t i = 0; i < n; i++)
 		if (tids[i] != gettid())
-			all += thread_status(tids[i],
+			all += thread_number(tids[i],
 					     "voluntary_ctxt_switches") +
-			       thread_status(tids[i],
+			       thread_number(tids[i],
 					     "nonvoluntary_ctxt_switches");
 	return all;
 }
 
-uint64_t idle_switches(unsigned int quiet_ms, unsigned int for_ms)
+uint64_t idle_switches(pid_t pid, unsigned int quiet_ms, unsigned int for_ms)
 {
 	const uint64_t deadline = now_ns() + 30 * NSEC_PER_SEC;
-	uint64_t before, now = switches();
+	uint64_t before, now = switches(pid);
 
 	do {
 		if (now_ns() > deadline)
 			return now;
 		before = now;
 		poll(NULL, 0, (int)quiet_ms);
-		now = switches();
+		now = switches(pid);
 	} while (now != before);
 	poll(NULL, 0, (int)for_ms);
-	return switches() - before;
+	return switches(pid) - before;
 }
 
 double histogram_at(const struct histogram *histogram, double part)

@@ -21,8 +21,11 @@ __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format,
 /* CPU time a thread of this process has used, to the nanosecond. */
 uint64_t thread_cpu_ns(pid_t tid);
 
-/* By all threads of this process, those of the kernel's that serve it too. */
-uint64_t process_cpu_ns(void);
+/*
+ * By all threads of a process that there were, those of the kernel's that serve
+ * it too. Here and below, 0 stands for this process.
+ */
+uint64_t process_cpu_ns(pid_t pid);
 
 /*
  * The CPUs of a run: the same one everywhere where there is only one. Where
@@ -37,18 +40,18 @@ struct cpus {
 struct cpus cpus_choose(void);
 void cpu_pin(uint32_t cpu); /* the calling thread */
 
-/* How many threads of this process there are; and which, up to n. */
-size_t threads_list(pid_t *tids, size_t n);
+/* How many threads of a process there are; and which, up to n. */
+size_t threads_list(pid_t pid, pid_t *tids, size_t n);
 
-/* A number in /proc/self/task/TID/status. */
-uint64_t thread_status(pid_t tid, const char *key);
+/* A number in /proc/TID/status; 0 of a thread that has gone. */
+uint64_t thread_number(pid_t tid, const char *key);
 
 /*
- * How often a thread of this process, but the calling one, gets a CPU or loses
+ * How often a thread of a process, but the calling one, gets a CPU or loses
  * it in for_ms, once that has not been for quiet_ms. If it never is so quiet,
  * how often it was altogether.
  */
-uint64_t idle_switches(unsigned int quiet_ms, unsigned int for_ms);
+uint64_t idle_switches(pid_t pid, unsigned int quiet_ms, unsigned int for_ms);
 
 /*
  * Latencies, to 1.6 %: 64 buckets for each power of two.

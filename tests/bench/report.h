@@ -8,29 +8,9 @@
 
 #include "beside.h"
 #include "case.h"
+#include "figures.h"
 #include "life.h"
 #include "scale.h"
-#include "measure.h"
-
-/* One contender in one case: a median of the rounds for each figure. */
-struct figures {
-	double requests_per_s;
-	double elapsed_ns; /* per request, as all that follow but latencies */
-	double worker_cpu_ns;
-	double driver_cpu_ns;
-	double syscalls;
-	double allocations;
-	double kicks;
-	double irqs;
-	double preempted; /* in a whole round */
-	double p50_ns, p99_ns, p999_ns;
-};
-
-/* One figure over another, of the same round. */
-struct ratio {
-	double best;
-	double low, median, high; /* quartiles */
-};
 
 struct result {
 	const struct bench_case *what;

@@ -2,8 +2,6 @@
 
 /* See rounds.h. */
 
-#include <string.h>
-
 #include "limit.h"
 #include "rounds.h"
 
@@ -68,68 +66,6 @@ static void run_one(const struct rounds *rounds, enum contender contender,
 	}
 }
 
-static struct figures one_round(const struct run *run)
-{
-	const double n = (double)run->requests;
-
-	return (struct figures){
-		.requests_per_s = n * 1e9 / (double)run->elapsed_ns,
-		.elapsed_ns = (double)run->elapsed_ns / n,
-		.worker_cpu_ns = (double)run->worker_cpu_ns / n,
-		.driver_cpu_ns = (double)run->driver_cpu_ns / n,
-		.syscalls = (double)run->syscalls / n,
-		.allocations = (double)run->allocations / n,
-		.kicks = (double)run->kicks / n,
-		.irqs = (double)run->irqs / n,
-		.preempted = (double)run->preempted,
-		.p50_ns = histogram_at(&run->latency, 0.5),
-		.p99_ns = histogram_at(&run->latency, 0.99),
-		.p999_ns = histogram_at(&run->latency, 0.999),
-	};
-}
-
-/* Figures are doubles and nothing else, so they can be taken one by one. */
-#define FIGURES (sizeof(struct figures) / sizeof(double))
-
-static struct figures medians(const struct figures *rounds, size_t n)
-{
-	double values[ROUNDS_MAX], one[FIGURES], medians[FIGURES];
-	struct figures result;
-
-	for (size_t f = 0; f < FIGURES; f++) {
-		for (size_t i = 0; i < n; i++) {
-			memcpy(one, &rounds[i], sizeof(one));
-			values[i] = one[f];
-		}
-		medians[f] = quantile(values, n, 0.5);
-	}
-	memcpy(&result, medians, sizeof(result));
-	return result;
-}
-
-static struct ratio ratio_of(const struct figures *over,
-			     const struct figures *under, size_t n,
-			     size_t member)
-{
-	double values[ROUNDS_MAX], a, b;
-	struct ratio ratio;
-
-	for (size_t i = 0; i < n; i++) {
-		memcpy(&a, (const char *)&over[i] + member, sizeof(a));
-		memcpy(&b, (const char *)&under[i] + member, sizeof(b));
-		values[i] = b > 0 ? a / b : 0;
-	}
-	ratio.median = quantile(values, n, 0.5);
-	ratio.best = values[0];
-	ratio.low = quantile(values, n, 0.25);
-	ratio.high = quantile(values, n, 0.75);
-	return ratio;
-}
-
-#define RATIO(over, under, member)                                             \
-	ratio_of(rounds[over], rounds[under], n,                               \
-		 offsetof(struct figures, member))
-
 static struct result conclude(const struct rounds *what,
 			      struct figures rounds[][ROUNDS_MAX])
 {
@@ -137,7 +73,7 @@ static struct result conclude(const struct rounds *what,
 	const enum contender limit = limit_of(what);
 	struct result result = {
 		.what = what->what,
-		.device = medians(rounds[DEVICE], n),
+		.device = figures_medians(rounds[DEVICE], n),
 		.has_against = takes_part(what, AGAINST),
 		.has_limit = takes_part(what, limit),
 		.has_latency = limit == PING_PONG,
@@ -149,20 +85,26 @@ static struct result conclude(const struct rounds *what,
 	};
 
 	if (result.has_bare)
-		result.bare = medians(rounds[BARE], n);
+		result.bare = figures_medians(rounds[BARE], n);
 	if (result.has_ring)
-		result.ring = medians(rounds[RING], n);
+		result.ring = figures_medians(rounds[RING], n);
 	if (result.has_against) {
-		result.against = medians(rounds[AGAINST], n);
-		result.against_cpu = RATIO(DEVICE, AGAINST, worker_cpu_ns);
-		result.against_elapsed = RATIO(DEVICE, AGAINST, elapsed_ns);
-		result.against_latency = RATIO(DEVICE, AGAINST, p50_ns);
+		result.against = figures_medians(rounds[AGAINST], n);
+		result.against_cpu = FIGURES_RATIO(
+			rounds[DEVICE], rounds[AGAINST], n, worker_cpu_ns);
+		result.against_elapsed = FIGURES_RATIO(
+			rounds[DEVICE], rounds[AGAINST], n, elapsed_ns);
+		result.against_latency = FIGURES_RATIO(
+			rounds[DEVICE], rounds[AGAINST], n, p50_ns);
 	}
 	if (result.has_limit) {
-		result.limit = medians(rounds[limit], n);
-		result.cpu = RATIO(DEVICE, limit, worker_cpu_ns);
-		result.elapsed = RATIO(DEVICE, limit, elapsed_ns);
-		result.latency = RATIO(DEVICE, limit, p50_ns);
+		result.limit = figures_medians(rounds[limit], n);
+		result.cpu = FIGURES_RATIO(rounds[DEVICE], rounds[limit], n,
+					   worker_cpu_ns);
+		result.elapsed = FIGURES_RATIO(rounds[DEVICE], rounds[limit], n,
+					       elapsed_ns);
+		result.latency =
+			FIGURES_RATIO(rounds[DEVICE], rounds[limit], n, p50_ns);
 	}
 	return result;
 }
@@ -183,7 +125,7 @@ void rounds_run(const struct rounds *rounds, struct result *ret_result)
 				continue;
 			run_one(rounds, c, &run);
 			if (i)
-				figures[c][i - 1] = one_round(&run);
+				figures[c][i - 1] = figures_of(&run);
 		}
 	}
 	*ret_result = conclude(rounds, figures);

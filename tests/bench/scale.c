@@ -44,7 +44,7 @@ static struct use use_now(const struct guest *guests, unsigned int n)
 {
 	const struct mallinfo2 heap = mallinfo2();
 	struct use use = { .heap = (double)(heap.uordblks + heap.hblkhd),
-			   .threads = (double)threads_list(NULL, 0) };
+			   .threads = (double)threads_list(0, NULL, 0) };
 	char text[4096];
 	size_t read = 0;
 	FILE *file = fopen("/proc/self/smaps_rollup", "re");
@@ -70,11 +70,11 @@ static unsigned int reap_all(struct guest *guests, unsigned int n, bool again)
 	unsigned int all = 0;
 
 	for (unsigned int i = 0; i < n; i++) {
-		const unsigned int done = guest_reap(&guests[i], NULL);
+		const unsigned int done = driver_reap(&guests[i].driver, NULL);
 
 		all += done;
 		if (done && again)
-			guest_submit(&guests[i], done);
+			driver_submit(&guests[i].driver, done);
 	}
 	return all;
 }
@@ -87,7 +87,7 @@ static double rate(struct guest *guests, unsigned int n)
 	uint64_t requests = 0, end;
 
 	for (unsigned int i = 0; i < n; i++)
-		guest_submit(&guests[i], what.depth);
+		driver_submit(&guests[i].driver, what.depth);
 	do {
 		requests += reap_all(guests, n, true);
 		end = now_ns();
@@ -123,7 +123,7 @@ static void measure_scale(struct guest *first, unsigned int n,
 		.ratio = quantile(ratios, ROUNDS, 0.5),
 		/* The log thread looks once more after the last request. */
 		.switches_per_s =
-			(double)idle_switches(2 * STALL_WARN_MS, 1000),
+			(double)idle_switches(0, 2 * STALL_WARN_MS, 1000),
 	};
 	use = use_now(first, n + 1);
 	scale->rss_bytes = (use.rss - before->rss) / d;
@@ -146,7 +146,7 @@ void scale_measure(const struct api *api, const struct cpus *cpus,
 	/* What the first device of a process brings is no part of it. */
 	open_one(&guests[0], api, &store, cpus->worker);
 	rate(&guests[0], 1);
-	idle_switches(2 * STALL_WARN_MS, 0);
+	idle_switches(0, 2 * STALL_WARN_MS, 0);
 	before = use_now(guests, 1);
 	for (unsigned int s = 0; s < SCALES; s++) {
 		for (; n < 1u << s; n++)

@@ -6,6 +6,7 @@
  */
 
 #include "device.h"
+#include "front-end.h"
 #include "harness.h"
 #include "rig.h"
 
@@ -273,6 +274,41 @@ START_TEST(by_default_a_worker_polls_only_beside_its_drivers_cpu)
 }
 END_TEST
 
+/* Of a device that a front end has started, where the transport is. */
+static uint64_t max_ns_by_vhost_user(struct front_end *front)
+{
+	uint64_t max_ns;
+
+	front_disconnect(front);
+	front_connect(front);
+	front_start(front);
+	/* A worker has read it before it answers. */
+	ck_assert_int_eq(rig_read_sector(&front->rig), 0);
+	max_ns = polling_of(&front->rig).max_ns;
+	front_stop(front, 0);
+	return max_ns;
+}
+
+START_TEST(by_default_it_polls_beside_a_front_end_that_may_run_elsewhere)
+{
+	struct front_end front;
+	cpu_set_t all, one;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	if (CPU_COUNT(&all) < 2)
+		return;
+	CPU_ZERO(&one);
+	CPU_SET(first_cpu(&all, CPU_SETSIZE), &one);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	front_open(&front, &(struct rig_options){ 0 });
+	ck_assert_uint_eq(max_ns_by_vhost_user(&front), 0);
+	/* The transport's thread stays where it is. */
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(all), &all), 0);
+	ck_assert_uint_eq(max_ns_by_vhost_user(&front), 50000);
+	front_close(&front);
+}
+END_TEST
+
 LOOP_PROGRAM("polling", 2, short_sleeps_lengthen_the_poll_up_to_its_bound,
 	     long_sleeps_shorten_the_poll_down_to_none,
 	     a_bound_below_the_first_window_is_kept,
@@ -282,4 +318,5 @@ LOOP_PROGRAM("polling", 2, short_sleeps_lengthen_the_poll_up_to_its_bound,
 	     after_the_poll_it_asks_for_kicks_and_sleeps,
 	     a_poll_finds_a_bad_index_too,
 	     a_driver_that_comes_back_soon_makes_it_poll, no_poll_means_none,
-	     by_default_a_worker_polls_only_beside_its_drivers_cpu)
+	     by_default_a_worker_polls_only_beside_its_drivers_cpu,
+	     by_default_it_polls_beside_a_front_end_that_may_run_elsewhere)

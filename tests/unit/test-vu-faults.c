@@ -7,10 +7,11 @@
  */
 
 /* wrap: accept4 dup3 memfd_create ftruncate readlink recv recvmsg sendmsg */
-/* wrap: getsockopt calloc mmap fcntl fstat poll eventfd */
+/* wrap: getsockopt calloc mmap fcntl fstat poll eventfd sched_getaffinity */
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -74,6 +75,9 @@ WRAP_THERE(int, fstat, (int fd, struct stat *st), (fd, st), -1)
 WRAP_THERE(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms), -1)
 WRAP_THERE(int, eventfd, (unsigned int n, int flags), (n, flags), -1)
 
+WRAP_THERE(int, sched_getaffinity, (pid_t tid, size_t size, cpu_set_t *cpus),
+	   (tid, size, cpus), -1)
+
 /* Its third argument is a number, or not there. */
 int __real_fcntl(int fd, int command, ...);
 int __wrap_fcntl(int fd, int command, long arg);
@@ -90,15 +94,25 @@ static const struct call {
 	struct fault *fault;
 	int error;
 } calls[] = {
-	{ &accept4_fault, EMFILE },   { &accept4_fault, ECONNABORTED },
-	{ &dup3_fault, EBUSY },	      { &memfd_create_fault, EMFILE },
-	{ &ftruncate_fault, ENOSPC }, { &readlink_fault, ENOENT },
-	{ &recv_fault, ECONNRESET },  { &recvmsg_fault, ECONNRESET },
-	{ &recvmsg_fault, EINTR },    { &sendmsg_fault, EPIPE },
-	{ &sendmsg_fault, EAGAIN },   { &getsockopt_fault, ENOPROTOOPT },
-	{ &calloc_fault, ENOMEM },    { &mmap_fault, ENOMEM },
-	{ &fstat_fault, EIO },	      { &poll_fault, EINTR },
-	{ &eventfd_fault, EMFILE },   { &fcntl_fault, EMFILE },
+	{ &accept4_fault, EMFILE },
+	{ &accept4_fault, ECONNABORTED },
+	{ &dup3_fault, EBUSY },
+	{ &memfd_create_fault, EMFILE },
+	{ &ftruncate_fault, ENOSPC },
+	{ &readlink_fault, ENOENT },
+	{ &recv_fault, ECONNRESET },
+	{ &recvmsg_fault, ECONNRESET },
+	{ &recvmsg_fault, EINTR },
+	{ &sendmsg_fault, EPIPE },
+	{ &sendmsg_fault, EAGAIN },
+	{ &getsockopt_fault, ENOPROTOOPT },
+	{ &calloc_fault, ENOMEM },
+	{ &mmap_fault, ENOMEM },
+	{ &fstat_fault, EIO },
+	{ &poll_fault, EINTR },
+	{ &eventfd_fault, EMFILE },
+	{ &fcntl_fault, EMFILE },
+	{ &sched_getaffinity_fault, ESRCH },
 };
 
 /* One message, and what comes back, if anything is to. False: it is closed. */

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -42,6 +43,19 @@ static uint64_t peer_of(int fd)
 	return (uint64_t)(uint32_t)peer.pid;
 }
 
+/*
+ * May the front end run where we do not? Who has each on a CPU of its own wants
+ * it quick. Where that is not known they may share the only one there is.
+ */
+static bool runs_elsewhere(uint64_t peer)
+{
+	cpu_set_t its, ours;
+
+	return peer && !sched_getaffinity((pid_t)peer, sizeof(its), &its) &&
+	       !sched_getaffinity(0, sizeof(ours), &ours) &&
+	       !CPU_EQUAL(&its, &ours);
+}
+
 static void connection_begins(struct vhost_user *vu, int fd)
 {
 	vu->fd = fd;
@@ -51,6 +65,7 @@ static void connection_begins(struct vhost_user *vu, int fd)
 	cache_begin(vu);
 	atomic_store(&vu->config_changed, false);
 	atomic_store(&vu->connected, true);
+	vu->dev->driver_elsewhere = runs_elsewhere(peer_of(fd));
 	log_event(&vu->dev->id, VHOST_USER_CONNECTED, peer_of(fd));
 }
 
