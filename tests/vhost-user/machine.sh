@@ -138,27 +138,39 @@ machine() {
 	qmp "$name" qmp_capabilities
 }
 
+# hear NAME: a line of its monitor, in $line. It says no more once it has ended.
+hear() {
+	local from part until=$((SECONDS + 120))
+	read -r _ from <"$tmp/$1.monitor"
+	line=
+	until read -r -t 0.5 part <&"$from"; do
+		line+=$part
+		[ $SECONDS -lt $until ] || return 1
+		! gone "$(pid_of "$1")" || read -r -t 0 <&"$from" || return 1
+	done
+	line+=$part
+}
+
 # qmp NAME COMMAND [ARGUMENTS]: what it answers is in $answer.
 qmp() {
-	local to from
-	read -r to from <"$tmp/$1.monitor"
+	local to line
+	read -r to _ <"$tmp/$1.monitor"
+	answer=
 	printf '{"execute":"%s","arguments":{%s}}\n' "$2" "${3-}" >&"$to"
-	until answer=''; read -r -t 120 answer <&"$from" &&
-		[ "${answer#'{"return"'}" != "$answer" ]; do
-		case $answer in
-		'' | '{"error"'*)
-			echo "$1: $2: ${answer:-no answer}"
-			return 1
-			;;
+	while hear "$1"; do
+		case $line in
+		'{"return"'*) answer=$line; return 0 ;;
+		'{"error"'*) answer=$line; break ;;
 		esac
 	done
+	echo "$1: $2: ${answer:-no answer}"
+	return 1
 }
 
 # event NAME WHAT: wait until it happens.
 event() {
-	local from line
-	read -r _ from <"$tmp/$1.monitor"
-	while read -r -t 120 line <&"$from"; do
+	local line
+	while hear "$1"; do
 		[[ $line != *"\"$2\""* ]] || return 0
 	done
 	echo "$1: no $2"

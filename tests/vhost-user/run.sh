@@ -168,7 +168,8 @@ microvm)
 	;;
 hang)
 	need_slow_disk
-	server slow "$tmp/fuse/direct0" || exit
+	ln -s fuse/direct0 "$tmp/slow.img"
+	server slow "$tmp/slow.img" || exit
 	echo 'stop-cont meanwhile slow 4 stop_cont
 reset reset_under slow' >"$tmp/plan.1"
 	echo 'goes-on goes_on slow
