@@ -114,10 +114,11 @@ memory() {
 		-machine memory-backend=ram
 }
 
-# front NAME QUEUES [OPTION]: on the PCI bus, or where $bus is "mmio".
+# front NAME QUEUES [OPTION]: on the PCI bus, or on that of virtio-mmio, where $bus
+# is set and empty.
 front() {
 	printf '%s\n' -chardev "socket,id=$1,path=$tmp/$1.sock,reconnect=1" \
-		-device "vhost-user-blk-${bus-pci},id=disk-$1,chardev=$1,num-queues=$2,queue-size=256${3-}"
+		-device "vhost-user-blk${bus--pci},id=disk-$1,chardev=$1,num-queues=$2,queue-size=256${3-}"
 }
 
 # machine NAME QEMU ARGUMENT...: its console and its monitor are pipes. $input, if
@@ -199,15 +200,21 @@ word() { od -An -tu4 -j"$1" -N4 "$tmp/control" | tr -d ' '; }
 hangs() { [ "$(word 4)" -ge 1 ]; }
 still_hangs() { hangs || { echo 'nothing hangs any more'; return 1; }; }
 
-# What is left when all is over.
+# What is left when all is over; the shell need not tell whom it has killed. A
+# mount that cannot be told apart from a file would stay.
 clean_up() {
+	local pid child
 	[ ! -e "$tmp/control" ] || hold 0
-	[ ! -e "$tmp/pids" ] || while read -r pid; do
-		child=$(child_of "$pid" 2>/dev/null)
-		# shellcheck disable=SC2086 # none, or one
-		kill -KILL "$pid" $child
-	done <"$tmp/pids" 2>/dev/null
-	wait
-	[ ! -d "$tmp/fuse" ] || umount -l "$tmp/fuse"
+	[ ! -e "$tmp/pids" ] || {
+		while read -r pid; do
+			child=$(child_of "$pid")
+			# shellcheck disable=SC2086 # none, or one
+			kill -KILL "$pid" $child
+		done <"$tmp/pids"
+		wait
+	} 2>/dev/null
+	while grep -q " $tmp/fuse " /proc/self/mounts; do
+		umount -l "$tmp/fuse" || break
+	done
 	rm -rf "$tmp"
 }
