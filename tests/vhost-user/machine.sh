@@ -54,7 +54,8 @@ serve() {
 		>>"$out/$group-$name.serve" 2>&1 </dev/null &
 	echo $! >"$tmp/$name.pid"
 	echo $! >>"$tmp/pids"
-	eventually listens "$name" || {
+	eventually listens_or_ended "$name"
+	listens "$name" || {
 		cat "$out/$group-$name.serve"
 		return 1
 	}
@@ -64,6 +65,8 @@ serve() {
 listens() {
 	grep -q " 00010000 0001 01 .* $tmp/$1.sock\$" /proc/net/unix
 }
+
+listens_or_ended() { listens "$1" || gone "$(pid_of "$1")"; }
 
 pid_of() { cat "$tmp/$1.pid"; }
 child_of() { tr -d ' ' <"/proc/$1/task/$1/children"; }

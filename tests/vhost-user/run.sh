@@ -95,7 +95,18 @@ linux() {
 # converse: the guest's cases; it may ask.
 converse() {
 	exec {keys}<>"$tmp/con.in"
-	listen=attend guest 1500 cat "$tmp/con.out"
+	listen=attend guest 600 cat "$tmp/con.out"
+}
+
+# tails: the last that anybody said, where something has failed.
+tails() {
+	local log
+	for log in "$out/$group"[.-]*; do
+		[ ! -s "$log" ] || {
+			echo "     | ${log##*/}:"
+			tail -n 15 "$log" | cut -c 1-300 | sed 's/^/     |   /'
+		}
+	done
 }
 
 # qemu ARGUMENT...: a machine, until it ends.
@@ -117,20 +128,20 @@ need_slow_disk() {
 	server slow "$tmp/slow.img" || exit
 }
 
-# kind MACHINE: four processors, and disks of one queue and of four. The storage
+# kind MACHINE QUEUE-SIZE [ARGUMENT...]: four processors, and disks of one queue and of four. The storage
 # of "slow" counts what reaches it.
 kind() {
 	local -a args
 	need_slow_disk
 	image suite 8 && image queues 8 || exit
 	cat >"$tmp/plan.1" <<-EOF
-		suite suite suite 16384 0 256 1 1 3
+		suite suite suite 16384 0 $2 1 1 3
 		queues queues queues 4
 		cache cache queues back
 		fsync synced slow
 	EOF
 	linux_kernel
-	mapfile -t args < <(linux 4 -M "$1,accel=tcg" -no-reboot
+	mapfile -t args < <(linux 4 -M "$1,accel=tcg" "${@:3}" -no-reboot
 		memory 512; front suite 1; front queues 4; front slow 1)
 	qemu "${args[@]}"
 	check 'suite: image' same_image suite
@@ -162,11 +173,12 @@ uml_kernel() {
 
 case $group in
 q35)
-	kind q35
+	kind q35 256
 	;;
 microvm)
 	bus=
-	kind microvm
+	# The driver takes as many entries as virtio-mmio has.
+	kind microvm 1024 -global virtio-mmio.force-legacy=false
 	;;
 hang)
 	need_slow_disk
@@ -269,4 +281,5 @@ migration)
 	exit 2
 	;;
 esac
+[ $failed -eq 0 ] || tails
 sum
