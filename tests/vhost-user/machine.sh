@@ -50,7 +50,7 @@ serve() {
 	mapfile -t options <"$tmp/$name.options"
 	LD_LIBRARY_PATH=$build "$build/ktvblk-serve" --serial="${name%-to}" \
 		--socket-path="$tmp/$name.sock" --timeout=${budget_ms}ms \
-		--blk-file="${options[@]}" "${@:2}" \
+		--blk-file="${options[0]}" "${options[@]:1}" "${@:2}" \
 		>>"$out/$group-$name.serve" 2>&1 </dev/null &
 	echo $! >"$tmp/$name.pid"
 	echo $! >>"$tmp/pids"

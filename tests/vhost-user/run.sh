@@ -27,24 +27,40 @@ shift
 out=$build/vhost-user
 mkdir -p "$out"
 
+# add_up: what others say, from standard input; their sums are added to ours.
+add_up() {
+	local line
+	while IFS= read -r line; do
+		if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+			passed=$((passed + BASH_REMATCH[1]))
+			failed=$((failed + BASH_REMATCH[2]))
+			skipped=$((skipped + BASH_REMATCH[3]))
+		else
+			printf '%s\n' "$line"
+		fi
+	done
+}
+
 # All of them: one sum, and 77 where nothing could be run.
 if [ $# -ne 1 ]; then
 	[ $# -gt 0 ] || set -- q35 microvm hang killed firmware uml hotplug \
 		migration
+	passed=0 failed=0 skipped=0 ended=0
 	for group; do
-		"$0" "$build" "$group" || [ $? -eq 77 ] ||
-			echo "     $group: ended with $?"
-	done | awk '
-		/^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ {
-			passed += $1; failed += $3; skipped += $5; next }
-		/: ended with / { ended++ }
-		{ print; fflush() }
-		END {
-			print passed + 0 " passed, " failed + 0 " failed, " \
-				skipped + 0 " skipped"
-			exit failed + ended ? 1 : passed ? 0 : 77
-		}'
-	exit
+		begun=$SECONDS
+		add_up < <("$0" "$build" "$group")
+		wait $!
+		rc=$?
+		echo "     $group: $((SECONDS - begun)) s"
+		[ $rc -eq 0 ] || [ $rc -eq 77 ] || {
+			echo "     $group: ended with $rc"
+			ended=1
+		}
+	done
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ $ended -eq 0 ] || exit 1
+	[ $passed -gt 0 ] || exit 77
+	exit 0
 fi
 
 # Mounts and what is left of them are this group's own.
@@ -151,17 +167,10 @@ kind() {
 
 # beside FIRMWARE: check-firmware's cases, whose sum is part of ours.
 beside() {
-	local line good bad not
-	while IFS= read -r line; do
-		if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+) ]]; then
-			good=${BASH_REMATCH[1]} bad=${BASH_REMATCH[2]}
-			not=${BASH_REMATCH[3]}
-		else
-			printf '%s\n' "$line"
-		fi
-	done < <(FIRMWARE_DISKS=vhost-user "$here/../firmware/run.sh" "$build" "$1")
-	passed=$((passed + ${good-0})) failed=$((failed + ${bad-1}))
-	skipped=$((skipped + ${not-0}))
+	local before=$((passed + failed + skipped))
+	add_up < <(FIRMWARE_DISKS=vhost-user "$here/../firmware/run.sh" "$build" "$1")
+	[ $((passed + failed + skipped)) -gt $before ] ||
+		report FAIL 0 "$1: no answer"
 }
 
 # uml_kernel ARGUMENT...: its memory is a file of tmpfs, which servers may share.
@@ -232,7 +241,7 @@ uml)
 	ln -s /usr/lib/uml/modules "$tmp/kernel/lib/modules"
 	kernel_of "$tmp/kernel"
 	pipes con
-	uml_kernel mem=256M "initrd=$tmp/initrd" root=/dev/ram0 ask=console \
+	uml_kernel mem=256M "uml_dir=$tmp/uml/" "initrd=$tmp/initrd" root=/dev/ram0 ask=console \
 		"virtio_uml.device=$tmp/suite.sock:2" \
 		"virtio_uml.device=$tmp/files.sock:2"
 	converse
