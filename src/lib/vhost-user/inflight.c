@@ -96,8 +96,8 @@ const char *inflight_set(struct inflight *inflight,
 	if (about->mmap_size - parts >= sizeof(*tail))
 		tail = (struct inflight_tail *)(mapping->at + parts);
 	inflight_clear(inflight);
-	*inflight = (struct inflight){ mapping, tail, about->n_queues,
-				       queue_size };
+	*inflight =
+		(struct inflight){ mapping, tail, about->n_queues, queue_size };
 	return NULL;
 }
 
