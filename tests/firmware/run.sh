@@ -125,7 +125,7 @@ boot() {
 			export KTVBLK_CONTROL=no KTVBLK_DISKS
 			KTVBLK_DISKS=$(our_disks | paste -sd ' ')
 			;;
-		vhost-user) bus=device; mapfile -t own < <(served_disks "$slots") ;;
+		vhost-user) bus=; mapfile -t own < <(served_disks "$slots") ;;
 		esac
 		[ ! "${type-}" ] || {
 			mkfifo "$tmp/keys.$whose"

@@ -82,7 +82,7 @@ bit() {
 
 # The image of a disk that the guest's "image" wrote, byte for byte.
 same_image() {
-	local sectors=$(($(stat -c %s "$tmp/$1.img") / 512))
+	local sectors=$(($(stat -L -c %s "$tmp/$1.img") / 512))
 	rm -f "$tmp/expected"
 	sh "$here/scribble" "$tmp/pattern" "$tmp/expected" $sectors &&
 		cmp "$tmp/expected" "$tmp/$1.img"

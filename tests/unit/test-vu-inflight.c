@@ -305,6 +305,34 @@ START_TEST(a_region_of_nonsense_harms_nobody)
 }
 END_TEST
 
+/*
+ * Over virtio-mmio QEMU lets the driver choose, and asks for a region of what it
+ * was told on the command line; it gives back the size of that, too.
+ */
+START_TEST(a_queue_may_be_larger_than_what_the_region_was_asked_for)
+{
+	struct scene scene;
+	struct front_end *front = &scene.front;
+
+	open_scene(&scene, false);
+	front->rig.options.queue_size = 16;
+	front_get_inflight(front);
+	ck_assert_uint_eq(front->inflight.queue_size, 16);
+	front->rig.options.queue_size = 32;
+	front_stop(front, 0);
+	front_start_again(front, 0);
+	submit(&scene, OUT);
+	ck_assert_uint_eq(stop_with_some_out(&scene, 0), OUT);
+	front_start_again(front, OUT);
+	recorder_wait(&scene.rec, KTVBLK_MESSAGE_WAITING_FOR_ORPHAN);
+	let_go(&scene);
+	later_wait(&scene.later, OUT);
+	later_complete_all(&scene.later);
+	expect_used_once(&scene, OUT);
+	close_scene(&scene);
+}
+END_TEST
+
 START_TEST(a_region_that_is_too_small_is_refused)
 {
 	struct scene scene;
@@ -335,6 +363,7 @@ int main(void)
 		without_a_region_the_last_ones_are_put_back,
 		without_a_region_others_are_told_to_be_lost,
 		a_region_of_nonsense_harms_nobody,
+		a_queue_may_be_larger_than_what_the_region_was_asked_for,
 		a_region_that_is_too_small_is_refused,
 	};
 	const int r = run_loops("vu-inflight: with a region, and without", 2,

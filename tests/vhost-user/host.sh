@@ -2,7 +2,8 @@
 # shellcheck shell=bash disable=SC2154,SC2317
 #
 # For run.sh: what guests ask for on their consoles, see tests/guest/clients. A
-# line "@@host WORD ARGUMENT..." is answered with what host_WORD leaves in $said.
+# line "@@host WORD ARGUMENT..." is answered with what host_WORD leaves in $said;
+# not at all if $said is "nothing", as the guest is no longer there to hear it.
 
 # attend: between the console and follow; the console's input is $keys.
 attend() {
@@ -22,7 +23,8 @@ attend() {
 			fi
 			sed "s/^/host: ${words[0]}: /" "$tmp/asked" \
 				>>"$out/$group.host"
-			printf '%s\n' "$said" >&"$keys"
+			[ "${said#* }" = nothing ] ||
+				printf '%s\n' "$said" >&"$keys"
 			;;
 		esac
 	done
@@ -55,19 +57,25 @@ host_stop_cont() {
 	esac
 }
 
-host_let_go() { still_hangs && hold 0; }
+# What is on a disk that the guest wrote as an image.
+host_same() { same_image "$1"; }
 
-# A reset is told of when it has begun; another question waits until it is over.
+# The firmware that comes next may read the disk before anybody else: it waits
+# until the storage is let go, which is so once the reset is over.
 host_reset() {
+	said=nothing
 	hang && bounded reset reset
 	echo $? >"$tmp/reset.rc"
 	cp "$tmp/asked" "$tmp/reset.said"
+	hold 0
 }
+# A reset is told of when it has begun; another question waits until it is over.
 reset() {
 	qmp m system_reset && event m RESET && qmp m query-status
 }
 
 host_quit() {
+	said=nothing
 	hang && bounded quit quit
 	echo $? >"$tmp/quit.rc"
 	cp "$tmp/asked" "$tmp/quit.said"

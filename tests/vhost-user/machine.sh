@@ -50,11 +50,12 @@ serve() {
 	mapfile -t options <"$tmp/$name.options"
 	LD_LIBRARY_PATH=$build "$build/ktvblk-serve" --serial="${name%-to}" \
 		--socket-path="$tmp/$name.sock" --timeout=${budget_ms}ms \
-		--blk-file="${options[@]}" "${@:2}" \
+		--blk-file="${options[0]}" "${options[@]:1}" "${@:2}" \
 		>>"$out/$group-$name.serve" 2>&1 </dev/null &
 	echo $! >"$tmp/$name.pid"
 	echo $! >>"$tmp/pids"
-	eventually listens "$name" || {
+	eventually listens_or_ended "$name"
+	listens "$name" || {
 		cat "$out/$group-$name.serve"
 		return 1
 	}
@@ -64,6 +65,8 @@ serve() {
 listens() {
 	grep -q " 00010000 0001 01 .* $tmp/$1.sock\$" /proc/net/unix
 }
+
+listens_or_ended() { listens "$1" || gone "$(pid_of "$1")"; }
 
 pid_of() { cat "$tmp/$1.pid"; }
 child_of() { tr -d ' ' <"/proc/$1/task/$1/children"; }
@@ -114,10 +117,11 @@ memory() {
 		-machine memory-backend=ram
 }
 
-# front NAME QUEUES [OPTION]: on the PCI bus, or where $bus is "mmio".
+# front NAME QUEUES [OPTION]: on the PCI bus, or on that of virtio-mmio, where $bus
+# is set and empty.
 front() {
 	printf '%s\n' -chardev "socket,id=$1,path=$tmp/$1.sock,reconnect=1" \
-		-device "vhost-user-blk-${bus-pci},id=disk-$1,chardev=$1,num-queues=$2,queue-size=256${3-}"
+		-device "vhost-user-blk${bus--pci},id=disk-$1,chardev=$1,num-queues=$2,queue-size=256${3-}"
 }
 
 # machine NAME QEMU ARGUMENT...: its console and its monitor are pipes. $input, if
@@ -138,27 +142,39 @@ machine() {
 	qmp "$name" qmp_capabilities
 }
 
+# hear NAME: a line of its monitor, in $line. It says no more once it has ended.
+hear() {
+	local from part until=$((SECONDS + 120))
+	read -r _ from <"$tmp/$1.monitor"
+	line=
+	until read -r -t 0.5 part <&"$from"; do
+		line+=$part
+		[ $SECONDS -lt $until ] || return 1
+		! gone "$(pid_of "$1")" || read -r -t 0 <&"$from" || return 1
+	done
+	line+=$part
+}
+
 # qmp NAME COMMAND [ARGUMENTS]: what it answers is in $answer.
 qmp() {
-	local to from
-	read -r to from <"$tmp/$1.monitor"
+	local to line
+	read -r to _ <"$tmp/$1.monitor"
+	answer=
 	printf '{"execute":"%s","arguments":{%s}}\n' "$2" "${3-}" >&"$to"
-	until answer=''; read -r -t 120 answer <&"$from" &&
-		[ "${answer#'{"return"'}" != "$answer" ]; do
-		case $answer in
-		'' | '{"error"'*)
-			echo "$1: $2: ${answer:-no answer}"
-			return 1
-			;;
+	while hear "$1"; do
+		case $line in
+		'{"return"'*) answer=$line; return 0 ;;
+		'{"error"'*) answer=$line; break ;;
 		esac
 	done
+	echo "$1: $2: ${answer:-no answer}"
+	return 1
 }
 
 # event NAME WHAT: wait until it happens.
 event() {
-	local from line
-	read -r _ from <"$tmp/$1.monitor"
-	while read -r -t 120 line <&"$from"; do
+	local line
+	while hear "$1"; do
 		[[ $line != *"\"$2\""* ]] || return 0
 	done
 	echo "$1: no $2"
@@ -187,15 +203,21 @@ word() { od -An -tu4 -j"$1" -N4 "$tmp/control" | tr -d ' '; }
 hangs() { [ "$(word 4)" -ge 1 ]; }
 still_hangs() { hangs || { echo 'nothing hangs any more'; return 1; }; }
 
-# What is left when all is over.
+# What is left when all is over; the shell need not tell whom it has killed. A
+# mount that cannot be told apart from a file would stay.
 clean_up() {
+	local pid child
 	[ ! -e "$tmp/control" ] || hold 0
-	[ ! -e "$tmp/pids" ] || while read -r pid; do
-		child=$(child_of "$pid" 2>/dev/null)
-		# shellcheck disable=SC2086 # none, or one
-		kill -KILL "$pid" $child
-	done <"$tmp/pids" 2>/dev/null
-	wait
-	[ ! -d "$tmp/fuse" ] || umount -l "$tmp/fuse"
+	[ ! -e "$tmp/pids" ] || {
+		while read -r pid; do
+			child=$(child_of "$pid")
+			# shellcheck disable=SC2086 # none, or one
+			kill -KILL "$pid" $child
+		done <"$tmp/pids"
+		wait
+	} 2>/dev/null
+	while grep -q " $tmp/fuse " /proc/self/mounts; do
+		umount -l "$tmp/fuse" || break
+	done
 	rm -rf "$tmp"
 }

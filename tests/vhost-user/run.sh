@@ -4,12 +4,14 @@
 # run.sh BUILD [GROUP...]: Debian's clients of vhost-user against ktvblk-serve, a
 # line for each case. The groups, all of them if none is named, one at a time:
 #
-#   q35, microvm   Debian's kernel under QEMU with one processor and queue, and
-#                  with four: check-guest's suite on PCI and on virtio-mmio; what
-#                  fsync means with a write cache and without
+#   q35, microvm   Debian's kernel under QEMU with four processors, and disks of
+#                  one queue and four: check-guest's suite on PCI and on
+#                  virtio-mmio; what fsync means with a write cache and without
 #   hang           QEMU's stop, cont, system_reset and quit while storage hangs
 #   killed         the server is killed in mid-load, and another one started
-#   firmware       SeaBIOS and EDK2 boot, as in check-firmware
+#   firmware       EDK2 boots from virtio-mmio, as in check-firmware, and SeaBIOS
+#                  from PCI. (That of microvm has its requests in memory of the
+#                  BIOS, which QEMU shares with nobody.)
 #   uml            Debian's User-mode Linux
 #   hotplug        device_add and device_del; memory that comes later
 #   migration      to a second QEMU, under load
@@ -25,24 +27,40 @@ shift
 out=$build/vhost-user
 mkdir -p "$out"
 
+# add_up: what others say, from standard input; their sums are added to ours.
+add_up() {
+	local line
+	while IFS= read -r line; do
+		if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+			passed=$((passed + BASH_REMATCH[1]))
+			failed=$((failed + BASH_REMATCH[2]))
+			skipped=$((skipped + BASH_REMATCH[3]))
+		else
+			printf '%s\n' "$line"
+		fi
+	done
+}
+
 # All of them: one sum, and 77 where nothing could be run.
 if [ $# -ne 1 ]; then
 	[ $# -gt 0 ] || set -- q35 microvm hang killed firmware uml hotplug \
 		migration
+	passed=0 failed=0 skipped=0 ended=0
 	for group; do
-		"$0" "$build" "$group" || [ $? -eq 77 ] ||
-			echo "     $group: ended with $?"
-	done | awk '
-		/^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ {
-			passed += $1; failed += $3; skipped += $5; next }
-		/: ended with / { ended++ }
-		{ print; fflush() }
-		END {
-			print passed + 0 " passed, " failed + 0 " failed, " \
-				skipped + 0 " skipped"
-			exit failed + ended ? 1 : passed ? 0 : 77
-		}'
-	exit
+		begun=$SECONDS
+		add_up < <("$0" "$build" "$group")
+		wait $!
+		rc=$?
+		echo "     $group: $((SECONDS - begun)) s"
+		[ $rc -eq 0 ] || [ $rc -eq 77 ] || {
+			echo "     $group: ended with $rc"
+			ended=1
+		}
+	done
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ $ended -eq 0 ] || exit 1
+	[ $passed -gt 0 ] || exit 77
+	exit 0
 fi
 
 # Mounts and what is left of them are this group's own.
@@ -93,7 +111,18 @@ linux() {
 # converse: the guest's cases; it may ask.
 converse() {
 	exec {keys}<>"$tmp/con.in"
-	listen=attend guest 1500 cat "$tmp/con.out"
+	listen=attend guest 600 cat "$tmp/con.out"
+}
+
+# tails: the last that anybody said, where something has failed.
+tails() {
+	local log
+	for log in "$out/$group"[.-]*; do
+		[ ! -s "$log" ] || {
+			echo "     | ${log##*/}:"
+			tail -n 15 "$log" | cut -c 1-300 | sed 's/^/     |   /'
+		}
+	done
 }
 
 # qemu ARGUMENT...: a machine, until it ends.
@@ -111,42 +140,37 @@ qemu() {
 need_slow_disk() {
 	[ "$(id -u)" -eq 0 ] || skip 'FUSE for it needs root'
 	[ -c /dev/fuse ] && slow_disk || skip "no FUSE here: $(cat "$out/$group.slowfs")"
+	ln -s fuse/direct0 "$tmp/slow.img"
+	server slow "$tmp/slow.img" || exit
 }
 
-# kinds MACHINE: one processor and four.
-kinds() {
-	local cpus log=$group
-	local -a args
-	for cpus in 1 4; do
-		group=$log-$cpus
-		image suite 8 && image queues 8 || exit
-		{
-			echo 'suite suite suite 16384 0 256 1 1 3'
-			[ $cpus -eq 1 ] || echo 'queues queues queues 4'
-			echo 'cache cache queues back'
-		} >"$tmp/plan.1"
-		linux_kernel
-		mapfile -t args < <(linux $cpus -M "$1,accel=tcg" -no-reboot
-			memory 512; front suite $cpus; front queues $cpus)
-		qemu "${args[@]}"
-		check 'suite: image' same_image suite
-		check 'the server ends' ends suite 0
-		check '... and the other' ends queues 0
-		rm -f "$tmp"/*.{in,out}
-	done
-	group=$log
-}
-
-# The storage of these counts what reaches it.
-synced() {
+# kind MACHINE QUEUE-SIZE [ARGUMENT...]: four processors, and disks of one queue and of four. The storage
+# of "slow" counts what reaches it.
+kind() {
 	local -a args
 	need_slow_disk
-	server slow "$tmp/fuse/direct0" || exit
-	echo 'fsync synced slow' >"$tmp/plan.1"
+	image suite 8 && image queues 8 || exit
+	cat >"$tmp/plan.1" <<-EOF
+		suite suite suite 16384 0 $2 1 1 3
+		queues queues queues 4
+		cache cache queues back
+		fsync synced slow
+	EOF
 	linux_kernel
-	mapfile -t args < <(linux 1 -M "$1,accel=tcg" -no-reboot
-		memory 512; front slow 1)
+	mapfile -t args < <(linux 4 -M "$1,accel=tcg" "${@:3}" -no-reboot
+		memory 512; front suite 1; front queues 4; front slow 1)
 	qemu "${args[@]}"
+	check 'suite: image' same_image suite
+	check 'the server ends' ends suite 0
+	check '... and the other' ends queues 0
+}
+
+# beside FIRMWARE: check-firmware's cases, whose sum is part of ours.
+beside() {
+	local before=$((passed + failed + skipped))
+	add_up < <(FIRMWARE_DISKS=vhost-user "$here/../firmware/run.sh" "$build" "$1")
+	[ $((passed + failed + skipped)) -gt $before ] ||
+		report FAIL 0 "$1: no answer"
 }
 
 # uml_kernel ARGUMENT...: its memory is a file of tmpfs, which servers may share.
@@ -158,17 +182,15 @@ uml_kernel() {
 
 case $group in
 q35)
-	kinds q35
-	synced q35
+	kind q35 256
 	;;
 microvm)
-	bus=device
-	kinds microvm
-	synced microvm
+	bus=
+	# The driver takes as many entries as virtio-mmio has.
+	kind microvm 1024 -global virtio-mmio.force-legacy=false
 	;;
 hang)
 	need_slow_disk
-	server slow "$tmp/fuse/direct0" || exit
 	echo 'stop-cont meanwhile slow 4 stop_cont
 reset reset_under slow' >"$tmp/plan.1"
 	echo 'goes-on goes_on slow
@@ -193,11 +215,7 @@ image image slow' >"$tmp/plan.1"
 	check 'slow: image' same_image slow
 	;;
 firmware)
-	# Each of these sums up on its own.
-	for one in seabios edk2; do
-		FIRMWARE_DISKS=vhost-user "$here/../firmware/run.sh" "$build" $one ||
-			[ $? -eq 77 ] || failed=1
-	done
+	beside edk2
 	need qemu-system-x86_64
 	{ cat "$build/tests/firmware/boot.bin"; head -c 16M /dev/urandom; } |
 		head -c 16M >"$tmp/disk.before"
@@ -223,7 +241,7 @@ uml)
 	ln -s /usr/lib/uml/modules "$tmp/kernel/lib/modules"
 	kernel_of "$tmp/kernel"
 	pipes con
-	uml_kernel mem=256M "initrd=$tmp/initrd" root=/dev/ram0 ask=console \
+	uml_kernel mem=256M "uml_dir=$tmp/uml/" "initrd=$tmp/initrd" root=/dev/ram0 ask=console \
 		"virtio_uml.device=$tmp/suite.sock:2" \
 		"virtio_uml.device=$tmp/files.sock:2"
 	converse
@@ -272,4 +290,5 @@ migration)
 	exit 2
 	;;
 esac
+[ $failed -eq 0 ] || tails
 sum

@@ -17,16 +17,20 @@ static size_t part_bytes(uint16_t queue_size)
 	       PART_ALIGN;
 }
 
+/*
+ * It has room for the largest queues whatever was asked for: where the driver may
+ * choose their size, as over QEMU's virtio-mmio, the front end does not know it.
+ */
 int inflight_make(uint16_t n_queues, uint16_t queue_size,
 		  struct vu_inflight *ret_about, int *ret_fd)
 {
-	const size_t bytes = n_queues * part_bytes(queue_size) +
+	const size_t bytes = n_queues * part_bytes(KTVBLK_QUEUE_SIZE_MAX) +
 			     sizeof(struct inflight_tail);
 	struct inflight made = { 0 };
 	struct vu_inflight about = {
 		.mmap_size = bytes,
 		.n_queues = n_queues,
-		.queue_size = queue_size,
+		.queue_size = KTVBLK_QUEUE_SIZE_MAX,
 	};
 	const int fd = memfd_create("ktvblk-inflight",
 				    MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -40,8 +44,9 @@ int inflight_make(uint16_t n_queues, uint16_t queue_size,
 		return -ENOMEM;
 	}
 	for (unsigned int i = 0; i < n_queues; i++)
-		taken_init(inflight_region(&made, i), queue_size);
+		taken_init(inflight_region(&made, i), KTVBLK_QUEUE_SIZE_MAX);
 	inflight_clear(&made);
+	about.queue_size = queue_size;
 	*ret_about = about;
 	*ret_fd = fd;
 	return 0;
@@ -49,12 +54,31 @@ int inflight_make(uint16_t n_queues, uint16_t queue_size,
 
 #define BAD_SIZE "an inflight region of a bad size"
 
+/*
+ * For queues of what size it was made: it says so itself, as the front end gives
+ * back what it had asked for. Others may write to it, so it is looked at once.
+ */
+static uint16_t made_for(const struct mapping *mapping,
+			 const struct vu_inflight *about)
+{
+	const struct taken_region *first =
+		(const struct taken_region *)mapping->at;
+	const uint16_t size =
+		__atomic_load_n(&first->desc_num, __ATOMIC_RELAXED);
+
+	if (size > KTVBLK_QUEUE_SIZE_MAX || size < about->queue_size ||
+	    about->n_queues * part_bytes(size) > about->mmap_size)
+		return about->queue_size;
+	return size;
+}
+
 const char *inflight_set(struct inflight *inflight,
 			 const struct vu_inflight *about, int fd)
 {
 	struct inflight_tail *tail = NULL;
 	struct mapping *mapping;
 	const char *why;
+	uint16_t queue_size;
 	size_t parts;
 
 	if (!about->n_queues || !about->queue_size ||
@@ -62,17 +86,18 @@ const char *inflight_set(struct inflight *inflight,
 	    about->n_queues > KTVBLK_QUEUES_MAX ||
 	    about->mmap_offset % sizeof(uint64_t))
 		return BAD_SIZE;
-	parts = about->n_queues * part_bytes(about->queue_size);
-	if (about->mmap_size < parts)
+	if (about->mmap_size < about->n_queues * part_bytes(about->queue_size))
 		return BAD_SIZE;
 	mapping = mapping_new(fd, about->mmap_offset, about->mmap_size, &why);
 	if (!mapping)
 		return why;
+	queue_size = made_for(mapping, about);
+	parts = about->n_queues * part_bytes(queue_size);
 	if (about->mmap_size - parts >= sizeof(*tail))
 		tail = (struct inflight_tail *)(mapping->at + parts);
 	inflight_clear(inflight);
-	*inflight = (struct inflight){ mapping, tail, about->n_queues,
-				       about->queue_size };
+	*inflight =
+		(struct inflight){ mapping, tail, about->n_queues, queue_size };
 	return NULL;
 }
 
