@@ -275,7 +275,9 @@ static bool busy_are(struct waiter *waiter, unsigned int n,
 		return false;
 	if (numbers_are_others() && count_threads("iou-wrk-"))
 		return !stuck->counted && !stuck->n_threads && !stuck->tid;
-	return stuck->counted && stuck->n_threads == n;
+	/* And the one that is told has got to where it waits. */
+	return stuck->counted && stuck->n_threads == n &&
+	       (!n || stuck->state[0] != 'R');
 }
 
 static void expect_busy(struct waiter *waiter, unsigned int n,
