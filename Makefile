@@ -221,7 +221,7 @@ $(SYS)/slowfs-hold: $(call system,slowfs-hold.c slowfs-shared.c)
 	$(call say,LD,$@)
 	$(Q)$(LINK_PIE) -o $@ $^
 $(SYS)/wedge: $(call system,wedge.c wedge-record.c wedge-depth.c wedge-more.c wedge-race.c \
-	wedge-durable.c wedge-lock.c way.c disk.c slowfs-shared.c runner.c)
+	wedge-durable.c wedge-lock.c wedge-front.c way.c disk.c slowfs-shared.c runner.c)
 $(SYS)/journal: $(call system,journal.c journal-daemon.c journal-device.c \
 	journal-guest.c journal-front.c journal-steps.c journal-faults.c journald.c runner.c)
 $(SYS)/wedge $(SYS)/journal: $(HELP_OBJ) $(PLAIN_OBJ)

@@ -13,6 +13,7 @@ extern const struct system_case more_cases[31];
 extern const struct system_case durable_cases[5];
 extern const struct system_case depth_cases[22];
 extern const struct system_case lock_cases[8];
+extern const struct system_case front_cases[14];
 
 /* The budget of most. */
 #define BUDGET_MS 60u

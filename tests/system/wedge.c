@@ -433,7 +433,8 @@ static struct wedge_case table[512];
 static struct system_case
 	cases[ARRAY_SIZE(table) + ARRAY_SIZE(race_cases) +
 	      ARRAY_SIZE(more_cases) + ARRAY_SIZE(durable_cases) +
-	      ARRAY_SIZE(depth_cases) + ARRAY_SIZE(lock_cases)];
+	      ARRAY_SIZE(depth_cases) + ARRAY_SIZE(lock_cases) +
+	      ARRAY_SIZE(front_cases)];
 static size_t n_cases;
 
 static unsigned int first_fill(const struct wedge_case *test)
@@ -496,6 +497,8 @@ int main(int argc, char **argv)
 	n_cases += ARRAY_SIZE(depth_cases);
 	memcpy(cases + n_cases, lock_cases, sizeof(lock_cases));
 	n_cases += ARRAY_SIZE(lock_cases);
+	memcpy(cases + n_cases, front_cases, sizeof(front_cases));
+	n_cases += ARRAY_SIZE(front_cases);
 	memcpy(cases + n_cases, durable_cases, sizeof(durable_cases));
 	n_cases += ARRAY_SIZE(durable_cases);
 	memcpy(cases + n_cases, race_cases, sizeof(race_cases));
