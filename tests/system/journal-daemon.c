@@ -16,10 +16,13 @@
 #include <sys/wait.h>
 #include <systemd/sd-journal.h>
 
+#include "device.h"
+#include "front-end.h"
 #include "harness.h"
 #include "journal-daemon.h"
 #include "journal-events.h"
 #include "journald.h"
+#include "wedge.h"
 
 /* More than the queue and the socket's buffer take. */
 #define MANY 2000u
@@ -247,6 +250,47 @@ static bool socket_is_full(void)
 	return thread_in_call(log, SYS_sendmsg) && thread_state(log) == 'S';
 }
 
+/* The transport waits for journald no more than a VMM's thread does. */
+static void front_end_while_stopped(const void *arg)
+{
+	const struct rig_options options = {
+		.config = { .name = "of a front end",
+			    .reset_timeout_ms = BUDGET_MS,
+			    .destroy_timeout_ms = WAIT_MS },
+	};
+	struct front_end front;
+
+	(void)arg;
+	open_disk("fills the socket");
+	front_open(&front, &options);
+	front_start(&front);
+	journald_signal(SIGSTOP);
+	make_records(MANY);
+	ck_assert(eventually(socket_is_full()));
+	for (unsigned int i = 0; i < 20; i++) {
+		uint64_t start_ns, sum;
+		uint16_t base;
+
+		wedge(&front.rig, VIRTIO_BLK_T_IN, 1);
+		start_ns = front_clock_start(&front);
+		base = front_stop(&front, 0);
+		ck_assert_uint_ge(ms_since(start_ns), BUDGET_MS);
+		ck_assert_uint_lt(ms_since(start_ns),
+				  front_bound_ms(&front, BUDGET_MS + GRACE_MS));
+		sum = front_ram_sum(&front);
+		storage_let_go(front.rig.storage);
+		ck_assert(eventually(ktvblk_get_state(front.rig.dev) ==
+				     KTVBLK_STATE_IDLE));
+		ck_assert_uint_eq(front_ram_sum(&front), sum);
+		front_start_again(&front, base);
+		rig_wait_used(&front.rig, front.rig.avail_idx);
+	}
+	journald_signal(SIGCONT);
+	front_close(&front);
+	flush();
+	ck_assert_uint_ge(count(KTVBLK_MESSAGE_RESET_TIMED_OUT), 1);
+}
+
 /*
  * The same with journald stopped, its socket full: exit() is bounded, too, and
  * did try.
@@ -380,11 +424,13 @@ static void crowded(const void *arg)
 	limit_rate(NULL);
 }
 
-const struct system_case daemon_cases[7] = {
+const struct system_case daemon_cases[8] = {
 	{ "journald stopped, its socket full", stopped, NULL, 0 },
 	{ "journald absent, started later", absent, NULL, 0 },
 	{ "journald dead, started later", dead, NULL, 0 },
 	{ "journald restarted", restarted, NULL, 0 },
+	{ "a front end's stops with journald stopped", front_end_while_stopped,
+	  NULL, 60 },
 	{ "exit() behind a destroy that timed out", exits, NULL, 0 },
 	{ "the same with journald stopped", exits_while_stopped, NULL, 0 },
 	{ "a wedge among eight hostile disks, rates limited", crowded, NULL,

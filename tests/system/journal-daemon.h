@@ -6,6 +6,6 @@
 
 #include "runner.h"
 
-extern const struct system_case daemon_cases[7];
+extern const struct system_case daemon_cases[8];
 
 #endif
