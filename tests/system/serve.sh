@@ -525,7 +525,7 @@ if mountpoint -q fuse; then
 	check '... and is of use' reads_on
 	halt
 	check '... it ends' stop 0
-	kill -KILL $slowfs
+	{ kill -KILL $slowfs; wait $slowfs; } 2>/dev/null
 else
 	skip 'no FUSE here, or not root'
 fi
