@@ -182,10 +182,15 @@ static bool stop_queues(struct ktvblk_dev *dev, struct device_queue *queues,
 	for (unsigned int i = 0; i < n; i++) {
 		const struct virtqueue *vq = &each[i].session->vq;
 
-		/* Of one left behind: it stands, unless it is not fenced. */
+		/*
+		 * Of one left behind: it stands, unless it is not fenced. Relaxed:
+		 * pairs with move_to() and count_to(), where it may be right now.
+		 */
 		queues[i].at = (struct ring_position){
-			.next_avail = vq->next_avail,
-			.counter = vq->taken.counter,
+			.next_avail = __atomic_load_n(&vq->next_avail,
+						      __ATOMIC_RELAXED),
+			.counter = __atomic_load_n(&vq->taken.counter,
+						   __ATOMIC_RELAXED),
 		};
 		if (stop_is_clean(each[i].outcome))
 			pages_take(&queues[i].pages, &each[i].session->pages);

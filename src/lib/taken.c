@@ -20,6 +20,12 @@ void taken_init(struct taken_region *region, uint16_t size)
 	SET(region->version, (uint16_t)TAKEN_VERSION);
 }
 
+/* Relaxed: pairs with stop_queues(), which may look at a worker that is left. */
+static void count_to(struct taken *taken, uint64_t counter)
+{
+	__atomic_store_n(&taken->counter, counter, __ATOMIC_RELAXED);
+}
+
 static bool has(const struct taken *taken, uint16_t head)
 {
 	return taken->region && head < taken->size;
@@ -76,7 +82,7 @@ void taken_recover(struct taken *taken, uint16_t used_idx)
 	taken->n_again = n;
 	taken->again_at = 0;
 	if (n)
-		taken->counter = MAX(taken->counter, undone[n - 1].counter + 1);
+		count_to(taken, MAX(taken->counter, undone[n - 1].counter + 1));
 }
 
 void taken_mark(struct taken *taken, uint16_t head)
@@ -86,12 +92,12 @@ void taken_mark(struct taken *taken, uint16_t head)
 		SET(taken->region->desc[head].counter, taken->counter);
 		SET(taken->region->desc[head].inflight, (uint8_t)1);
 	}
-	taken->counter++;
+	count_to(taken, taken->counter + 1);
 }
 
 void taken_unmark(struct taken *taken, uint16_t head)
 {
-	taken->counter--;
+	count_to(taken, taken->counter - 1);
 	taken_forget(taken, head);
 }
 

@@ -135,6 +135,12 @@ static bool store_used(const struct virtqueue *vq, uint64_t offset,
 	return true;
 }
 
+/* Relaxed: pairs with stop_queues(), which may look at a worker that is left. */
+static void move_to(struct virtqueue *vq, uint16_t next_avail)
+{
+	__atomic_store_n(&vq->next_avail, next_avail, __ATOMIC_RELAXED);
+}
+
 /* Have the driver's avail idx, when all of the last was taken. */
 static enum pop_result look(struct virtqueue *vq, uint16_t *ret_avail_idx)
 {
@@ -180,7 +186,7 @@ bool virtqueue_resume(struct virtqueue *vq)
 	 * but what was taken is either that or still out.
 	 */
 	if ((uint16_t)(vq->next_avail - vq->next_used) < vq->taken.n_again)
-		vq->next_avail = (uint16_t)(vq->next_used + vq->taken.n_again);
+		move_to(vq, (uint16_t)(vq->next_used + vq->taken.n_again));
 	return true;
 }
 
@@ -209,7 +215,8 @@ enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 		if (!vq->n_heads)
 			return POP_NO_ACCESS;
 	}
-	*ret_head = vq->heads[kept(vq->next_avail++)];
+	*ret_head = vq->heads[kept(vq->next_avail)];
+	move_to(vq, (uint16_t)(vq->next_avail + 1u));
 	vq->n_avail--;
 	vq->n_heads--;
 	taken_mark(&vq->taken, *ret_head);
@@ -223,7 +230,7 @@ void virtqueue_unpop(struct virtqueue *vq)
 		vq->taken.n_again++;
 		return;
 	}
-	vq->next_avail--;
+	move_to(vq, (uint16_t)(vq->next_avail - 1u));
 	vq->n_avail++;
 	vq->n_heads++;
 	taken_unmark(&vq->taken, vq->heads[kept(vq->next_avail)]);
