@@ -8,11 +8,13 @@
 
 /* wrap: accept4 dup3 memfd_create ftruncate readlink recv recvmsg sendmsg */
 /* wrap: getsockopt calloc mmap fcntl fstat poll eventfd sched_getaffinity */
+/* wrap: pthread_create epoll_ctl */
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -75,6 +77,14 @@ WRAP_THERE(int, fstat, (int fd, struct stat *st), (fd, st), -1)
 WRAP_THERE(int, poll, (struct pollfd * fds, nfds_t n, int ms), (fds, n, ms), -1)
 WRAP_THERE(int, eventfd, (unsigned int n, int flags), (n, flags), -1)
 
+WRAP_THERE(int, epoll_ctl,
+	   (int epfd, int op, int fd, struct epoll_event *event),
+	   (epfd, op, fd, event), -1)
+WRAP_THERE(int, pthread_create,
+	   (pthread_t * thread, const pthread_attr_t *attr,
+	    void *(*main)(void *), void *arg),
+	   (thread, attr, main, arg), EAGAIN)
+
 WRAP_THERE(int, sched_getaffinity, (pid_t tid, size_t size, cpu_set_t *cpus),
 	   (tid, size, cpus), -1)
 
@@ -113,6 +123,8 @@ static const struct call {
 	{ &eventfd_fault, EMFILE },
 	{ &fcntl_fault, EMFILE },
 	{ &sched_getaffinity_fault, ESRCH },
+	{ &epoll_ctl_fault, ENOSPC },
+	{ &pthread_create_fault, EAGAIN },
 };
 
 /* One message, and what comes back, if anything is to. False: it is closed. */
@@ -187,7 +199,16 @@ static bool get_inflight(struct front_end *front)
 	return ok;
 }
 
-static bool set_up(struct front_end *front, uint16_t base)
+static bool set_log(struct front_end *front)
+{
+	const struct vu_log about = { .size = RIG_RAM_BYTES / 4096 / 8 };
+	union vu_payload answer;
+
+	return say(front, VU_SET_LOG_BASE, &about, sizeof(about),
+		   front->rig.ram_fd, &answer, NULL);
+}
+
+static bool set_up(struct front_end *front, uint16_t base, bool region)
 {
 	const struct vu_slot slot = { .region = { .size = RIG_RAM_BYTES,
 						  .user_addr = FRONT_USER } };
@@ -208,13 +229,16 @@ static bool set_up(struct front_end *front, uint16_t base)
 		       -1) &&
 	       say(front, VU_ADD_MEM_REG, &slot, sizeof(slot),
 		   front->rig.ram_fd, &answer, NULL) &&
-	       get_inflight(front) && say_queue(front, VU_SET_VRING_NUM, 16) &&
+	       (region ? get_inflight(front) : set_log(front)) &&
+	       say_queue(front, VU_SET_VRING_NUM, 16) &&
 	       say_queue(front, VU_SET_VRING_BASE, base) &&
 	       say(front, VU_SET_VRING_ADDR, &addr, sizeof(addr), -1, &answer,
 		   NULL) &&
+	       say_u64(front, VU_SET_VRING_ERR, 0, front->errors[0]) &&
 	       say_u64(front, VU_SET_VRING_KICK, 0, front->kicks[0]) &&
 	       say_queue(front, VU_SET_VRING_ENABLE, 1) &&
-	       say_u64(front, VU_SET_VRING_CALL, 0, front->calls[0]);
+	       say_u64(front, VU_SET_VRING_CALL, 0, front->calls[0]) &&
+	       say_u64(front, VU_SET_VRING_KICK, 0, front->kicks[0]);
 }
 
 /* The way back, and something that is told on it. */
@@ -256,20 +280,27 @@ static bool read_sector(struct front_end *front)
 	return rig_used_idx(rig) == rig->avail_idx;
 }
 
-/* All that a front end does; how far it gets is up to the fault. */
-static bool live(struct front_end *front)
+static bool live_once(struct front_end *front, bool region)
 {
 	struct rig *rig = &front->rig;
 	bool ok;
 
 	front_connect(front);
-	ok = set_up(front, rig_used_idx(rig)) && resize(front) &&
+	ok = set_up(front, rig_used_idx(rig), region) && resize(front) &&
 	     say_u64(front, VU_SET_STATUS, 1, -1);
 	if (ok)
 		ok = !needs_reset(front) && read_sector(front) &&
 		     say_queue(front, VU_GET_VRING_BASE, 0);
 	front_disconnect(front);
 	return ok;
+}
+
+/* All that a front end does; how far it gets is up to the fault. */
+static bool live(struct front_end *front)
+{
+	const bool first = live_once(front, true);
+
+	return live_once(front, false) && first;
 }
 
 START_TEST(a_transport_whose_calls_fail_serves_again_and_leaves_nothing)

@@ -390,6 +390,36 @@ static void rings_of_one_that_runs(struct front_end *front)
 		  (struct vhost_vring_addr){ .desc_user_addr = FRONT_USER });
 }
 
+static void used_ring_of_one_that_runs(struct front_end *front)
+{
+	front_start(front);
+	send_addr(front, (struct vhost_vring_addr){
+				 .desc_user_addr = FRONT_USER + RIG_DESC,
+				 .avail_user_addr = FRONT_USER + RIG_AVAIL,
+				 .used_user_addr = FRONT_USER + RIG_DATA });
+}
+static void inflight_of_one_that_runs(struct front_end *front)
+{
+	const struct vu_inflight about = { .mmap_size = RIG_RAM_BYTES,
+					   .n_queues = 1,
+					   .queue_size = 16 };
+
+	front_start(front);
+	send_fds(front, VU_SET_INFLIGHT_FD, &about, VU_INFLIGHT_BYTES, 1);
+}
+static void base_of_none(struct front_end *front)
+{
+	send_state(front, VU_SET_VRING_BASE, 1, 0);
+}
+static void inflight_too_small(struct front_end *front)
+{
+	const struct vu_inflight about = { .mmap_size = 64,
+					   .n_queues = 1,
+					   .queue_size = 16 };
+
+	send_fds(front, VU_SET_INFLIGHT_FD, &about, VU_INFLIGHT_BYTES, 1);
+}
+
 /* The rest. */
 static void config_too_large(struct front_end *front)
 {
@@ -516,6 +546,10 @@ static void (*const cases[])(struct front_end *front) = {
 	size_of_one_that_runs,
 	base_of_one_that_runs,
 	rings_of_one_that_runs,
+	used_ring_of_one_that_runs,
+	inflight_of_one_that_runs,
+	base_of_none,
+	inflight_too_small,
 	config_too_large,
 	config_too_far,
 	config_without_bytes,

@@ -118,6 +118,30 @@ static void expect_out(struct scene *scene, const unsigned int *sectors,
 				  512 * sectors[i]);
 }
 
+/* Those that are taken up again wait for tokens as others do, and stay in order. */
+START_TEST(what_is_taken_up_again_waits_for_tokens)
+{
+	const struct ktvblk_throttle one = { .iops = 1, .iops_burst = 1 };
+	struct scene scene;
+
+	open_scene(&scene, true);
+	submit(&scene, 3);
+	ck_assert_uint_eq(front_stop(&scene.front, 0), 3);
+	ck_assert_int_eq(ktvblk_set_throttle(scene.front.rig.dev, &one), 0);
+	let_go(&scene);
+	front_start_again(&scene.front, 3);
+	for (unsigned int i = 0; i < 3; i++) {
+		later_wait(&scene.later, 1);
+		ck_assert_uint_eq(later_look(&scene.later, 0).offset, 512 * i);
+		later_complete(&scene.later, 0);
+		rig_wait_used(&scene.front.rig, (uint16_t)(i + 1));
+	}
+	expect_used_once(&scene, 3);
+	ck_assert_uint_ge(rig_counters(&scene.front.rig).throttled_count, 1);
+	close_scene(&scene);
+}
+END_TEST
+
 START_TEST(what_is_out_stays_marked_and_is_taken_up_again_in_order)
 {
 	static const unsigned int left[] = { 0, 1, 3, 4, 6, 7 };
@@ -359,6 +383,7 @@ int main(void)
 	};
 	const TTest *const tests[] = {
 		what_is_out_stays_marked_and_is_taken_up_again_in_order,
+		what_is_taken_up_again_waits_for_tokens,
 		a_front_end_that_knows_only_what_was_used_loses_nothing,
 		without_a_region_the_last_ones_are_put_back,
 		without_a_region_others_are_told_to_be_lost,

@@ -96,6 +96,73 @@ START_TEST(memory_goes_while_a_request_hangs_that_ends_without_it)
 }
 END_TEST
 
+/* With zero-copy it does have: the queue is stopped for it, in its budget. */
+START_TEST(memory_that_zero_copy_is_in_goes_with_its_queue)
+{
+	const struct vu_slot slot = second_half();
+	struct front_end front;
+	struct rig *rig = &front.rig;
+	struct recorder rec;
+
+	wedge_record(&rec);
+	front_open(&front, &(struct rig_options){
+				   .regions = halves,
+				   .n_regions = 2,
+				   .config = { .flags = KTVBLK_ZERO_COPY,
+					       .reset_timeout_ms = 50 } });
+	front_start(&front);
+	wedge(rig, VIRTIO_BLK_T_IN, 1);
+	front_tell(&front, VU_REM_MEM_REG, &slot, sizeof(slot), -1);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RESET_TIMED_OUT);
+	storage_let_go(rig->storage);
+	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
+	ck_assert(eventually(front_mapped(&front) == HALF));
+	front_close(&front);
+	recorder_stop(&rec);
+}
+END_TEST
+
+START_TEST(rings_that_go_break_the_queue)
+{
+	struct vu_slot slot = second_half();
+	struct front_end front;
+	struct recorder rec;
+
+	wedge_record(&rec);
+	front_open(&front,
+		   &(struct rig_options){ .regions = halves, .n_regions = 2 });
+	front_start(&front);
+	front_tell_u64(&front, VU_SET_VRING_ERR, 0, front.errors[0]);
+	slot.region.guest_addr = slot.region.mmap_offset = 0;
+	slot.region.user_addr = FRONT_USER;
+	front_tell(&front, VU_REM_MEM_REG, &slot, sizeof(slot), -1);
+	recorder_wait(&rec, KTVBLK_MESSAGE_QUEUE_POISONED_MEMORY);
+	ck_assert_uint_eq(front_ask(&front, VU_GET_STATUS) &
+				  VIRTIO_CONFIG_S_NEEDS_RESET,
+			  VIRTIO_CONFIG_S_NEEDS_RESET);
+	front_close(&front);
+	recorder_stop(&rec);
+}
+END_TEST
+
+/* Of several queues some may be stopped when all are. */
+START_TEST(a_device_is_reset_whose_queues_do_not_all_run)
+{
+	struct front_end front;
+
+	front_open(&front, &(struct rig_options){ .features = RIG_MQ,
+						  .config.n_queues = 2 });
+	for (int i = 0; i < 2; i++) {
+		front_start(&front);
+		rig_select(&front.rig, 0);
+		ck_assert_int_eq(rig_read_sector(&front.rig), 0);
+		front_stop(&front, (unsigned int)i);
+		front_tell(&front, VU_RESET_DEVICE, NULL, 0, -1);
+	}
+	front_close(&front);
+}
+END_TEST
+
 /* Of 509 regions each is found. */
 START_TEST(many_regions_are_memory)
 {
@@ -184,6 +251,12 @@ START_TEST(what_is_written_is_logged_as_long_as_that_is_wanted)
 	ck_assert(is_logged(log, RIG_STATUS));
 	ck_assert(!is_logged(log, RIG_DATA));
 	ck_assert(!is_logged(log, RIG_DESC));
+	/* Another in its place, and an eventfd for it that nobody needs. */
+	munmap(log, PAGES / 8);
+	log = set_log(&front, PAGES / 8);
+	front_tell(&front, VU_SET_LOG_FD, NULL, 0, front.errors[0]);
+	ck_assert_int_eq(read_to(rig, RIG_DATA), VIRTIO_BLK_S_OK);
+	ck_assert(is_logged(log, RIG_DATA));
 	set_log_features(&front, false);
 	memset(log, 0, PAGES / 8);
 	ck_assert_int_eq(read_to(rig, RIG_DATA), VIRTIO_BLK_S_OK);
@@ -272,7 +345,13 @@ START_TEST(a_resize_is_told_on_the_way_back)
 	ck_assert_uint_eq(take_request(channel, &payload).request,
 			  VU_BACKEND_CONFIG_CHANGE);
 	ck_assert_uint_eq(capacity(&front), RIG_DISK_BYTES / 1024);
+	/* With nobody at its other end it is no way any more, and no matter. */
 	close(channel);
+	for (uint64_t n = 1; n < 3; n++) {
+		ktvblk_set_capacity(front.rig.dev, 512 * n);
+		ck_assert(eventually(capacity(&front) == n));
+		ck_assert_int_eq(rig_read_sector(&front.rig), 0);
+	}
 	front_close(&front);
 }
 END_TEST
@@ -366,6 +445,25 @@ START_TEST(a_stop_that_need_not_wait_is_one)
 }
 END_TEST
 
+/* Before VERSION_1 rings are in the machine's byte order, as ours are then. */
+START_TEST(a_driver_of_before_version_1_is_served)
+{
+	struct front_end front;
+
+	if (htole16(1) != 1)
+		return;
+	front_open(&front, &(struct rig_options){ 0 });
+	front_negotiate(&front);
+	front_tell_u64(&front, VU_SET_FEATURES,
+		       UINT64_C(1) << VU_F_PROTOCOL_FEATURES, -1);
+	front_set_memory(&front);
+	front_set_up_queue(&front, 0, 0);
+	front_enable(&front, 0, true);
+	ck_assert_int_eq(rig_read_sector(&front.rig), 0);
+	front_close(&front);
+}
+END_TEST
+
 /* These are the VMM's, and here that is the front end. */
 START_TEST(calls_of_a_vmm_are_refused)
 {
@@ -392,7 +490,10 @@ END_TEST
 
 TEST_PROGRAM("vu-live", memory_comes_and_goes_under_a_running_queue,
 	     memory_goes_while_a_request_hangs_that_ends_without_it,
-	     many_regions_are_memory,
+	     memory_that_zero_copy_is_in_goes_with_its_queue,
+	     rings_that_go_break_the_queue,
+	     a_device_is_reset_whose_queues_do_not_all_run,
+	     many_regions_are_memory, a_driver_of_before_version_1_is_served,
 	     what_is_written_is_logged_as_long_as_that_is_wanted,
 	     a_log_that_is_too_small_is_not_left,
 	     a_resize_is_told_on_the_way_back,

@@ -305,6 +305,7 @@ static int check_socket(int fd, bool *ret_listens)
 static int open_fds(struct vhost_user *vu, int fd, bool listens)
 {
 	const int ours = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	int flags;
 
 	if (ours < 0)
 		return -errno;
@@ -313,8 +314,9 @@ static int open_fds(struct vhost_user *vu, int fd, bool listens)
 	else
 		vu->fd = ours;
 	/* Several threads may wait at a listening one: one of them is to. */
-	if (listens &&
-	    fcntl(ours, F_SETFL, fcntl(ours, F_GETFL) | O_NONBLOCK) < 0)
+	flags = fcntl(ours, F_GETFL);
+	if (flags < 0 ||
+	    (listens && fcntl(ours, F_SETFL, flags | O_NONBLOCK) < 0))
 		return -errno;
 	vu->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (vu->wake_fd < 0)
