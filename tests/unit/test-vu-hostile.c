@@ -411,6 +411,15 @@ static void base_of_none(struct front_end *front)
 {
 	send_state(front, VU_SET_VRING_BASE, 1, 0);
 }
+static void inflight_at_an_odd_place(struct front_end *front)
+{
+	const struct vu_inflight about = { .mmap_size = 4096,
+					   .mmap_offset = 4,
+					   .n_queues = 1,
+					   .queue_size = 16 };
+
+	send_fds(front, VU_SET_INFLIGHT_FD, &about, VU_INFLIGHT_BYTES, 1);
+}
 static void inflight_too_small(struct front_end *front)
 {
 	const struct vu_inflight about = { .mmap_size = 64,
@@ -549,6 +558,7 @@ static void (*const cases[])(struct front_end *front) = {
 	used_ring_of_one_that_runs,
 	inflight_of_one_that_runs,
 	base_of_none,
+	inflight_at_an_odd_place,
 	inflight_too_small,
 	config_too_large,
 	config_too_far,

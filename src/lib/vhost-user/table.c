@@ -174,9 +174,7 @@ static const char *make_memory(const struct table *table,
 		calloc(1, sizeof(*pieces) + n * sizeof(pieces->mappings[0]));
 	int r = -ENOMEM;
 
-	if (!regions || !pieces)
-		goto out;
-	for (unsigned int i = 0; i < n; i++) {
+	for (unsigned int i = 0; regions && pieces && i < n; i++) {
 		struct mapping *mapping = table->slots[i].mapping;
 
 		regions[i] = (struct ktvblk_region){
@@ -186,14 +184,14 @@ static const char *make_memory(const struct table *table,
 		};
 		pieces->mappings[i] = mapping;
 	}
-	r = ktvblk_mem_new(regions, n, pieces_release, pieces, ret_mem);
+	if (regions && pieces)
+		r = ktvblk_mem_new(regions, n, pieces_release, pieces, ret_mem);
 	if (r == 0) {
 		for (unsigned int i = 0; i < n; i++)
 			refs_get(&table->slots[i].mapping->lease.refs);
 		pieces->n = n;
 		pieces = NULL;
 	}
-out:
 	free(regions);
 	free(pieces);
 	return r == 0 ? NULL : "memory that cannot be the guest's";
