@@ -520,7 +520,7 @@ if mountpoint -q fuse; then
 	halt
 	hold 0
 	check '... and serves once it is gone' eventually [ -S socket ]
-	check '... as is the child' gone_is "$child"
+	check '... as is the child' eventually gone_is "$child"
 	boot
 	check '... and is of use' reads_on
 	halt
