@@ -201,12 +201,16 @@ static bool stop_queues(struct ktvblk_dev *dev, struct device_queue *queues,
 	return all_gone;
 }
 
+/* A reset that was asked for before has begun its budget then. */
+static uint64_t reset_since_ns(const struct ktvblk_dev *dev)
+{
+	return dev->reset_requested_ns ? dev->reset_requested_ns : now_ns();
+}
+
 void device_end_sessions(struct ktvblk_dev *dev)
 {
 	SCOPED_NO_CANCEL();
-	stop_queues(dev, dev->queues, dev->n_queues,
-		    dev->reset_requested_ns ? dev->reset_requested_ns
-					    : now_ns());
+	stop_queues(dev, dev->queues, dev->n_queues, reset_since_ns(dev));
 	dev->reset_requested_ns = 0;
 	next_era(dev);
 	config_reset(dev);
@@ -233,9 +237,7 @@ void device_stop_queue(struct ktvblk_dev *dev, struct device_queue *queue)
 {
 	SCOPED_NO_CANCEL();
 	queue->stopped = true;
-	stop_queues(dev, queue, 1,
-		    dev->reset_requested_ns ? dev->reset_requested_ns
-					    : now_ns());
+	stop_queues(dev, queue, 1, reset_since_ns(dev));
 	next_session(dev, queue, false);
 	ports_state_changed(dev->ports);
 }
