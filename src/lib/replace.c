@@ -161,17 +161,9 @@ static void switch_session(struct session *session, struct holdings *next)
 	if (!before)
 		return;
 	session->holdings = holdings_ref(next);
-	session->mem = session->vq.mem = next->mem;
-	session->mem_unset_told = false;
-	virtqueue_map(&session->vq);
 	/* The device has one as well. */
 	refs_put_not_last(&before->refs);
-	if (!session->vq.ring.ready || session->poisoned ||
-	    virtqueue_is_in_memory(&session->vq.ring, session->vq.event_idx,
-				   session->mem))
-		return;
-	log_event(&session->id, QUEUE_POISONED_MEMORY);
-	session_poison(session);
+	session_use_memory(session, next->mem);
 }
 
 int ktvblk_replace_memory(struct ktvblk_dev *dev, struct ktvblk_mem *mem,

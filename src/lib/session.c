@@ -390,6 +390,20 @@ void session_poison(struct session *session)
 	session_needs_reset(session);
 }
 
+void session_use_memory(struct session *session, struct ktvblk_mem *mem)
+{
+	struct virtqueue *vq = &session->vq;
+
+	session->mem = vq->mem = mem;
+	session->mem_unset_told = false;
+	virtqueue_map(vq);
+	if (!vq->ring.ready || session->poisoned ||
+	    virtqueue_is_in_memory(&vq->ring, vq->event_idx, mem))
+		return;
+	log_event(&session->id, QUEUE_POISONED_MEMORY);
+	session_poison(session);
+}
+
 void session_unthrottle(struct session *session)
 {
 	/* Mostly it does not, and then a look is enough. */

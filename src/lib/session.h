@@ -236,6 +236,12 @@ void session_needs_reset(struct session *session);
 /* Its ring is broken: it is served no more, and that is told. */
 void session_poison(struct session *session);
 
+/*
+ * Guest memory is another's from now on; with the gate entered. A queue whose
+ * rings are not in it is broken.
+ */
+void session_use_memory(struct session *session, struct ktvblk_mem *mem);
+
 /* A request that waited for tokens does not any more. */
 void session_unthrottle(struct session *session);
 

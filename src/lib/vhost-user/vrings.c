@@ -420,14 +420,7 @@ static bool switch_memory(struct session *session, struct ktvblk_mem *mem)
 	} else if (atomic_load(&session->lent_mem)) {
 		before = atomic_exchange(&session->lent_mem,
 					 ktvblk_mem_ref(mem));
-		session->mem = session->vq.mem = mem;
-		virtqueue_map(&session->vq);
-		if (!session->poisoned &&
-		    !virtqueue_is_in_memory(&session->vq.ring,
-					    session->vq.event_idx, mem)) {
-			log_event(&session->id, QUEUE_POISONED_MEMORY);
-			session_poison(session);
-		}
+		session_use_memory(session, mem);
 	}
 	gate_leave(&session->gate);
 	ktvblk_mem_unref(before);
