@@ -35,15 +35,6 @@ static const uint32_t types[] = { [OP_READ] = VIRTIO_BLK_T_IN,
 
 static struct recorder rec;
 
-static uint64_t take_calls(struct front_end *front)
-{
-	uint64_t n = 0;
-
-	if (read(front->calls[0], &n, sizeof(n)) < 0)
-		ck_assert_int_eq(errno, EAGAIN);
-	return n;
-}
-
 static void open_front(const struct subject *subject, struct front_end *front)
 {
 	const struct way *way = way_named(subject->way);
@@ -114,11 +105,11 @@ static void a_front_end_has_its_answer(const void *arg)
 					    (int)i + 1),
 			    KTVBLK_FIELD_FENCED, "yes");
 		sum = front_ram_sum(&front);
-		take_calls(&front);
+		front_take_calls(&front, 0);
 		way_let_go(way_named(subject->way), &disk);
 		recorder_wait_n(&rec, KTVBLK_MESSAGE_RECLAIMED, (int)i + 1);
 		ck_assert_uint_eq(front_ram_sum(&front), sum);
-		ck_assert_uint_eq(take_calls(&front), 0);
+		ck_assert_uint_eq(front_take_calls(&front, 0), 0);
 		/* It was put back, and is done now. */
 		ck_assert_uint_eq(base, rig_used_idx(rig));
 		front_start_again(&front, base);

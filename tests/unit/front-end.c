@@ -428,6 +428,15 @@ uint64_t front_bound_ms(const struct front_end *front, uint64_t ms)
 	       (thread_waited_ns() - front->waited_ns) / NSEC_PER_MSEC;
 }
 
+uint64_t front_take_calls(struct front_end *front, unsigned int queue)
+{
+	uint64_t n = 0;
+
+	if (read(front->calls[queue], &n, sizeof(n)) < 0)
+		ck_assert_int_eq(errno, EAGAIN);
+	return n;
+}
+
 uint64_t front_ram_sum(const struct front_end *front)
 {
 	const uint64_t *word = (const uint64_t *)(const void *)front->rig.ram;

@@ -97,6 +97,9 @@ void front_set_inflight(struct front_end *front);
 uint64_t front_clock_start(struct front_end *front);
 uint64_t front_bound_ms(const struct front_end *front, uint64_t ms);
 
+/* How often the queue was called since the last look; takes it. */
+uint64_t front_take_calls(struct front_end *front, unsigned int queue);
+
 /* A sum over all of guest memory. */
 uint64_t front_ram_sum(const struct front_end *front);
 

@@ -44,15 +44,6 @@ static void close_scene(struct stop_scene *scene)
 	traces_expect_gone(&scene->before);
 }
 
-static uint64_t drain_fd(int fd)
-{
-	uint64_t n = 0;
-
-	if (read(fd, &n, sizeof(n)) < 0)
-		ck_assert_int_eq(errno, EAGAIN);
-	return n;
-}
-
 /* The first request of the queue hangs. */
 static void hang(struct front_end *front, uint32_t type)
 {
@@ -150,13 +141,13 @@ START_TEST(each_way_to_stop_is_bounded_fenced_and_heals)
 
 	open_scene(&scene, 1, 0);
 	hang(front, type);
-	drain_fd(front->calls[0]);
+	front_take_calls(front, 0);
 	start = front_clock_start(front);
 	ways[way].stop(front);
 	ck_assert_uint_ge(ms_since(start), BUDGET);
 	ck_assert_uint_lt(ms_since(start), front_bound_ms(front, BUDGET + 50));
 	sum = front_ram_sum(front);
-	drain_fd(front->calls[0]);
+	front_take_calls(front, 0);
 	expect_text(recorder_wait(&scene.rec, KTVBLK_MESSAGE_RESET_TIMED_OUT),
 		    "KTVBLK_FENCED", "yes");
 	unmap(front, ways[way].unmaps);
@@ -164,7 +155,7 @@ START_TEST(each_way_to_stop_is_bounded_fenced_and_heals)
 	storage_let_go(front->rig.storage);
 	recorder_wait(&scene.rec, KTVBLK_MESSAGE_RECLAIMED);
 	ck_assert_uint_eq(front_ram_sum(front), sum);
-	ck_assert_uint_eq(drain_fd(front->calls[0]), 0);
+	ck_assert_uint_eq(front_take_calls(front, 0), 0);
 	start_anew(front);
 	ck_assert_int_eq(rig_read_sector(&front->rig), 0);
 	close_scene(&scene);
@@ -291,11 +282,11 @@ START_TEST(a_call_that_ends_with_the_budget_of_a_stop)
 		front_receive(front, VU_GET_VRING_BASE, &answer, NULL);
 		/* From here on all is as it is. */
 		sum = front_ram_sum(front);
-		drain_fd(front->calls[0]);
+		front_take_calls(front, 0);
 		ck_assert(eventually(ktvblk_get_state(rig->dev) ==
 				     KTVBLK_STATE_IDLE));
 		ck_assert_uint_eq(front_ram_sum(front), sum);
-		ck_assert_uint_eq(drain_fd(front->calls[0]), 0);
+		ck_assert_uint_eq(front_take_calls(front, 0), 0);
 		/* Whether it was answered or is put back, it is so once. */
 		ck_assert(answer.state.num == rig_used_idx(rig));
 		front_start_again(front, (uint16_t)answer.state.num);
