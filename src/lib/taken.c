@@ -28,7 +28,7 @@ static void count_to(struct taken *taken, uint64_t counter)
 
 static bool has(const struct taken *taken, uint16_t head)
 {
-	return taken->region && head < taken->size;
+	return head < taken->size;
 }
 
 /* Those given back by the store of a used index that nobody noted any more. */
@@ -119,8 +119,6 @@ void taken_will_push(struct taken *taken, uint16_t head)
 
 void taken_pushed(struct taken *taken, uint16_t head, uint16_t used_idx)
 {
-	if (!taken->region)
-		return;
 	taken_forget(taken, head);
 	SET(taken->region->used_idx, used_idx);
 }

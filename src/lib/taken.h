@@ -58,6 +58,12 @@ void taken_init(struct taken_region *region, uint16_t size);
  */
 void taken_recover(struct taken *taken, uint16_t used_idx);
 
+/* The rest is only for a ring of which somebody does. */
+static inline bool taken_is_wanted(const struct taken *taken)
+{
+	return __builtin_expect(taken->region != NULL, 0);
+}
+
 void taken_mark(struct taken *taken, uint16_t head);
 /* The last one marked was put back. */
 void taken_unmark(struct taken *taken, uint16_t head);

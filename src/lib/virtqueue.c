@@ -94,8 +94,8 @@ static void *field(const struct virtqueue *vq, const struct piece *piece,
 		       : mem_at_for(vq->mem, addr, size, writing);
 }
 
-static void *used_field(const struct virtqueue *vq, uint64_t offset,
-			size_t size)
+static inline void *used_field(const struct virtqueue *vq, uint64_t offset,
+			       size_t size)
 {
 	return field(vq, &vq->used, vq->ring.used_addr, offset, size, true);
 }
@@ -203,11 +203,12 @@ enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 {
 	enum pop_result result;
 
-	if (vq->taken.n_again) {
-		*ret_head = pop_again(&vq->taken);
-		return POP_HEAD;
-	}
 	if (!vq->n_heads) {
+		/* There are such only where none was read yet. */
+		if (vq->taken.n_again) {
+			*ret_head = pop_again(&vq->taken);
+			return POP_HEAD;
+		}
 		if (!vq->n_avail &&
 		    (result = look(vq, ret_avail_idx)) != POP_HEAD)
 			return result;
@@ -219,7 +220,8 @@ enum pop_result virtqueue_pop(struct virtqueue *vq, uint16_t *ret_head,
 	move_to(vq, (uint16_t)(vq->next_avail + 1u));
 	vq->n_avail--;
 	vq->n_heads--;
-	taken_mark(&vq->taken, *ret_head);
+	if (taken_is_wanted(&vq->taken))
+		taken_mark(&vq->taken, *ret_head);
 	return POP_HEAD;
 }
 
@@ -233,7 +235,8 @@ void virtqueue_unpop(struct virtqueue *vq)
 	move_to(vq, (uint16_t)(vq->next_avail - 1u));
 	vq->n_avail++;
 	vq->n_heads++;
-	taken_unmark(&vq->taken, vq->heads[kept(vq->next_avail)]);
+	if (taken_is_wanted(&vq->taken))
+		taken_unmark(&vq->taken, vq->heads[kept(vq->next_avail)]);
 }
 
 /* Where the walk is: in the ring's own table, or in one indirect table. */
@@ -391,11 +394,13 @@ bool virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 		dirty_tell(&vq->dirty, vq->ring.used_addr + RING_IDX,
 			   sizeof(*idx));
 	}
-	taken_will_push(&vq->taken, head);
+	if (taken_is_wanted(&vq->taken))
+		taken_will_push(&vq->taken, head);
 	/* Releases the entry, the status byte and the data before it. */
 	atomic_store_explicit(idx, htole16(vq->next_used),
 			      memory_order_release);
-	taken_pushed(&vq->taken, head, vq->next_used);
+	if (taken_is_wanted(&vq->taken))
+		taken_pushed(&vq->taken, head, vq->next_used);
 	dirty_tell(&vq->dirty, vq->ring.used_addr + RING_IDX, sizeof(*idx));
 	return true;
 }

@@ -92,7 +92,8 @@ void virtqueue_unpop(struct virtqueue *vq);
 /* What was taken there has no end that the driver sees. */
 static inline void virtqueue_forget(struct virtqueue *vq, uint16_t head)
 {
-	taken_forget(&vq->taken, head);
+	if (taken_is_wanted(&vq->taken))
+		taken_forget(&vq->taken, head);
 }
 
 /*
