@@ -65,6 +65,12 @@
 #define PACE_RING_QUICK_NS UINT64_C(5000000) /* with its queue and threads */
 #define PACE_BYTE_NS UINT64_C(1) /* on top, for each byte */
 
+/*
+ * Storage that works by itself: what is begun while it is idle, and what is
+ * completed, in parts of so many, for it is to wait for none of ours.
+ */
+#define BURST_MAX 8u
+
 /* What the kernel had no memory for is tried again so soon. */
 #define URING_RETRY_MS 1
 

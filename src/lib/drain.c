@@ -285,12 +285,28 @@ static enum drain_end take_chain(struct session *session,
 	return handle_chain(session, pending, io, ret_wait_ns);
 }
 
+/* Hand what was begun to the kernel. False: abandoned. */
+static bool push(struct session *session)
+{
+	struct engine *engine = session->engine;
+
+	if (!engine->n_out || !engine->ops->push)
+		return true;
+	if (session_stopping(session))
+		return false;
+	session_leave(session);
+	engine->ops->push(engine);
+	return session_enter(session);
+}
+
 /* Chains until there is none; *ret_dry: that is why it ended. */
 static enum drain_end take_chains(struct session *session,
 				  struct pending *pending, bool *ret_dry,
 				  uint64_t *ret_wait_ns)
 {
 	enum drain_end end = DRAIN_DONE;
+	const struct engine *engine = session->engine;
+	const bool idle = engine->overlaps && !engine->n_out;
 	enum pop_result result;
 	uint16_t head;
 
@@ -320,22 +336,12 @@ static enum drain_end take_chains(struct session *session,
 			return DRAIN_INTERRUPTED;
 		}
 		end = take_chain(session, pending, head, ret_wait_ns);
+		/* Storage with nothing to do need not wait for the rest. */
+		if (end == DRAIN_DONE && idle && engine->n_out == BURST_MAX &&
+		    !push(session))
+			return DRAIN_ABANDONED;
 	}
 	return end;
-}
-
-/* Hand what was begun to the kernel. False: abandoned. */
-static bool push(struct session *session)
-{
-	struct engine *engine = session->engine;
-
-	if (!engine->n_out || !engine->ops->push)
-		return true;
-	if (session_stopping(session))
-		return false;
-	session_leave(session);
-	engine->ops->push(engine);
-	return session_enter(session);
 }
 
 static void tell_refused(struct session *session)
@@ -348,17 +354,22 @@ static void tell_refused(struct session *session)
 	log_event(&session->id, ENGINE_REFUSED, engine->refused);
 }
 
-/* Complete what has ended, in that order; how many. False: abandoned. */
+/*
+ * Complete what has ended, in that order, or a part: so the storage gets what the
+ * driver has next before all else is copied; how many. False: abandoned.
+ */
 static bool reap(struct session *session, struct pending *pending,
 		 unsigned int *ret_n)
 {
 	struct engine *engine = session->engine;
+	const unsigned int most = engine->overlaps ? BURST_MAX : UINT_MAX;
 	struct transfer *transfer;
 
 	*ret_n = 0;
 	tell_refused(session);
 	engine->more = false;
-	while (engine->n_out && (transfer = engine->ops->reap(engine))) {
+	while (*ret_n < most && engine->n_out &&
+	       (transfer = engine->ops->reap(engine))) {
 		struct io *io = io_of(transfer);
 
 		++*ret_n;

@@ -312,6 +312,7 @@ static int closed_open(struct engine *engine, int *ret_refused)
 	*ret_refused = 0;
 	if (r == 0) {
 		uring->direct = fcntl(engine->backend->fd, F_GETFL) & O_DIRECT;
+		engine->overlaps = uring->direct;
 		engine->ops = &uring_ops;
 		return 0;
 	}

@@ -93,6 +93,8 @@ struct engine {
 	 */
 	int refused;
 	bool refused_told; /* the caller's own note */
+	/* What was pushed goes on without us, all of it: see BURST_MAX. */
+	bool overlaps;
 	/* The caller's: it is likely to begin more before it pushes. */
 	bool more;
 	/*
