@@ -71,8 +71,21 @@
  */
 #define BURST_MAX 8u
 
+/*
+ * Calls that do not wait: up to so many bytes many are one system call's; more at
+ * a time would be out of the CPU's cache before it is copied.
+ */
+#define NOWAIT_BATCH_BYTES (64u << 10)
+
 /* What the kernel had no memory for is tried again so soon. */
 #define URING_RETRY_MS 1
+
+/*
+ * With EVENT_IDX, before a call that does not wait: so many completions may wait
+ * for their interrupt, none longer than the copies of so many bytes each take.
+ */
+#define IRQ_BATCH 8u
+#define IRQ_BATCH_BYTES (128u << 10)
 
 /* Without EVENT_IDX, how long a completion may wait for its interrupt. */
 #define IRQ_HOLD_NS 100000u

@@ -11,7 +11,8 @@
  * that would have found something: it saves the driver a kick and us a sleep.
  *
  * Interrupts: with EVENT_IDX the driver says which completion it wants to hear
- * of, so that is checked for each, before anything that may block. Without,
+ * of, so that is checked for each, before anything that may block; for a few
+ * together where nothing does, as each costs more than such a read. Without,
  * there is one for a drain, unless the driver wants none (section 2.7.7.2), and
  * one before a storage call if a completion has waited for its own since 100
  * us: it can wait for the call it came right before, not for a queue of slow
@@ -200,6 +201,16 @@ static bool settle_io(struct session *session, struct pending *pending,
 	return end == IO_DONE;
 }
 
+/* Does it begin, and the copies of those before it take, hardly any time? */
+static bool is_at_once(const struct session *session,
+		       const struct request *request)
+{
+	return session->engine->reads_at_once &&
+	       request->type == VIRTIO_BLK_T_IN &&
+	       request->data_len <= IRQ_BATCH_BYTES &&
+	       session->vq.num_added < IRQ_BATCH;
+}
+
 /* Begin with what passed the gates. False: abandoned. */
 static bool serve(struct session *session, struct pending *pending,
 		  struct io *io, uint64_t now)
@@ -214,7 +225,8 @@ static bool serve(struct session *session, struct pending *pending,
 
 	if (watch_begin(session->watch, io->slot, &request))
 		log_watch_requests();
-	check_fenced(session, pending);
+	if (!is_at_once(session, &io->request))
+		check_fenced(session, pending);
 	if (!session->vq.event_idx && pending->any &&
 	    now - pending->since_ns >= IRQ_HOLD_NS)
 		settle(session, pending);

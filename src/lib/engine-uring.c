@@ -23,6 +23,7 @@
 #include <fcntl.h>
 #include <sys/uio.h>
 
+#include "bounds.h"
 #include "engine.h"
 #include "pace.h"
 #include "ring.h"
@@ -112,13 +113,16 @@ static bool try_call(struct uring *uring, struct transfer *transfer)
 		return false;
 	kind = &uring->kinds[io->op == KTVBLK_IO_WRITE];
 	/* The ring does just that, with one system call for all of them. */
-	if (kind->has_nowait &&
+	if (kind->has_nowait && io->length <= NOWAIT_BATCH_BYTES &&
 	    (uring->engine.more || !ring_is_empty(&uring->ring)))
 		return false;
 	if (kind->may_nowait) {
 		transfer->result = call_nowait(backend->fd, io);
 		kind->may_nowait = !has_no_nowait(transfer->result);
 		kind->has_nowait |= transfer->result >= 0;
+		if (io->op == KTVBLK_IO_READ)
+			uring->engine.reads_at_once = kind->may_nowait &&
+						      kind->has_nowait;
 		if (kind->may_nowait)
 			return transfer->result != -EAGAIN;
 	}

@@ -95,6 +95,8 @@ struct engine {
 	bool refused_told; /* the caller's own note */
 	/* What was pushed goes on without us, all of it: see BURST_MAX. */
 	bool overlaps;
+	/* Reads begin without a wait for the storage. */
+	bool reads_at_once;
 	/* The caller's: it is likely to begin more before it pushes. */
 	bool more;
 	/*

@@ -3,14 +3,16 @@
 /*
  * How many requests go to the kernel at once, and come back: of storage that
  * works by itself in parts, so that it has something to do meanwhile, of other
- * storage all of them.
+ * storage all of them, unless they are large. And how many the driver is told of
+ * at once, where none waits for storage.
  */
 
-/* wrap: io_uring_submit */
+/* wrap: io_uring_submit preadv2 pwritev2 */
 
 #include <fcntl.h>
 #include <liburing.h>
 #include <stdio.h>
+#include <sys/uio.h>
 
 #include "bounds.h"
 #include "rig.h"
@@ -55,6 +57,41 @@ int __wrap_io_uring_submit(struct io_uring *ring)
 	n_calls++;
 	return r;
 }
+
+/*
+ * Calls that are known not to wait, on any file: which of them the driver had
+ * been interrupted before.
+ */
+static struct rig *rig_of_calls; /* NULL: nobody counts them */
+static unsigned int n_direct_calls;
+static bool told[CALLS_MAX];
+
+static void note_call(void)
+{
+	if (!rig_of_calls)
+		return;
+	ck_assert_uint_lt(n_direct_calls, CALLS_MAX - 1);
+	told[n_direct_calls] |= rig_irqs(rig_of_calls) > 0;
+	told[n_direct_calls + 1] = told[n_direct_calls];
+	n_direct_calls++;
+}
+
+#define WRAP_VECTOR(name)                                                      \
+	ssize_t __real_##name(int fd, const struct iovec *iov, int n,          \
+			      off_t offset, int flags);                        \
+	ssize_t __wrap_##name(int fd, const struct iovec *iov, int n,          \
+			      off_t offset, int flags);                        \
+                                                                               \
+	ssize_t __wrap_##name(int fd, const struct iovec *iov, int n,          \
+			      off_t offset, int flags)                         \
+	{                                                                      \
+		(void)flags;                                                   \
+		note_call();                                                   \
+		return __real_##name(fd, iov, n, offset, 0);                   \
+	}
+
+WRAP_VECTOR(preadv2)
+WRAP_VECTOR(pwritev2)
 
 static uint16_t head_of(unsigned int i)
 {
@@ -128,5 +165,62 @@ START_TEST(what_is_done_within_the_call_is_done_by_one)
 }
 END_TEST
 
+#define LARGE (128u << 10)
+#define N_LARGE 12u
+
+/* So many large ones at once, which go by calls. */
+static void serve_large(uint32_t type)
+{
+	const struct rig_part data = { RIG_DATA, LARGE,
+				       type == VIRTIO_BLK_T_IN ? WRITABLE
+							       : READABLE };
+	uint16_t heads[N_LARGE];
+	struct rig rig;
+
+	rig_open(&rig,
+		 &(struct rig_options){ .features = RIG_EVENT_IDX,
+					.queue_size = 256,
+					.disk_bytes = DISK_BYTES,
+					.disk_fd = image_open(DISK_FILE) });
+	for (unsigned int i = 0; i < N_LARGE; i++) {
+		heads[i] = head_of(i);
+		rig_data(&rig, heads[i], type, i % 4 * (LARGE / 512), &data, 1);
+	}
+	rig_prepare(&rig);
+	rig_set_used_event(&rig, 0);
+	rig_avail_all(&rig, heads, N_LARGE);
+	n_calls = n_pushed = n_direct_calls = 0;
+	told[0] = false;
+	rig_of_calls = &rig;
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	rig_wait_used(&rig, N_LARGE);
+	for (unsigned int i = 0; i < N_LARGE; i++)
+		ck_assert_int_eq(*rig_chain_status(&rig, heads[i]),
+				 VIRTIO_BLK_S_OK);
+	rig_reset(&rig);
+	rig_of_calls = NULL;
+	rig_close(&rig);
+	ck_assert_uint_eq(n_calls, 0);
+	ck_assert_uint_eq(n_direct_calls, N_LARGE);
+}
+
+START_TEST(large_reads_that_do_not_wait_are_told_of_a_few_at_a_time)
+{
+	serve_large(VIRTIO_BLK_T_IN);
+	for (unsigned int i = 0; i < N_LARGE; i++)
+		ck_assert_int_eq(told[i], i >= IRQ_BATCH);
+}
+END_TEST
+
+START_TEST(before_a_write_the_driver_is_told_what_there_is)
+{
+	serve_large(VIRTIO_BLK_T_OUT);
+	for (unsigned int i = 0; i < N_LARGE; i++)
+		ck_assert_int_eq(told[i], i >= 1);
+}
+END_TEST
+
 RING_PROGRAM("burst", storage_that_works_by_itself_waits_for_no_other_request,
+	     large_reads_that_do_not_wait_are_told_of_a_few_at_a_time,
+	     before_a_write_the_driver_is_told_what_there_is,
 	     what_is_done_within_the_call_is_done_by_one)
