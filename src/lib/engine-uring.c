@@ -7,8 +7,8 @@
  *	                               wait (RWF_NOWAIT)
  *	read, write        io_uring    such a call, and    plain calls while they
  *	                               io_uring for what   are quick, io_uring
- *	                               would wait, and     else: pace.h
- *	                               for many at once
+ *	                               would wait, and for else: pace.h
+ *	                               many small ones
  *	flush, discard,    io_uring    io_uring            io_uring
  *	zeros
  *
