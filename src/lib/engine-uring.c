@@ -94,13 +94,6 @@ static ssize_t call_plainly(const struct ktvblk_backend *backend,
 	}
 }
 
-/* Of the call, not of the file: the next would be answered the same. */
-static bool has_no_nowait(ssize_t error)
-{
-	/* EPERM: seccomp, by its list of calls. */
-	return error == -EOPNOTSUPP || error == -ENOSYS || error == -EPERM;
-}
-
 /* By a call, where that is known not to wait, or trusted: true: ended. */
 static bool try_call(struct uring *uring, struct transfer *transfer)
 {
@@ -118,7 +111,7 @@ static bool try_call(struct uring *uring, struct transfer *transfer)
 		return false;
 	if (kind->may_nowait) {
 		transfer->result = call_nowait(backend->fd, io);
-		kind->may_nowait = !has_no_nowait(transfer->result);
+		kind->may_nowait = !nowait_is_refused((int)-transfer->result);
 		kind->has_nowait |= transfer->result >= 0;
 		if (io->op == KTVBLK_IO_READ)
 			uring->engine.reads_at_once = kind->may_nowait &&

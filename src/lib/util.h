@@ -146,6 +146,15 @@ static inline int eventfd_drain(int fd)
 	return 0;
 }
 
+/*
+ * With RWF_NOWAIT: by the kernel, the file or a seccomp filter (EPERM), whatever
+ * the next one asks for.
+ */
+static inline bool nowait_is_refused(int error)
+{
+	return error == EOPNOTSUPP || error == ENOSYS || error == EPERM;
+}
+
 /* Take the reference counts the same way everywhere. */
 static inline void refs_get(_Atomic unsigned int *refs)
 {

@@ -290,7 +290,7 @@ static int bell_drain(int fd)
 	struct iovec iov = { &count, sizeof(count) };
 
 	if (preadv2(fd, &iov, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN)
-		return errno == EOPNOTSUPP ? eventfd_drain(fd) : -errno;
+		return nowait_is_refused(errno) ? eventfd_drain(fd) : -errno;
 	return 0;
 }
 

@@ -5,15 +5,23 @@
  * what they gave: nobody waits for them.
  */
 
+/* wrap: preadv2 */
+
 #include <fcntl.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "device.h"
+#include "faults.h"
 #include "front-end.h"
 #include "wedge.h"
+
+WRAP(ssize_t, preadv2,
+     (int fd, const struct iovec *iov, int n, off_t offset, int flags),
+     (fd, iov, n, offset, flags), fd, -1)
 
 static struct vu_table whole_table(void)
 {
@@ -174,6 +182,31 @@ START_TEST(a_call_that_is_made_to_block_again_is_let_go)
 }
 END_TEST
 
+/* By an old kernel, or by a seccomp filter. */
+START_TEST(a_kick_is_read_where_the_call_that_does_not_wait_is_refused)
+{
+	static const int errors[] = { EOPNOTSUPP, ENOSYS, EPERM };
+	struct front_end front;
+	struct recorder rec;
+
+	wedge_record(&rec);
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		front_open(&front, &(struct rig_options){ 0 });
+		front_start(&front);
+		fault_set(&preadv2_fault,
+			  &(struct fault_when){ .error = errors[i],
+						.times = UINT32_MAX });
+		while (atomic_load(&preadv2_fault.left) == UINT32_MAX)
+			ck_assert_int_eq(rig_read_sector(&front.rig), 0);
+		front_close(&front);
+		fault_clear(&preadv2_fault);
+	}
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_KICK_READ_FAILED),
+			 0);
+	recorder_stop(&rec);
+}
+END_TEST
+
 START_TEST(what_the_front_end_took_back_is_still_ours)
 {
 	struct front_end front;
@@ -196,4 +229,5 @@ TEST_PROGRAM("vu-slow", a_message_may_be_cut_anywhere,
 	     memory_that_can_be_sealed_does_not_shrink,
 	     a_call_that_is_full_holds_nobody,
 	     a_call_that_is_made_to_block_again_is_let_go,
+	     a_kick_is_read_where_the_call_that_does_not_wait_is_refused,
 	     what_the_front_end_took_back_is_still_ours)
