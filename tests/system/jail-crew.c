@@ -37,15 +37,22 @@ static const struct {
 #define N_CALLS (sizeof(calls) / sizeof(*calls))
 
 const char *const caller_names[N_CALLERS] = {
-	[BACKEND] = "backend_new_fd", [LOCK] = "image_lock", [NEW] = "new",
-	[MMIO] = "mmio_write",	      [END] = "destroy",     [PAUSE] = "pause",
-	[CHANGE] = "change",	      [SET] = "set",
+	[BACKEND] = "backend_new_fd",
+	[LOCK] = "image_lock",
+	[NEW] = "new",
+	[MMIO] = "mmio_write",
+	[VHOST] = "vhost_user_start",
+	[END] = "destroy",
+	[PAUSE] = "pause",
+	[CHANGE] = "change",
+	[SET] = "set",
 };
 
 /* The threads they make, which inherit the filter. */
 static const char *const made[N_CALLERS][3] = {
 	[NEW] = { "ktvblk-log", "ktvblk-probe" },
 	[MMIO] = { "ktvblk-id", "ktvblk-drop" },
+	[VHOST] = { "ktvblk-vu", "ktvblk-id", "ktvblk-drop" },
 	[END] = { "ktvblk-drop" },
 	[CHANGE] = { "ktvblk-drop", "ktvblk-size" },
 };
@@ -210,7 +217,9 @@ static void learn_name(struct seen *thread)
 		return;
 	if (fscanf(file, "%31s", name) == 1 && !strncmp(name, "ktvblk-", 7))
 		strcpy(thread->name,
-		       name[7] >= '0' && name[7] <= '9' ? "ktvblk-id" : name);
+		       name[7] >= '0' && name[7] <= '9'	  ? "ktvblk-id"
+		       : !strncmp(name, "ktvblk-vu-", 10) ? "ktvblk-vu"
+							  : name);
 	fclose(file);
 }
 

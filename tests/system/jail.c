@@ -23,6 +23,7 @@
 #include "driver.h"
 #include "event.h"
 #include "hang.h"
+#include "jail-front.h"
 #include "jail.h"
 #include "say.h"
 
@@ -32,7 +33,7 @@ static struct ktvblk_config config;
 static struct ktvblk_dev *dev;
 static struct driver driver;
 static struct guest guest;
-static int fd, result;
+static int fd, listen_fd, result;
 static enum ktvblk_outcome outcome;
 
 static void job_backend(void)
@@ -48,6 +49,11 @@ static void job_lock(void)
 static void job_new(void)
 {
 	result = ktvblk_new(&config, &dev);
+}
+
+static void job_serve(void)
+{
+	result = ktvblk_vhost_user_start(dev, listen_fd, 0);
 }
 
 static void job_start(void)
@@ -257,6 +263,37 @@ static void a_bad_life(void)
 		die("the device did not give back what it had");
 }
 
+/* The device is a front end's, in good days and bad. */
+static void a_served_life(bool hangs)
+{
+	struct hang hang;
+
+	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
+	config.reset_timeout_ms = config.destroy_timeout_ms = hangs ? 50 : 0;
+	config.capacity_bytes = DISK_BYTES;
+	if (hangs) {
+		hang_open(&hang, fd);
+		config.backend = hang_backend(&hang, false);
+	} else {
+		must(BACKEND, job_backend);
+	}
+	must(NEW, job_new);
+	config.backend = ktvblk_backend_unref(config.backend);
+	listen_fd = jail_front_open();
+	must(VHOST, job_serve);
+	if (hangs)
+		jail_front_hang(&hang);
+	else
+		jail_front_live();
+	destroy(hangs ? KTVBLK_TIMED_OUT : KTVBLK_JOINED);
+	jail_front_close();
+	if (!hangs)
+		return;
+	hang_let_go(&hang);
+	if (!hang_close(&hang))
+		die("the device did not give back what it had");
+}
+
 /* No worker that could run the release callbacks. */
 static void a_short_life(void)
 {
@@ -295,6 +332,8 @@ int main(int argc, char **argv)
 	a_good_life(KTVBLK_ENGINE_IO_URING);
 	a_bad_life();
 	a_short_life();
+	a_served_life(false);
+	a_served_life(true);
 	if (!allowed)
 		crew_print_calls();
 	fflush(stdout);

@@ -8,7 +8,18 @@
  */
 
 /* By what they call. */
-enum caller { BACKEND, LOCK, NEW, MMIO, END, PAUSE, CHANGE, SET, N_CALLERS };
+enum caller {
+	BACKEND,
+	LOCK,
+	NEW,
+	MMIO,
+	VHOST,
+	END,
+	PAUSE,
+	CHANGE,
+	SET,
+	N_CALLERS
+};
 
 extern const char *const caller_names[N_CALLERS];
 

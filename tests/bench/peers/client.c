@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,31 +19,6 @@ struct client {
 	struct driver driver;
 	struct server server;
 };
-
-/* What the front end asserts, in a program that is no test: see peers.c. */
-void __wrap__ck_assert_failed(const char *file, int line, const char *expr,
-			      const char *msg, ...);
-void __wrap__mark_point(const char *file, int line);
-
-__attribute__((format(printf, 4, 5))) void
-__wrap__ck_assert_failed(const char *file, int line, const char *expr,
-			 const char *msg, ...)
-{
-	char text[400];
-	va_list args;
-
-	va_start(args, msg);
-	if (msg)
-		vsnprintf(text, sizeof(text), msg, args);
-	va_end(args);
-	die("%s:%d: %s", file, line, msg ? text : expr);
-}
-
-void __wrap__mark_point(const char *file, int line)
-{
-	(void)file;
-	(void)line;
-}
 
 /* False: it has ended instead, after it said why. */
 static bool answers(struct client *client)
