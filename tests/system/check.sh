@@ -71,6 +71,13 @@ build() {
 	export LD_LIBRARY_PATH=$BUILD
 }
 
+# calls.inc: the system calls of this machine, for programs that forbid some.
+list_calls() {
+	echo '#include <sys/syscall.h>' | ${CC:-cc} -E -dM - |
+		sed -n 's/^#define __NR_\([a-z0-9_]*\) [0-9].*/{ "\1", __NR_\1 },/p' \
+		>calls.inc
+}
+
 # The library's events: name, MESSAGE_ID, priority, l or -, fields.
 list_events() {
 	${CC:-cc} -I"$top/include" -iquote "$top/src/lib" -o "$work/list-events" \

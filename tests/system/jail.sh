@@ -15,8 +15,7 @@ if [ "$(uname -m)" != x86_64 ]; then
 	sums
 	exit
 fi
-echo '#include <sys/syscall.h>' | ${CC:-cc} -E -dM - |
-	sed -n 's/^#define __NR_\([a-z0-9_]*\) [0-9].*/{ "\1", __NR_\1 },/p' >calls.inc
+list_calls
 read -ra check < <(pkgconf --cflags --libs check)
 build jail "$here"/jail{,-crew,-front}.c "$top"/src/demo/{driver,event,guest,hang,image,say}.c \
 	"$top"/tests/unit/{front-end,harness,later,recorder,rig,storage,wedge}.c \

@@ -376,6 +376,30 @@ if command -v systemd-analyze >/dev/null; then
 			--threshold=20 ./ktvblk-serve@.service >out 2>&1
 	}
 	check 'the unit is hardened' hardened
+	list_calls
+	${CC:-cc} -D_GNU_SOURCE -I. -o filtered "$here/filtered.c" || exit 1
+	# expand NAME...: groups are lists, of groups too.
+	expand() {
+		local name
+		for name; do
+			case $name in
+			@*) mapfile -t members < <(systemd-analyze --no-pager \
+					syscall-filter "$name" |
+					sed -n 's/^ *\([a-z0-9_]\)/\1/p; s/^  *@/@/p')
+				expand "${members[@]}" ;;
+			*) echo "$name" ;;
+			esac
+		done
+	}
+	mapfile -t lists < <(sed -n 's/^SystemCallFilter=//p' ktvblk-serve@.service)
+	read -ra given <<<"${lists[0]}"
+	read -ra taken <<<"${lists[1]#\~}"
+	# What starts a program is always there.
+	expand @default execve "${given[@]}" | sort -u >given
+	expand "${taken[@]}" | sort -u | comm -23 given - >allowed
+	check 'the unit'\''s system calls are some' \
+		[ "$(grep -cxe pread64 -e io_uring_enter -e accept4 allowed)" -eq 3 ]
+	check '... and not all' eval '! grep -qxe ptrace -e mount -e setuid allowed'
 fi
 check 'what QEMU'\''s users look for' perl -MJSON::PP -0777 -ne '
 	$c = decode_json($_); exit !($c->{type} eq "block" &&
@@ -427,6 +451,20 @@ eventually has_read $((before + 8))
 check '... 8 take more than two seconds' [ $((SECONDS - begun)) -gt 2 ]
 halt
 check '... it ends' stop 0
+
+if [ -s allowed ]; then
+	printf '#!/bin/sh\nexec %s/filtered %s/allowed %s "$@"\n' \
+		"$work" "$work" "$serve" >behind
+	chmod +x behind
+	plain=$serve serve=$work/behind
+	check 'behind the unit'\''s filter' start --blk-file=image
+	boot
+	check '... it is of use' reads_on
+	check '... has nothing to say' [ ! -s err ]
+	check '... and ends' stop 0
+	halt
+	serve=$plain
+fi
 
 echo '- NBD'
 # nbd ARGUMENT...: nbdkit, at the socket "nbd".

@@ -38,16 +38,29 @@ static bool is_trial(const struct io_uring *ring)
 	return sq->sqes[sq->sqe_head & *sq->kring_mask].opcode == IORING_OP_NOP;
 }
 
+/* The first call hangs, if there are such. */
+static struct latch *in_call, *let_go;
+
+static void hang(void)
+{
+	if (!in_call)
+		return;
+	latch_set(in_call);
+	latch_wait(let_go, WAIT_MS);
+}
+
 /* When as many are out as may be, all of them have ended behind it. */
 int __wrap_io_uring_submit(struct io_uring *ring)
 {
 	const unsigned int n = io_uring_sq_ready(ring);
-	const bool trial = is_trial(ring);
-	const int r = __real_io_uring_submit(ring);
 	struct io_uring_cqe *cqe;
+	int r;
 
-	if (trial)
-		return r;
+	if (is_trial(ring))
+		return __real_io_uring_submit(ring);
+	if (n_calls == 0)
+		hang();
+	r = __real_io_uring_submit(ring);
 	ck_assert_int_eq(r, (int)n);
 	ck_assert_uint_lt(n_calls, CALLS_MAX);
 	pushed[n_calls] = n;
@@ -103,49 +116,75 @@ static uint64_t data_of(unsigned int i)
 	return RIG_DATA + (uint64_t)i * BLOCK;
 }
 
-static void serve_many(int fd)
+static void open_rig(struct rig *rig, int fd, uint32_t timeout_ms)
+{
+	rig_open(rig, &(struct rig_options){
+			      .config = { .engine = KTVBLK_ENGINE_IO_URING,
+					  .depth = DEPTH,
+					  .reset_timeout_ms = timeout_ms },
+			      .queue_size = 256,
+			      .disk_bytes = DISK_BYTES,
+			      .disk_fd = fd });
+	n_calls = n_pushed = 0;
+}
+
+/* All at once, to a device that is about to start. */
+static void make_available(struct rig *rig)
 {
 	uint16_t heads[MANY];
-	struct rig rig;
 
-	rig_open(&rig, &(struct rig_options){
-			       .config = { .engine = KTVBLK_ENGINE_IO_URING,
-					   .depth = DEPTH },
-			       .queue_size = 256,
-			       .disk_bytes = DISK_BYTES,
-			       .disk_fd = fd });
 	for (unsigned int i = 0; i < MANY; i++) {
 		const struct rig_part data = { data_of(i), BLOCK, WRITABLE };
 
 		heads[i] = head_of(i);
-		rig_data(&rig, heads[i], VIRTIO_BLK_T_IN, i * (BLOCK / 512),
+		rig_data(rig, heads[i], VIRTIO_BLK_T_IN, i * (BLOCK / 512),
 			 &data, 1);
 	}
-	rig_prepare(&rig);
-	rig_avail_all(&rig, heads, MANY);
-	n_calls = n_pushed = 0;
-	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
-	rig_wait_used(&rig, MANY);
+	rig_prepare(rig);
+	rig_avail_all(rig, heads, MANY);
+}
+
+static void serve(struct rig *rig)
+{
+	make_available(rig);
+	rig_write(rig, VIRTIO_MMIO_STATUS, S_OK);
+	rig_wait_used(rig, MANY);
 	for (unsigned int i = 0; i < MANY; i++) {
 		const unsigned char *data =
-			(const unsigned char *)rig_at(&rig, data_of(i));
+			(const unsigned char *)rig_at(rig, data_of(i));
 
-		ck_assert_int_eq(*rig_chain_status(&rig, heads[i]),
+		ck_assert_int_eq(*rig_chain_status(rig, head_of(i)),
 				 VIRTIO_BLK_S_OK);
 		for (unsigned int at = 0; at < BLOCK; at++)
 			ck_assert_uint_eq(data[at], disk_byte(i * BLOCK + at));
 	}
+}
+
+static void serve_many(int fd)
+{
+	struct rig rig;
+
+	open_rig(&rig, fd, 0);
+	serve(&rig);
 	rig_close(&rig);
+}
+
+/* -1: there is none, which is said. */
+static int open_direct(void)
+{
+	const int fd = image_open(DISK_DIRECT);
+
+	if (fd < 0)
+		fprintf(stderr, "no O_DIRECT in the file system here\n");
+	return fd;
 }
 
 START_TEST(storage_that_works_by_itself_waits_for_no_other_request)
 {
-	const int fd = image_open(DISK_DIRECT);
+	const int fd = open_direct();
 
-	if (fd < 0) {
-		fprintf(stderr, "no O_DIRECT in the file system here\n");
+	if (fd < 0)
 		return;
-	}
 	serve_many(fd);
 	/* One part while it is idle, the rest; and what became free, in parts. */
 	ck_assert_uint_eq(n_calls, 4);
@@ -153,6 +192,41 @@ START_TEST(storage_that_works_by_itself_waits_for_no_other_request)
 	ck_assert_uint_eq(pushed[1], DEPTH - BURST_MAX);
 	ck_assert_uint_eq(pushed[2], BURST_MAX);
 	ck_assert_uint_eq(pushed[3], BURST_MAX);
+}
+END_TEST
+
+/* As a file system may be where a read is begun. */
+START_TEST(a_first_part_that_hangs_on_its_way_is_left_behind)
+{
+	const int fd = open_direct();
+	struct latch called, released;
+	struct rig rig;
+
+	if (fd < 0)
+		return;
+	latch_init(&called);
+	latch_init(&released);
+	open_rig(&rig, fd, 50);
+	in_call = &called;
+	let_go = &released;
+	make_available(&rig);
+	rig_write(&rig, VIRTIO_MMIO_STATUS, S_OK);
+	ck_assert(latch_wait(&called, WAIT_MS));
+	rig_reset(&rig);
+	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_WEDGED);
+	in_call = NULL;
+	latch_set(&released);
+	ck_assert(eventually(ktvblk_get_state(rig.dev) != KTVBLK_STATE_WEDGED));
+	/* It went out, all the same, and came back to nobody. */
+	ck_assert_uint_eq(n_calls, 1);
+	ck_assert_uint_eq(rig_used_idx(&rig), 0);
+	for (unsigned int i = 0; i < MANY; i++)
+		ck_assert_int_eq(*rig_chain_status(&rig, head_of(i)), SENTINEL);
+	n_calls = n_pushed = 0;
+	serve(&rig);
+	rig_close(&rig);
+	latch_destroy(&called);
+	latch_destroy(&released);
 }
 END_TEST
 
@@ -221,6 +295,7 @@ START_TEST(before_a_write_the_driver_is_told_what_there_is)
 END_TEST
 
 RING_PROGRAM("burst", storage_that_works_by_itself_waits_for_no_other_request,
+	     a_first_part_that_hangs_on_its_way_is_left_behind,
 	     large_reads_that_do_not_wait_are_told_of_a_few_at_a_time,
 	     before_a_write_the_driver_is_told_what_there_is,
 	     what_is_done_within_the_call_is_done_by_one)
