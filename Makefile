@@ -412,6 +412,7 @@ check-lock: $(LINKS)	## one image, one writer: against qemu-img and qemu-storage
 
 check-serve: all $(SYS)/slowfs $(SYS)/slowfs-hold	## ktvblk-serve: options, locks, signals, systemd, NBD
 	@BUILD=$(BUILD) tests/system/serve.sh
+	@BUILD=$(BUILD) tests/system/units.sh
 
 check-wedge: $(SYS)/wedge $(SYS)/slowfs	## storage that blocks in the kernel (as root)
 	@tests/system/wedge.sh $(SYS) $(WEDGE_ARGS)
