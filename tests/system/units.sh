@@ -44,6 +44,7 @@ boot() {
 		[Service]
 		Type=oneshot
 		Environment=UNITS=inside UNITS_WORK=$UNITS_WORK BUILD=/run/units
+		Environment=UNITS_FREEZER=$UNITS_FREEZER
 		ExecStart=/bin/bash /run/units/units.sh
 		StandardOutput=file:$UNITS_WORK/log
 		StandardError=inherit
@@ -84,6 +85,82 @@ watched() {
 back() {
 	eventually at_least NRestarts "$1" &&
 		eventually has ActiveState active && answers
+}
+
+# A machine that reads from the disk for ever.
+boot_machine() {
+	qemu-system-x86_64 -M q35,accel=tcg -m 64 -display none -monitor none \
+		-object memory-backend-memfd,id=ram,size=64M,share=on \
+		-numa node,memdev=ram -nodefaults -serial file:serial \
+		-chardev socket,id=disk,path=/run/ktvblk/vda.sock,reconnect=1 \
+		-device vhost-user-blk-pci,chardev=disk,num-queues=1 \
+		>qemu 2>&1 </dev/null &
+	machine=$!
+}
+n_reads() { tr -cd K <serial | wc -c; }
+has_read() { [ "$(n_reads)" -ge "$1" ]; }
+reads_on() { eventually has_read $(($(n_reads) + 20)); }
+hold() { /run/units/slowfs-hold control "$1"; }
+held() { [ "$(od -An -tu4 -j4 -N4 control)" -ge 1 ]; }
+
+# Storage that hangs: the unit ends in its budget, and what is stuck keeps the
+# image.
+hang() {
+	local slowfs child begun
+	if ! command -v qemu-system-x86_64 >/dev/null || [ ! -e /dev/fuse ]; then
+		skip 'no qemu-system-x86_64, or no FUSE: storage that hangs'
+		return
+	fi
+	mkdir $disks/fuse
+	: >serial
+	/run/units/slowfs control $disks/fuse -f -o max_threads=64 >slowfs 2>&1 &
+	slowfs=$!
+	check 'storage that may hang' eventually mountpoint -q $disks/fuse
+	cp /run/units/boot.img $disks/fuse/direct0
+	configure "blk-file=$disks/fuse/direct0" 'timeout=500ms'
+	boot_machine
+	check '... is of use' reads_on
+	hold 1
+	check '... hangs' eventually held
+	child=$(child) begun=$SECONDS
+	check '... is stopped' systemctl stop $service
+	check '... in its budget' [ $((SECONDS - begun)) -lt 8 ]
+	check '... which is said' has ExecMainStatus 3
+	check 'the next one' systemctl start --no-block $service
+	check '... waits for the image' eventually says 'waiting'
+	hold 0
+	check '... and is ready then' eventually has ActiveState active
+	check '... and of use' reads_on
+	kill -KILL $machine
+	stop
+	kill -KILL $slowfs
+	wait
+} 2>/dev/null
+
+# A process that no signal ends, as one is that waits for a disk.
+freeze() {
+	local child begun group=$UNITS_FREEZER/frozen
+	if [ ! "$UNITS_FREEZER" ] || ! mkdir "$group"; then
+		skip 'no freezer of cgroup v1: a process that does not end'
+		return
+	fi
+	configure "blk-file=$disks/later.img" 'timeout=500ms'
+	check 'a server' systemctl start $service
+	child=$(child)
+	echo "$child" >"$group/cgroup.procs"
+	echo FROZEN >"$group/freezer.state"
+	begun=$SECONDS
+	check '... that cannot end is stopped' systemctl stop $service
+	check '... in its budget' [ $((SECONDS - begun)) -lt 8 ]
+	check '... which is said' has ExecMainStatus 3
+	check '... and is there' kill -0 "$child"
+	check 'the next one' systemctl start --no-block $service
+	check '... waits for the image' eventually says 'waiting'
+	check '... which it has' kill -0 "$child"
+	echo THAWED >"$group/freezer.state"
+	check '... and is ready then' eventually has ActiveState active
+	stop
+	eventually rmdir "$group"
 }
 
 inside() {
@@ -147,6 +224,8 @@ inside() {
 	else
 		skip "no loop device: $loop"
 	fi
+	hang
+	freeze
 	systemctl stop $socket $service
 	sums
 }
@@ -166,12 +245,19 @@ not_here() {
 mapfile -t groups < <(awk '$3 ~ /^cgroup2?$/ { print $2 "/ktvblk-units" }' \
 	/proc/mounts | grep -v /cpuset/)
 [ ${#groups[@]} -gt 0 ] || not_here 'no cgroups'
+freezer=
+for group in "${groups[@]}"; do
+	[ ! -e "${group%/*}/release_agent" ] || case $group in
+	*/freezer/*) freezer=$group ;;
+	esac
+done
 work=$(mktemp -d)
 chmod 755 "$work"
 mkdir "$work/stage"
 touch "$work/console"
 cp -d "$BUILD"/{libktvblk.so*,ktvblk-serve,units/ktvblk-serve@.*} \
-	"$here"/{check,units}.sh "$work/stage"
+	"$BUILD"/tests/system/slowfs{,-hold} "$here"/{check,units}.sh "$work/stage"
+"$top/src/demo/qemu/sector.sh" "$work/stage/boot.img"
 no_groups() {
 	local group left=0
 	for group in "${groups[@]}"; do
@@ -196,7 +282,7 @@ mkdir "${groups[@]}" 2>"$work/why" ||
 	for group in "${groups[@]}"; do
 		echo "$BASHPID" >"$group/cgroup.procs" || exit 1
 	done
-	UNITS=boot UNITS_WORK=$work exec unshare --fork --pid --kill-child \
+	UNITS=boot UNITS_WORK=$work UNITS_FREEZER=$freezer exec unshare --fork --pid --kill-child \
 		--mount --uts --ipc --cgroup "$work/stage/units.sh"
 ) >"$work/boot" 2>&1 </dev/null &
 namespaces=$!

@@ -159,6 +159,13 @@ static void read_signal(struct guard *guard)
 		child_has_ended(guard);
 		return;
 	}
+	/* Systemd's watchdog: the child is silent, and would not hear of an end. */
+	if (info.ssi_signo == SIGABRT) {
+		complain("the server is silent");
+		kill(guard->child, SIGKILL);
+		guard->status = STATUS_FAILED;
+		return;
+	}
 	kill(guard->child, (int)info.ssi_signo);
 	if (info.ssi_signo == SIGHUP || guard->told_to_end)
 		return;
@@ -220,6 +227,7 @@ int guard_run(const struct guarded *guarded)
 	sigaddset(&ours, SIGTERM);
 	sigaddset(&ours, SIGINT);
 	sigaddset(&ours, SIGHUP);
+	sigaddset(&ours, SIGABRT);
 	sigaddset(&ours, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &ours, &before);
 	signal(SIGCHLD, SIG_DFL); /* as inherited, it may be ignored */
