@@ -200,7 +200,7 @@ inside() {
 	stop
 	configure 'nonsense=1'
 	check 'options that are none' refused
-	check '... are so for ever' has ActiveState failed
+	check '... are so for ever' eventually has ActiveState failed
 	check '... by their status' has ExecMainStatus 2
 	stop
 
