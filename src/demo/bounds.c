@@ -81,7 +81,7 @@ static double try_hung(struct tour *tour, bool reset)
 	enum ktvblk_outcome outcome = KTVBLK_TIMED_OUT;
 	struct machine machine;
 	struct hang hang;
-	double start, end;
+	struct moment start, end;
 
 	hang_open(&hang, tour->image.fd);
 	config.flags = tour->image.read_only ? KTVBLK_READ_ONLY : 0;
@@ -92,12 +92,12 @@ static double try_hung(struct tour *tour, bool reset)
 	machine_start(&machine, &config);
 	machine_hang(&machine, &hang);
 
-	start = own_s();
+	start = moment_now();
 	if (reset)
 		driver_reset(&machine.driver);
 	else
 		outcome = ktvblk_destroy(machine.dev);
-	end = own_s();
+	end = moment_now();
 
 	if (reset && ktvblk_get_state(machine.dev) != KTVBLK_STATE_WEDGED)
 		die("the reset did not time out");
@@ -107,7 +107,7 @@ static double try_hung(struct tour *tour, bool reset)
 	if (outcome != KTVBLK_TIMED_OUT || !machine_end(&machine) ||
 	    !hang_close(&hang))
 		die("the device did not end as it should");
-	return 1000 * (end - start);
+	return own_ms(start, end);
 }
 
 static void show_hung(struct tour *tour, const char *what, bool reset)

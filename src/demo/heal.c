@@ -26,21 +26,23 @@ static void fill(const struct tour *tour, unsigned char *data)
 
 static void show_reset(struct machine *machine, uint32_t budget_ms)
 {
-	const double start = own_s();
-	double reset, started;
+	const struct moment start = moment_now();
+	struct moment reset, started;
+	double ms;
 	int state;
 
 	driver_reset(&machine->driver);
-	reset = own_s();
+	reset = moment_now();
 	driver_start(&machine->driver, machine->dev, &machine->guest);
-	started = own_s();
-	promise(1000 * (reset - start) <= budget_ms + GRACE_MS,
+	started = moment_now();
+	ms = own_ms(start, reset);
+	promise(ms <= budget_ms + GRACE_MS,
 		"the guest's reset took %.1f ms, with a budget of %" PRIu32
 		" ms",
-		1000 * (reset - start), budget_ms);
-	promise(1000 * (started - reset) <= budget_ms + GRACE_MS,
-		"its driver starts again, to DRIVER_OK, in %.1f ms",
-		1000 * (started - reset));
+		ms, budget_ms);
+	ms = own_ms(reset, started);
+	promise(ms <= budget_ms + GRACE_MS,
+		"its driver starts again, to DRIVER_OK, in %.1f ms", ms);
 	state = ktvblk_get_state(machine->dev);
 	promise(state == KTVBLK_STATE_WEDGED,
 		"the device is \"%s\": no second worker touches the disk "

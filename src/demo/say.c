@@ -25,20 +25,35 @@ double now_s(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* Where the kernel does not tell, as in some containers, it is a plain clock. */
-double own_s(void)
+/* 0 where the kernel does not tell, as in some containers. */
+static double waited_s(void)
 {
 	unsigned long long waited_ns = 0;
 	FILE *file = fopen("/proc/thread-self/schedstat", "re");
-	double now;
 
 	if (file) {
 		if (fscanf(file, "%*u %llu", &waited_ns) != 1)
 			waited_ns = 0;
 		fclose(file);
 	}
-	now = now_s();
-	return now - (double)waited_ns / 1e9;
+	return (double)waited_ns / 1e9;
+}
+
+struct moment moment_now(void)
+{
+	struct moment moment;
+
+	moment.waited_before_s = waited_s();
+	moment.now_s = now_s();
+	moment.waited_behind_s = waited_s();
+	return moment;
+}
+
+/* What it waits between two looks of a moment is not to count either. */
+double own_ms(struct moment from, struct moment to)
+{
+	return 1000 * (to.now_s - from.now_s -
+		       (to.waited_behind_s - from.waited_before_s));
 }
 
 void heading(const char *title)

@@ -12,10 +12,16 @@
 double now_s(void);
 
 /*
- * The same, but it stands still while the calling thread could run and has to
- * wait for a processor: how busy the machine is, is no property of a device.
+ * From one moment to another, but for what the calling thread, which could run,
+ * had to wait for a processor: how busy the machine is, is no property of a device.
  */
-double own_s(void);
+struct moment {
+	double now_s;
+	double waited_before_s, waited_behind_s; /* ever, around that */
+};
+
+struct moment moment_now(void);
+double own_ms(struct moment from, struct moment to);
 
 void heading(const char *title);
 

@@ -27,9 +27,9 @@ static void show_stall(struct machine *machine)
 
 static void show_destroy(struct machine *machine, uint32_t budget_ms)
 {
-	const double start = own_s();
+	const struct moment start = moment_now();
 	const enum ktvblk_outcome outcome = ktvblk_destroy(machine->dev);
-	const double ms = 1000 * (own_s() - start);
+	const double ms = own_ms(start, moment_now());
 
 	promise(ms <= budget_ms + GRACE_MS,
 		"ktvblk_destroy() came back after %.1f ms, with a budget of "
