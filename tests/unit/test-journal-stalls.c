@@ -150,7 +150,8 @@ START_TEST(stalls_of_a_session_and_their_ends_alternate)
 				 i % 2 ? KTVBLK_MESSAGE_REQUEST_RESUMED
 				       : KTVBLK_MESSAGE_REQUEST_STALLED);
 		ck_assert_uint_eq(kept_number(r, "KTVBLK_SECTOR"), i / 2);
-		if (i % 2 == 0)
+		/* The first may have been told of before the others began. */
+		if (i == 2 || i == 4)
 			ck_assert_uint_eq(kept_number(r, "KTVBLK_IN_FLIGHT"),
 					  3 - i / 2);
 	}
