@@ -111,8 +111,6 @@ void taken_will_push(struct taken *taken, uint16_t head)
 {
 	struct taken_region *region = taken->region;
 
-	if (!has(taken, head))
-		return;
 	SET(region->desc[head].next, GET(region->last_batch_head));
 	SET(region->last_batch_head, head);
 }

@@ -69,7 +69,7 @@ void taken_mark(struct taken *taken, uint16_t head);
 void taken_unmark(struct taken *taken, uint16_t head);
 /* It will not be given back, and it is not to be taken again either. */
 void taken_forget(struct taken *taken, uint16_t head);
-/* Around the store of the used index: before, and behind it. */
+/* Around the store of the used index, of a head of the ring: before, and behind. */
 void taken_will_push(struct taken *taken, uint16_t head);
 void taken_pushed(struct taken *taken, uint16_t head, uint16_t used_idx);
 

@@ -142,6 +142,55 @@ START_TEST(what_is_taken_up_again_waits_for_tokens)
 }
 END_TEST
 
+/* Is it marked in the front end's region? */
+static bool is_marked(const struct front_end *front, uint16_t head)
+{
+	const size_t size = (size_t)front->inflight.mmap_size;
+	void *bytes =
+		mmap(NULL, size, PROT_READ, MAP_SHARED, front->inflight_fd, 0);
+	bool marked;
+
+	ck_assert_ptr_ne(bytes, MAP_FAILED);
+	marked = __atomic_load_n(
+		&((struct taken_region *)bytes)->desc[head].inflight,
+		__ATOMIC_ACQUIRE);
+	munmap(bytes, size);
+	return marked;
+}
+
+/* Neither is one that was dropped, whatever its head is. */
+START_TEST(what_waits_for_tokens_is_not_out)
+{
+	static const uint16_t heads[] = { 40, 20, 0, 3 };
+	const struct ktvblk_throttle one = { .iops = 1, .iops_burst = 1 };
+	struct scene scene;
+	struct rig *rig = &scene.front.rig;
+
+	open_scene(&scene, true);
+	ck_assert_int_eq(ktvblk_set_throttle(rig->dev, &one), 0);
+	rig_desc(rig, 20, RIG_HEADER, 16, 0, 0);
+	rig_chain(rig, 0, VIRTIO_BLK_T_IN, 0, 512);
+	rig_chain(rig, 3, VIRTIO_BLK_T_IN, 1, 512);
+	rig_avail_all(rig, heads, ARRAY_SIZE(heads));
+	rig_kick(rig);
+	later_wait(&scene.later, 1);
+	ck_assert(eventually(rig_counters(rig).currently_throttled == 1));
+	ck_assert(is_marked(&scene.front, 0));
+	/* It is counted first, and put back then. */
+	ck_assert(eventually(!is_marked(&scene.front, 3)));
+	ck_assert(!is_marked(&scene.front, 20));
+	later_complete(&scene.later, 0);
+	rig_wait_used(rig, 1);
+	later_wait(&scene.later, 1);
+	later_complete(&scene.later, 0);
+	rig_wait_used(rig, 2);
+	ck_assert_uint_eq(front_stop(&scene.front, 0), ARRAY_SIZE(heads));
+	ck_assert(!is_marked(&scene.front, 0));
+	ck_assert(!is_marked(&scene.front, 3));
+	close_scene(&scene);
+}
+END_TEST
+
 START_TEST(what_is_out_stays_marked_and_is_taken_up_again_in_order)
 {
 	static const unsigned int left[] = { 0, 1, 3, 4, 6, 7 };
@@ -384,6 +433,7 @@ int main(void)
 	const TTest *const tests[] = {
 		what_is_out_stays_marked_and_is_taken_up_again_in_order,
 		what_is_taken_up_again_waits_for_tokens,
+		what_waits_for_tokens_is_not_out,
 		a_front_end_that_knows_only_what_was_used_loses_nothing,
 		without_a_region_the_last_ones_are_put_back,
 		without_a_region_others_are_told_to_be_lost,
