@@ -17,6 +17,9 @@ conf=/etc/ktvblk/vda.conf disks=/var/lib/ktvblk
 boot() {
 	local unit stage=$UNITS_WORK/stage
 	mount --make-rprivate / && mount -t proc proc /proc || exit 1
+	# It is not to set what is everybody's.
+	mount --bind /proc/sys /proc/sys &&
+		mount -o remount,bind,ro /proc/sys || exit 1
 	for unit in /run /var/lib /lib/systemd/system; do
 		mount -t tmpfs -o mode=755 tmpfs "$unit" || exit 1
 	done
