@@ -13,8 +13,9 @@ fi
 set -u
 # shellcheck source-path=SCRIPTDIR source=check.sh
 . "$(dirname "$0")/check.sh"
+# shellcheck source-path=SCRIPTDIR source=machine.sh
+. "$here/machine.sh"
 work=$(mktemp -d)
-jobs_of=()
 # shellcheck disable=SC2317 # called by the trap
 clean_up() {
 	for job in "${jobs_of[@]}"; do
@@ -107,26 +108,6 @@ lacks() { [ $(($(asked 1) >> $1 & 1)) -eq 0 ]; }
 # The first 8 bytes of config space, behind offset, size and flags.
 has_sectors() { [ "$(asked 24 0000000008000000000000000000000000000000)" = "$1" ]; }
 
-# boot: a machine with the disk.
-boot() {
-	: >serial
-	qemu-system-x86_64 -M q35,accel=tcg -m 64 -display none -monitor none \
-		-object memory-backend-memfd,id=ram,size=64M,share=on \
-		-numa node,memdev=ram -nodefaults -serial file:serial \
-		-chardev socket,id=disk,path=socket,reconnect=1 \
-		-device vhost-user-blk-pci,chardev=disk,num-queues=1 \
-		>qemu 2>&1 </dev/null &
-	machine=$!
-	jobs_of+=("$machine")
-}
-halt() {
-	kill -KILL "$machine" 2>/dev/null
-	wait "$machine" 2>/dev/null
-}
-n_reads() { tr -cd K <serial | wc -c; }
-has_read() { [ "$(n_reads)" -ge "$1" ]; }
-reads_on() { eventually has_read $(($(n_reads) + 20)); }
-no_errors() { ! grep -q E serial; }
 has_qemu() { command -v qemu-system-x86_64 >/dev/null; }
 
 is_json() {
@@ -525,10 +506,10 @@ fi
 
 echo '- storage that hangs'
 mkdir fuse
-hold() { "$BUILD/tests/system/slowfs-hold" control "$1"; } # reads, or none
+SLOWFS=$BUILD/tests/system/slowfs
 slowfs=0
 if [ "$(id -u)" -eq 0 ]; then
-	"$BUILD/tests/system/slowfs" control fuse -f -o max_threads=64 \
+	"$SLOWFS" control fuse -f -o max_threads=64 \
 		>slowfs 2>&1 &
 	slowfs=$!
 	jobs_of+=("$slowfs")
@@ -541,7 +522,6 @@ if mountpoint -q fuse; then
 	boot
 	check '... is of use' reads_on
 	hold 1
-	held() { [ "$(od -An -tu4 -j4 -N4 control)" -ge 1 ]; }
 	check '... hangs in a read' eventually held
 	child=$(child_of "$server")
 	check '... ends within its budget' stop 3 2500

@@ -8,13 +8,16 @@
 set -u
 # shellcheck source-path=SCRIPTDIR source=check.sh
 . "$(dirname "$0")/check.sh"
+# shellcheck source-path=SCRIPTDIR source=machine.sh
+. "$here/machine.sh"
+SLOWFS=/run/units/slowfs
 systemd=/lib/systemd/systemd
 service=ktvblk-serve@vda.service socket=ktvblk-serve@vda.socket
 conf=/etc/ktvblk/vda.conf disks=/var/lib/ktvblk
 
 # What /etc, /run, /var/lib and the system's units are for this systemd, and its
 # console; of the tree there is what was put into the directory "stage".
-boot() {
+boot_systemd() {
 	local unit stage=$UNITS_WORK/stage
 	mount --make-rprivate / && mount -t proc proc /proc || exit 1
 	# It is not to set what is everybody's.
@@ -90,22 +93,6 @@ back() {
 		eventually has ActiveState active && answers
 }
 
-# A machine that reads from the disk for ever.
-boot_machine() {
-	qemu-system-x86_64 -M q35,accel=tcg -m 64 -display none -monitor none \
-		-object memory-backend-memfd,id=ram,size=64M,share=on \
-		-numa node,memdev=ram -nodefaults -serial file:serial \
-		-chardev socket,id=disk,path=/run/ktvblk/vda.sock,reconnect=1 \
-		-device vhost-user-blk-pci,chardev=disk,num-queues=1 \
-		>qemu 2>&1 </dev/null &
-	machine=$!
-}
-n_reads() { tr -cd K <serial | wc -c; }
-has_read() { [ "$(n_reads)" -ge "$1" ]; }
-reads_on() { eventually has_read $(($(n_reads) + 20)); }
-hold() { /run/units/slowfs-hold control "$1"; }
-held() { [ "$(od -An -tu4 -j4 -N4 control)" -ge 1 ]; }
-
 # Storage that hangs: the unit ends in its budget, and what is stuck keeps the
 # image.
 hang() {
@@ -115,13 +102,12 @@ hang() {
 		return
 	fi
 	mkdir $disks/fuse
-	: >serial
-	/run/units/slowfs control $disks/fuse -f -o max_threads=64 >slowfs 2>&1 &
+	$SLOWFS control $disks/fuse -f -o max_threads=64 >slowfs 2>&1 &
 	slowfs=$!
 	check 'storage that may hang' eventually mountpoint -q $disks/fuse
 	cp /run/units/boot.img $disks/fuse/direct0
 	configure "blk-file=$disks/fuse/direct0" 'timeout=500ms'
-	boot_machine
+	boot /run/ktvblk/vda.sock
 	check '... is of use' reads_on
 	hold 1
 	check '... hangs' eventually held
@@ -134,7 +120,7 @@ hang() {
 	hold 0
 	check '... and is ready then' eventually has ActiveState active
 	check '... and of use' reads_on
-	kill -KILL $machine
+	halt
 	stop
 	kill -KILL $slowfs
 	wait
@@ -234,7 +220,7 @@ inside() {
 }
 
 case ${UNITS-} in
-boot) boot ;;
+boot) boot_systemd ;;
 inside) inside; exit ;;
 esac
 
@@ -259,7 +245,8 @@ chmod 755 "$work"
 mkdir "$work/stage"
 touch "$work/console"
 cp -d "$BUILD"/{libktvblk.so*,ktvblk-serve,units/ktvblk-serve@.*} \
-	"$BUILD"/tests/system/slowfs{,-hold} "$here"/{check,units}.sh "$work/stage"
+	"$BUILD"/tests/system/slowfs{,-hold} "$here"/{check,machine,units}.sh \
+	"$work/stage"
 "$top/src/demo/qemu/sector.sh" "$work/stage/boot.img"
 no_groups() {
 	local group left=0
