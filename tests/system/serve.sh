@@ -71,7 +71,6 @@ start() {
 listens() {
 	[ -S socket ] || ! kill -0 "$server" 2>/dev/null
 }
-child_of() { tr -d ' ' <"/proc/$1/task/$1/children"; }
 ms() {
 	local now
 	now=$(date +%s%N)
@@ -90,25 +89,10 @@ stop() {
 	[ $took -le "${2-60000}" ] || { echo "took $took ms"; return 1; }
 }
 
-# asked REQUEST [BYTES]: the last 8 bytes of what a front end is answered, as a
-# number.
-asked() {
-	perl -MIO::Socket::UNIX -e '
-		my ($request, $bytes) = @ARGV;
-		$bytes = pack "H*", $bytes // "";
-		$s = IO::Socket::UNIX->new(Peer => "socket") or die $!;
-		$s->syswrite(pack "L3 a*", $request, 1, length $bytes, $bytes);
-		$s->sysread($head, 12) == 12 or die;
-		$size = (unpack "L3", $head)[2];
-		$s->sysread($answer, $size) == $size or die;
-		print unpack("Q", substr $answer, -8), "\n"' "$@"
-}
 offers() { [ $(($(asked 1) >> $1 & 1)) -eq 1 ]; }
 lacks() { [ $(($(asked 1) >> $1 & 1)) -eq 0 ]; }
 # The first 8 bytes of config space, behind offset, size and flags.
 has_sectors() { [ "$(asked 24 0000000008000000000000000000000000000000)" = "$1" ]; }
-
-has_qemu() { command -v qemu-system-x86_64 >/dev/null; }
 
 is_json() {
 	perl -MJSON::PP -0777 -ne '

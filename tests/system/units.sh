@@ -10,7 +10,7 @@ set -u
 . "$(dirname "$0")/check.sh"
 # shellcheck source-path=SCRIPTDIR source=machine.sh
 . "$here/machine.sh"
-SLOWFS=/run/units/slowfs
+SOCKET=/run/ktvblk/vda.sock SLOWFS=/run/units/slowfs
 systemd=/lib/systemd/systemd
 service=ktvblk-serve@vda.service socket=ktvblk-serve@vda.socket
 conf=/etc/ktvblk/vda.conf disks=/var/lib/ktvblk
@@ -69,14 +69,8 @@ says() { shows StatusText | grep -qF -- "$1"; }
 refused() { ! systemctl start $service; }
 configure() { printf '%s\n' "$@" >$conf; }
 main() { shows MainPID; }
-child() { tr -d ' ' <"/proc/$(main)/task/$(main)/children"; }
-# A front end asks for the features.
-answers() {
-	perl -MIO::Socket::UNIX -e '
-		$s = IO::Socket::UNIX->new(Peer => "/run/ktvblk/vda.sock") or die $!;
-		$s->syswrite(pack "L3", 1, 1, 0);
-		exit !($s->sysread($answer, 20) == 20)'
-}
+child() { child_of "$(main)"; }
+answers() { asked 1 >/dev/null; }
 stop() {
 	systemctl stop $socket $service
 	systemctl reset-failed $service 2>/dev/null
@@ -97,7 +91,7 @@ back() {
 # image.
 hang() {
 	local slowfs child begun
-	if ! command -v qemu-system-x86_64 >/dev/null || [ ! -e /dev/fuse ]; then
+	if ! has_qemu || [ ! -e /dev/fuse ]; then
 		skip 'no qemu-system-x86_64, or no FUSE: storage that hangs'
 		return
 	fi
@@ -107,7 +101,7 @@ hang() {
 	check 'storage that may hang' eventually mountpoint -q $disks/fuse
 	cp /run/units/boot.img $disks/fuse/direct0
 	configure "blk-file=$disks/fuse/direct0" 'timeout=500ms'
-	boot /run/ktvblk/vda.sock
+	boot
 	check '... is of use' reads_on
 	hold 1
 	check '... hangs' eventually held
@@ -156,11 +150,11 @@ inside() {
 	work_in "$UNITS_WORK/inside"
 	truncate -s 4M $disks/vda.img
 	check 'no configuration, no socket' eval \
-		"systemctl start $socket; [ ! -e /run/ktvblk/vda.sock ]"
+		"systemctl start $socket; [ ! -e $SOCKET ]"
 	configure "blk-file=$disks/vda.img"
 	check 'the socket' systemctl start $socket
 	check '... is for the group kvm' \
-		[ "$(stat -c '%U %G %a' /run/ktvblk/vda.sock)" = 'root kvm 660' ]
+		[ "$(stat -c '%U %G %a' $SOCKET)" = 'root kvm 660' ]
 	check 'a front end starts the service' answers
 	check '... which says that it is ready' eventually has ActiveState active
 	check '... and what it has' eventually says ' 8192 sectors'
@@ -251,9 +245,9 @@ cp -d "$BUILD"/{libktvblk.so*,ktvblk-serve,units/ktvblk-serve@.*} \
 no_groups() {
 	local group left=0
 	for group in "${groups[@]}"; do
-		[ ! -d "$group" ] ||
-			find "$group" -depth -type d -exec rmdir {} \; || left=1
-	done 2>/dev/null
+		find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null
+		[ ! -d "$group" ] || left=1
+	done
 	return $left
 }
 # shellcheck disable=SC2317 # called by the trap
@@ -279,6 +273,7 @@ namespaces=$!
 ended() {
 	[ -e "$work/done" ] || ! kill -0 "$namespaces" 2>/dev/null
 }
+# All of the checks may take longer than one thing does.
 for _ in 1 2 3 4 5; do
 	eventually ended && break
 done
