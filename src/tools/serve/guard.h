@@ -7,7 +7,8 @@
  * and who waits for it waits as long: so what is started, watched and waited for
  * is a process that touches no storage, and its child serves. The guard passes
  * signals on, tells systemd what the child says, and ends with the status that
- * the child says, or without it when that takes too long.
+ * the child says, or without it when that takes too long. A child that systemd's
+ * watchdog found silent it kills.
  */
 
 #include <stdint.h>
