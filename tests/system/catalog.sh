@@ -18,15 +18,15 @@ show=(out)
 # The entry of a MESSAGE_ID: all between its line and the next.
 entry() { awk -v id="$1" '/^-- / { on = $2 == id } on' "$catalog"; }
 
-# Fields every record of a device has, and what the journal adds.
-common=' STOP_FD INSTANCE_ID CAPACITY_SECTORS KTVBLK_DISK KTVBLK_QUEUE _COMM _PID '
+# Fields every record of a device has, and what libsystemd and the journal add.
+common=' STOP_FD INSTANCE_ID CAPACITY_SECTORS KTVBLK_DISK KTVBLK_QUEUE SYSLOG_IDENTIFIER _PID '
 
 echo '- the text'
 check 'one entry for each MESSAGE_ID of the header, and no other' \
 	diff <(sed -n 's/^-- //p' "$catalog" | sort) \
 	<(grep -o '"[0-9a-f]\{32\}"' "$top/include/ktvblk-messages.h" |
 		tr -d '"' | sort)
-check 'no line is long' bash -c "! grep -v '^Subject\|^@_COMM@' '$catalog' |
+check 'no line is long' bash -c "! grep -v '^Subject\|^@SYSLOG_IDENTIFIER@' '$catalog' |
 	grep '.\{81\}'"
 # complaints EVENT <ENTRY: what its entry lacks, or says wrongly.
 complaints() {
@@ -86,11 +86,16 @@ while read -r name id _ _ fields; do
 done <events
 
 echo '- a real wedge'
+# The last that a VMM says before it ends: by when a busy journald gets to it,
+# there is no process any more that it could ask anything of.
+kill -STOP "$JOURNALD"
 printf '%s\n' 'new vdc' hang destroy release wait | ./vmm >/dev/null
+kill -CONT "$JOURNALD"
 journalctl --sync
 id=$(awk '$1 == "DESTROY_TIMED_OUT" { print $2 }' events)
 journalctl -x --no-pager MESSAGE_ID="$id" KTVBLK_DISK=vdc >out
 check 'the device' grep -q '^░░ Subject: libktvblk: device 0 is wedged' out
+check 'the process' grep -q '^░░ vmm [0-9]*, device' out
 check 'the disk' grep -q '^░░ .*disk vdc, 524288 sectors' out
 check 'the budget' grep -q '^░░ 50 ms' out
 check 'the request' grep -q '^░░ Request: in of 4096 bytes at sector 2048' out

@@ -3,8 +3,8 @@
 #
 # private-journald.sh COMMAND...: run COMMAND with a journald of its own, in its
 # own mount and pid namespaces, as root or with a user namespace. Nothing of it
-# is left behind. $PRIVATE is a directory that goes away with it. Exits with the
-# command's status, or 77, with a reason, where that cannot be had here.
+# is left behind. $PRIVATE is a directory that goes away with it, $JOURNALD the
+# journald's process. Exits with the command's status, or 77, with a reason, where that cannot be had here.
 
 set -u
 
@@ -46,6 +46,7 @@ cat >/run/systemd/journald.conf.d/private.conf <<-EOF
 	SystemMaxUse=512M
 EOF
 /lib/systemd/systemd-journald 2>"$PRIVATE/journald.log" &
+export JOURNALD=$!
 until [ -S /run/systemd/journal/socket ] || [ $SECONDS -gt 120 ]; do
 	sleep 0.02
 done

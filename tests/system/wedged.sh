@@ -141,11 +141,21 @@ ask destroy
 check 'running' quiet 1 --since="$since" -j
 check 'running: said' json process '"running"'
 check 'running: listed' quiet 1 --since="$since" --running
-pid=$vmm_pid
 kill_vmm
 check 'gone' quiet 1 --since="$since" -j
 check 'gone: said' json process '"gone"'
 check 'gone: not listed' quiet 0 --since="$since" --running
+# Gone before a busy journald could ask for its name: its own word is taken.
+fresh
+start_vmm ends
+kill -STOP "$JOURNALD"
+ask hang
+ask destroy
+pid=$vmm_pid
+kill_vmm
+kill -CONT "$JOURNALD"
+check 'gone before the journal saw it' quiet 1 --since="$since" -j
+check 'gone before the journal saw it: command' json command '"vmm"'
 # Its number again, for another.
 sleep 0.05
 for _ in {1..50}; do

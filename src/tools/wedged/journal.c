@@ -232,6 +232,10 @@ static int read_record(sd_journal *journal, struct record *record)
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(texts); i++)
 		r = get_text(journal, texts[i].field, bytes + texts[i].offset,
 			     texts[i].size);
+	/* The journal's own word is missing if the process had ended by then. */
+	if (r == 0 && !*record->command)
+		r = get_text(journal, "SYSLOG_IDENTIFIER", record->command,
+			     sizeof(record->command));
 	return r;
 }
 
