@@ -20,6 +20,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -144,18 +145,31 @@ static bool is_wait(const struct watch *watch, const char *text)
 	return watch_snapshot(watch).n_in_flight > 0;
 }
 
+/* Between two looks; and of so many threads the second knows the first. */
+#define STEADY_MS 20
+#define N_NOTES 64
+
 /* A look at all threads of the kernel's that work for one of ours. */
 struct helpers {
 	unsigned int n_busy;
 	bool unsure; /* some may be busy, or ours */
+	bool steady; /* the one told: it did not run since the look before */
 	uint64_t idle_since; /* of the one told */
 	struct watch_stuck *told;
+	const struct helpers *before;
+	struct note {
+		pid_t tid;
+		uint64_t ran_us;
+	} notes[N_NOTES];
 };
 
 /*
- * When it last ran: of those that are busy the one that did not for the longest
- * time is stuck the longest. That is what the scheduler tells, in milliseconds
- * of its clock; where it does not, all are alike, and the first is taken.
+ * When it last ran, as the scheduler tells in milliseconds of its clock; where
+ * it does not, all are alike, and the first is taken. Each CPU has a clock of its
+ * own, which stands still while a hypervisor takes the CPU away: those of two
+ * may be minutes apart after a week. So where several are busy a second look
+ * leaves out who ran meanwhile; only then who did not for the longest time, by
+ * these clocks, is taken for the one that is stuck the longest.
  */
 static uint64_t last_ran_us(pid_t tid)
 {
@@ -176,10 +190,29 @@ static uint64_t last_ran_us(pid_t tid)
 	       (*end == '.' ? strtoull(end + 1, NULL, 10) / 1000 : 0);
 }
 
+static bool is_steady(const struct helpers *before, const struct note *note)
+{
+	const unsigned int n = before ? MIN(before->n_busy, N_NOTES) : 0;
+
+	for (unsigned int i = 0; i < n; i++)
+		if (before->notes[i].tid == note->tid)
+			return before->notes[i].ran_us == note->ran_us;
+	return false;
+}
+
+static bool is_better(const struct helpers *helpers, bool steady,
+		      const struct note *note)
+{
+	if (steady != helpers->steady)
+		return steady;
+	return note->ran_us < helpers->idle_since;
+}
+
 static void count_helper(struct helpers *helpers, pid_t tid, char state)
 {
 	char wchan[sizeof(helpers->told->wchan)];
-	uint64_t ran_us;
+	struct note note = { .tid = tid };
+	bool steady;
 
 	locate_wchan(tid, wchan, sizeof(wchan));
 	/* It waits for work; the second is what kernels before 6.4 call it. */
@@ -190,10 +223,14 @@ static void count_helper(struct helpers *helpers, pid_t tid, char state)
 		helpers->unsure = true;
 		return;
 	}
-	ran_us = last_ran_us(tid);
-	if (helpers->n_busy++ && ran_us >= helpers->idle_since)
+	note.ran_us = last_ran_us(tid);
+	if (helpers->n_busy < N_NOTES)
+		helpers->notes[helpers->n_busy] = note;
+	steady = is_steady(helpers->before, &note);
+	if (helpers->n_busy++ && !is_better(helpers, steady, &note))
 		return;
-	helpers->idle_since = ran_us;
+	helpers->steady = steady;
+	helpers->idle_since = note.ran_us;
 	helpers->told->tid = tid;
 	helpers->told->state[0] = state;
 	snprintf(helpers->told->wchan, sizeof(wchan), "%s", wchan);
@@ -227,9 +264,9 @@ static void look_at_thread(struct helpers *helpers, pid_t worker, pid_t tid)
 }
 
 /* While the worker is held back none of them can be another's. */
-static void locate_helpers(pid_t worker, struct watch_stuck *ret_stuck)
+static void locate_helpers(pid_t worker, struct helpers *helpers)
 {
-	struct helpers helpers = { .told = ret_stuck };
+	struct watch_stuck *stuck = helpers->told;
 	DIR *dir = opendir("/proc/self/task");
 	struct dirent *entry;
 
@@ -237,21 +274,21 @@ static void locate_helpers(pid_t worker, struct watch_stuck *ret_stuck)
 		return;
 	while ((entry = readdir(dir)))
 		if (atoi(entry->d_name) > 0)
-			look_at_thread(&helpers, worker, atoi(entry->d_name));
+			look_at_thread(helpers, worker, atoi(entry->d_name));
 	closedir(dir);
 	/* What it says of a call is the worker's at the time it was made. */
-	if (helpers.n_busy)
-		snprintf(ret_stuck->syscall, sizeof(ret_stuck->syscall),
-			 "none");
-	ret_stuck->n_threads = helpers.n_busy;
-	ret_stuck->counted = !helpers.unsure;
+	if (helpers->n_busy)
+		snprintf(stuck->syscall, sizeof(stuck->syscall), "none");
+	stuck->n_threads = helpers->n_busy;
+	stuck->counted = !helpers->unsure;
 }
 
-void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck)
+static void look(struct watch *watch, struct helpers *helpers)
 {
+	struct watch_stuck *stuck = helpers->told;
 	char text[512], *paren = NULL;
 
-	*ret_stuck = (struct watch_stuck){ 0 };
+	*stuck = (struct watch_stuck){ 0 };
 	/* While we hold this a thread that is at work cannot end. */
 	SCOPED_LOCK(&watch->lock);
 	if (!watch->tid)
@@ -262,18 +299,29 @@ void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck)
 	    !(paren && has_name(text, paren, watch->left_name)))
 		return;
 	if (paren && paren[1] == ' ')
-		ret_stuck->state[0] = paren[2];
+		stuck->state[0] = paren[2];
 	if (read_task_file(watch->tid, "syscall", text, sizeof(text))) {
 		if (is_wait(watch, text)) {
-			ret_stuck->state[0] = '\0';
-			locate_helpers(watch->tid, ret_stuck);
+			stuck->state[0] = '\0';
+			locate_helpers(watch->tid, helpers);
 			return;
 		}
-		name_syscall(text, ret_stuck->syscall,
-			     sizeof(ret_stuck->syscall));
-		ret_stuck->counted = true;
-		ret_stuck->n_threads = 1;
+		name_syscall(text, stuck->syscall, sizeof(stuck->syscall));
+		stuck->counted = true;
+		stuck->n_threads = 1;
 	}
-	locate_wchan(watch->tid, ret_stuck->wchan, sizeof(ret_stuck->wchan));
-	ret_stuck->tid = watch->tid;
+	locate_wchan(watch->tid, stuck->wchan, sizeof(stuck->wchan));
+	stuck->tid = watch->tid;
+}
+
+void watch_locate(struct watch *watch, struct watch_stuck *ret_stuck)
+{
+	struct helpers first = { .told = ret_stuck };
+	struct helpers second = { .told = ret_stuck, .before = &first };
+
+	look(watch, &first);
+	if (first.n_busy < 2)
+		return;
+	poll(NULL, 0, STEADY_MS);
+	look(watch, &second);
 }

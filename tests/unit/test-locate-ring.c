@@ -18,6 +18,8 @@
 #include "harness.h"
 #include "watch.h"
 
+/* wrap: open */
+
 #define LIMIT (5 * NSEC_PER_SEC)
 #define SLOTS 8u
 
@@ -179,12 +181,46 @@ static void *wait_main(void *arg)
 	return NULL;
 }
 
+/*
+ * The scheduler's clock as a thread's CPU has it, in ms; each CPU has its own,
+ * without what the hypervisor has taken from it.
+ */
+static struct {
+	pid_t tid; /* 0: all as the kernel tells */
+	_Atomic uint64_t its_ms, others_ms;
+	bool runs; /* between any two looks */
+} clocks;
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+
+int __wrap_open(const char *path, int flags, ...)
+{
+	char file[16];
+	int fd, tid;
+
+	if (!clocks.tid ||
+	    sscanf(path, "/proc/self/task/%d/%15s", &tid, file) != 2 ||
+	    strcmp(file, "sched") != 0)
+		return __real_open(path, flags, 0);
+	fd = memfd_create("sched", MFD_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	dprintf(fd, "se.exec_start : %llu.000000\n",
+		(unsigned long long)(tid == clocks.tid ? clocks.its_ms
+						       : clocks.others_ms));
+	if (tid == clocks.tid && clocks.runs)
+		clocks.its_ms++;
+	lseek(fd, 0, SEEK_SET);
+	return fd;
+}
+
 /* False: there is no io_uring here. */
 static bool waiter_start(struct waiter *waiter)
 {
 	const struct identity nobody = { NULL, -1, 0 };
 	struct epoll_event event = { .events = EPOLLIN };
 
+	memset(&clocks, 0, sizeof(clocks));
 	memset(waiter, 0, sizeof(*waiter));
 	waiter->watch = watch_new(&nobody, LIMIT, NULL, SLOTS);
 	latch_init(&waiter->ready);
@@ -359,6 +395,8 @@ START_TEST(of_many_the_one_that_is_stuck_the_longest_is_told)
 	if (waiter_start(&waiter)) {
 		waiter_go(&waiter);
 		expect_busy(&waiter, 1, &first);
+		clocks.others_ms = 1;
+		clocks.tid = first.tid;
 		for (unsigned int n = 2; n <= N_FIFOS; n++) {
 			waiter_go(&waiter);
 			expect_busy(&waiter, n, &stuck);
@@ -370,6 +408,28 @@ START_TEST(of_many_the_one_that_is_stuck_the_longest_is_told)
 		ck_assert(numbers_are_others() || stuck.tid != first.tid);
 		expect_one_of_the_kernels(&waiter, &stuck);
 		for (unsigned int i = 1; i < N_FIFOS; i++)
+			waiter_open(&waiter, i);
+	}
+	waiter_stop(&waiter);
+}
+END_TEST
+
+START_TEST(who_is_at_work_is_not_told_whatever_its_clock)
+{
+	struct watch_stuck first, stuck;
+	struct waiter waiter;
+
+	if (waiter_start(&waiter)) {
+		waiter_go(&waiter);
+		expect_busy(&waiter, 1, &first);
+		clocks.runs = true;
+		clocks.others_ms = UINT32_MAX;
+		clocks.tid = first.tid;
+		waiter_go(&waiter);
+		expect_busy(&waiter, 2, &stuck);
+		ck_assert(numbers_are_others() || stuck.tid != first.tid);
+		expect_one_of_the_kernels(&waiter, &stuck);
+		for (unsigned int i = 0; i < 2; i++)
 			waiter_open(&waiter, i);
 	}
 	waiter_stop(&waiter);
@@ -500,6 +560,7 @@ TEST_PROGRAM("locate-ring",
 	     where_the_worker_sleeps_the_kernels_thread_is_located,
 	     where_the_worker_waits_in_the_ring_the_kernels_thread_is_located,
 	     of_many_the_one_that_is_stuck_the_longest_is_told,
+	     who_is_at_work_is_not_told_whatever_its_clock,
 	     what_is_with_no_thread_is_told_so,
 	     a_thread_that_has_nothing_to_do_holds_nothing_up,
 	     who_sleeps_on_another_epoll_is_stuck_itself,
