@@ -949,7 +949,8 @@ int ktvblk_set_log_handler(void (*handler)(const struct ktvblk_record *record,
 int ktvblk_set_log_level(int priority);
 
 /*
- * Wait until the records made so far have been handed on. [any]
+ * Wait until the records made so far have been handed on, and one of each device
+ * that is KTVBLK_STATE_STALLED. [any]
  *   -ETIMEDOUT  some have not
  *   -EDEADLK    called from the log handler
  */

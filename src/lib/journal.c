@@ -14,20 +14,12 @@
  * handler may end it: it is followed by another, see ends_early().
  */
 
-#define SD_JOURNAL_SUPPRESS_LOCATION
-
 #include <string.h>
-#include <systemd/sd-journal.h>
 
 #include "journal.h"
 #include "ktvblk.h"
 #include "thread.h"
 #include "util.h"
-
-/* The end of struct ktvblk_record in version 1.0: a handler's may know no more. */
-_Static_assert(offsetof(struct ktvblk_record, reserved) + sizeof(int) ==
-		       (sizeof(void *) == 8 ? 48 : 28),
-	       "ABI");
 
 struct sink {
 	void (*handler)(const struct ktvblk_record *record, void *userdata);
@@ -54,6 +46,7 @@ static struct {
 	uint64_t queued; /* entries ever put in */
 	uint64_t taken; /* and taken out, by the thread */
 	uint64_t handled; /* and dealt with */
+	uint64_t looks_asked, looks_had; /* by who waits for one */
 	uint64_t dropped; /* records lost, not told yet */
 
 	struct log_job *jobs, **last_job;
@@ -110,32 +103,6 @@ static bool cond_wait(pthread_cond_t *cond, uint64_t deadline_ns)
  * The thread's side
  */
 
-static bool send_journal(const struct record *record)
-{
-	struct iovec iov[LOG_FIELDS_MAX];
-
-	for (size_t i = 0; i < record->n_fields; i++)
-		iov[i] = (struct iovec){
-			.iov_base = (void *)(uintptr_t)record->fields[i],
-			.iov_len = strlen(record->fields[i]),
-		};
-	return sd_journal_sendv(iov, (int)record->n_fields) == 0;
-}
-
-static void send_handler(const struct sink *sink, const struct record *record)
-{
-	const struct ktvblk_record public = {
-		.size = sizeof(public),
-		.message_id = record->message_id,
-		.message = record->message,
-		.fields = record->fields,
-		.n_fields = record->n_fields,
-		.priority = record->priority,
-	};
-
-	sink->handler(&public, sink->userdata);
-}
-
 /* The release comes last: it may end the thread. */
 static void sink_free(struct sink *sink)
 {
@@ -169,8 +136,8 @@ static bool deliver(const struct log_entry *entry)
 
 	record_format(&record, entry);
 	if (!sink)
-		return send_journal(&record);
-	send_handler(sink, &record);
+		return record_send(&record);
+	record_pass(&record, sink->handler, sink->userdata);
 	hand.delivered = entry == &hand.entry;
 	if (leave_sink(sink))
 		sink_free(sink);
@@ -197,6 +164,8 @@ static void tell_dropped(void)
 /* Done with the entry in hand, and if it went nowhere that counts. */
 static void put_down(void)
 {
+	if (!hand.was_queued)
+		watch_told(hand.entry.watch);
 	disk_id_unref(hand.entry.id.disk);
 	watch_unref(hand.entry.watch);
 	hand.has_entry = false;
@@ -250,6 +219,7 @@ static uint64_t report_stalled(void)
 			disk_id_ref(entry.id.disk);
 			handle(&entry, false);
 		} else {
+			watch_told(watch);
 			watch_unref(watch);
 		}
 	}
@@ -288,10 +258,14 @@ static bool must_look(void)
 
 static void look(void)
 {
+	const uint64_t asked = logger.looks_asked;
+
 	logger.rescan = false;
 	pthread_mutex_unlock(&logger.lock);
 	hand.look_again_ns = report_stalled();
 	pthread_mutex_lock(&logger.lock);
+	logger.looks_had = asked;
+	pthread_cond_broadcast(&logger.done);
 }
 
 static int start_thread(void);
@@ -568,22 +542,38 @@ int ktvblk_set_log_level(int priority)
 	return 0;
 }
 
-int ktvblk_log_flush(uint32_t timeout_ms)
+/* With the lock: wait until *n is at least that much. */
+static int wait_until(const uint64_t *n, uint64_t least, uint64_t deadline_ns)
 {
-	uint64_t deadline_ns = now_ns() + timeout_ms * NSEC_PER_MSEC;
-
-	ensure_conds();
-	SCOPED_NO_CANCEL();
-	SCOPED_LOCK(&logger.lock);
-	if (logger.running && pthread_equal(logger.thread, pthread_self()))
-		return -EDEADLK;
-
-	const uint64_t target = logger.queued;
-
-	while (logger.handled < target)
+	while (*n < least)
 		if (!logger.running || !cond_wait(&logger.done, deadline_ns))
 			return -ETIMEDOUT;
 	return 0;
+}
+
+int ktvblk_log_flush(uint32_t timeout_ms)
+{
+	uint64_t deadline_ns = now_ns() + timeout_ms * NSEC_PER_MSEC;
+	bool here;
+	int r;
+
+	ensure_conds();
+	SCOPED_NO_CANCEL();
+	pthread_mutex_lock(&logger.lock);
+	here = logger.running && logger.pid == getpid();
+	if (logger.running && pthread_equal(logger.thread, pthread_self()))
+		r = -EDEADLK;
+	else
+		r = wait_until(&logger.handled, logger.queued, deadline_ns);
+	pthread_mutex_unlock(&logger.lock);
+	/* What counts as stalled may be told by no record yet. */
+	if (r < 0 || !here || !watch_any_untold(now_ns()))
+		return r;
+
+	SCOPED_LOCK(&logger.lock);
+	logger.rescan = true;
+	pthread_cond_signal(&logger.more);
+	return wait_until(&logger.looks_had, ++logger.looks_asked, deadline_ns);
 }
 
 /* What was recorded just before exit() must be found. Not in a forked child. */

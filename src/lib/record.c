@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* From an entry to "KEY=value" strings; what does not fit is cut. */
+/* From an entry to "KEY=value" strings, cut to fit, and to who gets them. */
+
+#define SD_JOURNAL_SUPPRESS_LOCATION
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -8,9 +10,15 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <systemd/sd-journal.h>
 
 #include "record.h"
 #include "util.h"
+
+/* The end of struct ktvblk_record in version 1.0: a handler's may know no more. */
+_Static_assert(offsetof(struct ktvblk_record, reserved) + sizeof(int) ==
+		       (sizeof(void *) == 8 ? 48 : 28),
+	       "ABI");
 
 const char *request_type_name(uint32_t type)
 {
@@ -185,4 +193,33 @@ void record_format(struct record *record, const struct log_entry *entry)
 	}
 	if (entry->watch)
 		format_stuck(record, entry->watch);
+}
+
+bool record_send(const struct record *record)
+{
+	struct iovec iov[LOG_FIELDS_MAX];
+
+	for (size_t i = 0; i < record->n_fields; i++)
+		iov[i] = (struct iovec){
+			.iov_base = (void *)(uintptr_t)record->fields[i],
+			.iov_len = strlen(record->fields[i]),
+		};
+	return sd_journal_sendv(iov, (int)record->n_fields) == 0;
+}
+
+void record_pass(const struct record *record,
+		 void (*handler)(const struct ktvblk_record *record,
+				 void *userdata),
+		 void *userdata)
+{
+	const struct ktvblk_record public = {
+		.size = sizeof(public),
+		.message_id = record->message_id,
+		.message = record->message,
+		.fields = record->fields,
+		.n_fields = record->n_fields,
+		.priority = record->priority,
+	};
+
+	handler(&public, userdata);
 }

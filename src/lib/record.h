@@ -6,6 +6,7 @@
 
 #include "identity.h"
 #include "bounds.h"
+#include "ktvblk.h"
 #include "watch.h"
 
 struct log_site {
@@ -35,6 +36,15 @@ struct record {
 
 /* Make the record of an entry. On the log thread: it may read procfs. */
 void record_format(struct record *record, const struct log_entry *entry);
+
+/* To the journal; false: it is lost. */
+bool record_send(const struct record *record);
+
+/* To a VMM's handler. */
+void record_pass(const struct record *record,
+		 void (*handler)(const struct ktvblk_record *record,
+				 void *userdata),
+		 void *userdata);
 
 /* A request type's name for people. */
 const char *request_type_name(uint32_t type);

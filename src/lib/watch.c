@@ -302,6 +302,7 @@ static bool mark_oldest(struct watch *watch, uint64_t now, uint64_t *again_ns,
 		if (!is_over(watch, &survey, now))
 			break;
 		/* First, as with the mark it is for the worker to set. */
+		atomic_store(&watch->untold, true);
 		atomic_store(&watch->closed_at, OPEN);
 		if (flag_oldest(&survey, STALLED)) {
 			*ret_seen = survey.seen;
@@ -309,6 +310,7 @@ static bool mark_oldest(struct watch *watch, uint64_t now, uint64_t *again_ns,
 		}
 		/* seq_cst, pairs with hasten_look(): see the head. */
 		atomic_store(&watch->closed_at, closed_at);
+		atomic_store(&watch->untold, false);
 	}
 	if (survey.oldest)
 		look_by(again_ns, due_ns(watch, survey.seen.oldest.since_ns));
@@ -361,4 +363,29 @@ struct watch *watch_scan(uint64_t now, uint64_t position,
 	second = MIN(first, second);
 	*ret_again_ns = second == UINT64_MAX ? 0 : second;
 	return NULL;
+}
+
+void watch_told(struct watch *watch)
+{
+	atomic_store(&watch->untold, false);
+}
+
+static bool is_untold(const struct watch *watch, uint64_t now)
+{
+	struct survey survey;
+
+	/* In this order: see mark_oldest(). */
+	if (atomic_load(&watch->closed_at) == OPEN)
+		return atomic_load(&watch->untold);
+	survey = survey_slots(watch);
+	return is_over(watch, &survey, now);
+}
+
+bool watch_any_untold(uint64_t now)
+{
+	SCOPED_LOCK(&list_lock);
+	for (struct watch *watch = list; watch; watch = watch->next)
+		if (is_untold(watch, now))
+			return true;
+	return false;
 }

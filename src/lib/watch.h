@@ -43,6 +43,7 @@ struct watch {
 	 * of the stall before among them; UINT64_MAX: that has not ended.
 	 */
 	_Atomic uint64_t closed_at;
+	_Atomic bool untold; /* marked, and its record is not out yet */
 	struct identity id; /* with a reference to the disk */
 	struct ports *ports; /* to tell of a stall; NULL: nobody */
 
@@ -146,6 +147,12 @@ bool watch_is_stalled(struct watch *watch, uint64_t now_ns);
 struct watch *watch_scan(uint64_t now_ns, uint64_t position,
 			 uint64_t *ret_again_ns,
 			 struct watch_snapshot *ret_seen);
+
+/* On the log thread: the record of the one that was found is out. */
+void watch_told(struct watch *watch);
+
+/* Is anybody's oldest over its limit, without a record that is out? */
+bool watch_any_untold(uint64_t now_ns);
 
 /*
  * Look who holds the requests up, and where; reads procfs. That is the worker,

@@ -165,6 +165,35 @@ START_TEST(stalls_of_a_session_and_their_ends_alternate)
 }
 END_TEST
 
+/* Whoever has heard of it by the state, and is about to exit. */
+START_TEST(a_flush_is_for_what_counts_as_stalled_too)
+{
+	struct watch *told, *over;
+
+	set_up();
+	ck_assert_int_eq(log_ref(), 0);
+	told = enter_new(1);
+	over = enter_new(1);
+	recorder_hold(&rec);
+	begin(told);
+	recorder_wait_held(&rec);
+	ck_assert_int_eq(ktvblk_log_flush(0), -ETIMEDOUT);
+	/* And one that nobody has looked at. */
+	begin_quietly(over);
+	ck_assert(eventually(watch_is_stalled(over, now_ns())));
+	recorder_go_on(&rec);
+	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
+	ck_assert_int_eq(recorder_count(&rec, KTVBLK_MESSAGE_REQUEST_STALLED),
+			 2);
+	ck_assert(end(told));
+	ck_assert(end(over));
+	leave(told);
+	leave(over);
+	log_unref(far_away());
+	tear_down();
+}
+END_TEST
+
 START_TEST(a_quick_request_is_not_told)
 {
 	struct watch *quick, *stalled;
@@ -301,6 +330,7 @@ END_TEST
 
 TEST_PROGRAM("journal-stalls", a_stalled_request_is_told_once_and_so_is_its_end,
 	     stalls_of_a_session_and_their_ends_alternate,
+	     a_flush_is_for_what_counts_as_stalled_too,
 	     a_quick_request_is_not_told,
 	     a_short_limit_is_not_held_up_by_a_long_one,
 	     the_next_thread_finds_stalled_requests_too,
