@@ -40,6 +40,7 @@ of_boot() { json boot_id "\"${1//-/}\"" "$2"; }
 echo '- boots'
 start_vmm boots
 ask hang
+ask stalled # all that it says is of this boot
 ask destroy
 check 'this boot' quiet 1 --boot
 check 'this boot, by ID' quiet 1 --boot="$real_boot"
@@ -175,6 +176,18 @@ check 'vacuumed: it is' [ ! -e alone/system.journal ]
 export VACUUM_KEEPS_NAME=1
 check 'its blocks are gone, it is not' vacuumed trouble
 unset VACUUM_KEEPS_NAME
+# As journald does it: a file, and its head next.
+just_made() {
+	rm alone/system.journal
+	: >alone/new.journal
+	"${wedged[@]}" -D alone >"$out" 2>"$err" &
+	eventually is_open $! || return 1
+	cat "$good" >alone/new.journal
+	wait $!
+	[ $? -eq 1 ] && [ ! -s "$err" ]
+}
+is_open() { find "/proc/$1/fd" -lname '*/new.journal' | grep -q .; }
+check 'a file that has just been made' just_made
 mkdir empty
 check 'an empty directory' trouble -D empty
 check 'no journal files' grep -q 'no journal files' "$err"

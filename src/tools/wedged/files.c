@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +20,9 @@
 #include "files.h"
 #include "journal.h"
 #include "say.h"
+
+/* How long it takes until a file counts as cut short. */
+#define HEAD_MS 1000
 
 struct census {
 	const struct query *query;
@@ -59,6 +63,19 @@ static const char *explain(int r)
 	}
 }
 
+/* journald makes a file and writes its head next, and may be held up between. */
+static int open_file(int fd, sd_journal **ret_journal)
+{
+	int r;
+
+	for (int ms = 0;; ms += 10) {
+		r = sd_journal_open_files_fd(ret_journal, &fd, 1, 0);
+		if (r != -ENODATA || ms >= HEAD_MS)
+			return r;
+		poll(NULL, 0, 10);
+	}
+}
+
 static void check_file(struct census *census, const char *path)
 {
 	sd_journal *journal = NULL;
@@ -70,7 +87,7 @@ static void check_file(struct census *census, const char *path)
 	if (r == -ENOENT) /* vacuumed meanwhile */
 		return;
 	if (r == 0)
-		r = sd_journal_open_files_fd(&journal, &fd, 1, 0);
+		r = open_file(fd, &journal);
 	if (r >= 0)
 		r = walk(journal, census->query);
 	/* Vacuuming takes the blocks away under the one who reads. */
