@@ -153,8 +153,10 @@ else
 	check_record 'as an ordinary user' 50
 fi
 
-# Killed while it has all it ever has. A shell's background jobs ignore INT.
-"$demo" >"$out" 2>"$err" &
+# Killed while it has all it ever has, and for long. A shell's background jobs
+# ignore INT.
+: >"$out" # not what was before, until the child gets there
+"$demo" --budget 60000 >"$out" 2>"$err" &
 pid=$!
 until grep -q 'A disk that hangs' "$out" || ! kill -0 $pid; do sleep 0.1; done
 children=$(sed -n "s/^\([0-9]*\) (.*) [A-Z] $pid .*/\1/p" \

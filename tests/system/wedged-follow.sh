@@ -21,8 +21,11 @@ follow() {
 # await_lines N: it has printed that many.
 has_lines() { [ "$(wc -l <"$out")" -ge "$1" ]; }
 await_lines() { eventually has_lines "$1"; }
-# It has read what there is, and waits: it blocks the signals that end it.
-await_waiting() { eventually grep -q '^SigBlk:.*4002$' "/proc/$follower/status"; }
+# It has read what there is, and waits: it blocks the signals that end it, and
+# none beside, as the shell does before it becomes the program.
+await_waiting() {
+	eventually grep -q '^SigBlk:[[:space:]]*0*4002$' "/proc/$follower/status"
+}
 # ended SIGNAL STATUS: by the signal, with that status and no word on stderr.
 ended() {
 	local rc
@@ -77,6 +80,7 @@ fresh
 start_vmm gone
 ask hang
 ask reset
+journalctl --sync
 follow --json
 check 'wedged' await_lines 1
 forge REQUEST_STALLED 1008

@@ -44,6 +44,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int hanging;
 static int inside; /* calls into the storage */
+static pid_t caller; /* of the last one */
 static int panicking;
 static unsigned char *ram;
 static struct ktvblk_mem *mem;
@@ -59,6 +60,7 @@ static ssize_t slow_preadv(void *userdata, const struct iovec *iov, int n_iov,
 	(void)userdata, (void)offset;
 	pthread_mutex_lock(&lock);
 	inside++;
+	caller = gettid();
 	pthread_cond_broadcast(&changed);
 	while (hanging && !panicking)
 		pthread_cond_wait(&changed, &lock);
@@ -127,7 +129,7 @@ static int new_device(const char *name)
 	config.name = name;
 	config.flags = KTVBLK_READ_ONLY;
 	config.reset_timeout_ms = config.destroy_timeout_ms = 50;
-	config.stall_warn_ms = 100;
+	config.stall_warn_ms = 250;
 	if (ktvblk_new(&config, &dev) < 0)
 		return -1;
 	ktvblk_set_memory(dev, mem);
@@ -157,7 +159,8 @@ static void await_state(int state, int is)
 		poll(NULL, 0, 1);
 }
 
-static int waits_for_a_worker(void)
+/* Where there is no /proc nobody can tell. */
+static int has_thread(const char *wanted)
 {
 	char path[300], name[32];
 	DIR *tasks = opendir("/proc/self/task");
@@ -173,7 +176,7 @@ static int waits_for_a_worker(void)
 		if (!comm)
 			continue;
 		found |= fgets(name, sizeof(name), comm) &&
-			 !strcmp(name, "ktvblk-drop\n");
+			 !strcmp(name, wanted);
 		fclose(comm);
 	}
 	if (tasks)
@@ -181,11 +184,45 @@ static int waits_for_a_worker(void)
 	return found;
 }
 
+static void await_end(const char *thread)
+{
+	while (has_thread(thread))
+		poll(NULL, 0, 1);
+}
+
 /* A destroyed device has no state to ask, but its thread makes the record. */
 static void await_reclaimed(void)
 {
-	while (waits_for_a_worker())
-		poll(NULL, 0, 1);
+	await_end("ktvblk-drop\n");
+}
+
+/* NEEDS_RESET is not its last act. */
+static void await_worker_end(void)
+{
+	struct ktvblk_identity id;
+	char name[32];
+
+	ktvblk_get_identity(dev, &id, sizeof(id));
+	snprintf(name, sizeof(name), "ktvblk-%llu\n",
+		 (unsigned long long)id.instance_id);
+	await_end(name);
+}
+
+/* What is told of a thread is to be where it waits, not on its way there. */
+static void await_asleep(void)
+{
+	char path[64], state;
+	FILE *stat;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)caller);
+	do {
+		stat = fopen(path, "re");
+		if (!stat)
+			return;
+		if (fscanf(stat, "%*d %*s %c", &state) != 1)
+			state = '?';
+		fclose(stat);
+	} while (state != 'S' && poll(NULL, 0, 1) == 0);
 }
 
 static int send_fields(char *fields)
@@ -211,6 +248,7 @@ static void answer(char *command)
 		set(&hanging, 1);
 		request();
 		await_inside(1);
+		await_asleep();
 		puts("ok");
 	} else if (!strcmp(command, "reset")) {
 		put(VIRTIO_MMIO_STATUS, 0);
@@ -226,6 +264,7 @@ static void answer(char *command)
 	} else if (!strcmp(command, "panic")) {
 		set(&panicking, 1);
 		await_state(KTVBLK_STATE_NEEDS_RESET, 1);
+		await_worker_end();
 		puts("ok");
 	} else if (!strcmp(command, "wait")) {
 		await_state(KTVBLK_STATE_WEDGED, 0);
