@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # One image, one writer: ktvblk_image_lock() against qemu-img and
-# qemu-storage-daemon, both ways.
+# qemu-storage-daemon, both ways; and ktvblk-serve at both ends of a migration.
 
 set -u
 # shellcheck source-path=SCRIPTDIR source=check.sh
 . "$(dirname "$0")/check.sh"
 work=$(mktemp -d)
-daemon=''
+daemon='' servers=()
 # shellcheck disable=SC2317 # called by the trap
 clean_up() {
-	[ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null
+	kill -KILL $daemon "${servers[@]}" 2>/dev/null
 	wait
 	rm -rf "$work"
 }
@@ -110,4 +110,36 @@ check '... and we do not' refused w
 check '... nor read' refused r
 daemon_ends
 check '... it has ended' taken w
+
+# Two servers of one disk: a migration's.
+# serve NAME OPTION...: it says what it has to say in NAME.err.
+serve() {
+	local name=$1
+	shift
+	"$BUILD/ktvblk-serve" --socket-path="$name" --blk-file=image "$@" \
+		2>"$name.err" </dev/null &
+	servers+=($!)
+	eventually [ -S "$name" ]
+}
+# ends N: the one that was started as the Nth.
+ends() {
+	kill "${servers[$1]}"
+	wait "${servers[$1]}"
+}
+check 'it is served' serve first
+check '... and at the other end of a migration' serve second --incoming
+check '... which says that it is not locked' \
+	grep -q 'in use by .*: locked once that has ended$' second.err
+check '... nobody else writes it' refused w
+check 'the first ends' ends 0
+check '... the second has the lock' \
+	eventually grep -q ': image: locked$' second.err
+check '... nobody else writes it now' refused w
+check '... nor does qemu-img' qemu 1 qemu-img resize -f raw image 3M
+check 'the second ends' ends 1
+check '... and all is as before' taken w
+check 'an image that nobody has' serve third --incoming
+check '... is locked at once' refused w
+check '... without a word' [ ! -s third.err ]
+check '... until its end' ends 2
 sums

@@ -265,7 +265,7 @@ migration)
 	image slow 4 || exit
 	# The lock is the first one's, until it ends.
 	cp "$tmp/slow.options" "$tmp/slow-to.options"
-	serve slow-to --no-lock || exit
+	serve slow-to --incoming || exit
 	cat >"$tmp/plan.1" <<-EOF
 		migration meanwhile slow 1 migrate
 		image image slow

@@ -47,16 +47,20 @@ static int refuse(const char *why)
 static int check_storage(const struct options *options)
 {
 	const bool file = options->blk_file, nbd = options->nbd_uri;
+	const int n_of_lock =
+		options->no_lock + options->wait + options->incoming;
 
 	if (file == nbd)
 		return refuse(file ? "--blk-file and --nbd: give one of them"
 				   : "no disk: give --blk-file or --nbd");
 	if (nbd && options->direct)
 		return refuse("--direct is for --blk-file");
-	if (nbd && (options->no_lock || options->wait))
-		return refuse("--wait and --no-lock are for --blk-file");
-	if (options->no_lock && options->wait)
-		return refuse("--wait and --no-lock: give one of them");
+	if (nbd && n_of_lock)
+		return refuse("--wait, --incoming and --no-lock are for "
+			      "--blk-file");
+	if (n_of_lock > 1)
+		return refuse("--wait, --incoming and --no-lock: give one of "
+			      "them");
 	if (file && options->nbd_keeps_writes)
 		return refuse("--nbd-keeps-writes is for --nbd");
 	return 0;

@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -51,15 +54,66 @@ static int wait_for_lock(int fd, const struct options *options,
 	return r;
 }
 
+struct later {
+	const struct options *options;
+	int fd; /* the same open file, which has the lock */
+};
+
+static void *lock_main(void *arg)
+{
+	struct later *later = arg;
+	const char *path = later->options->blk_file;
+	pid_t pid;
+	int r;
+
+	do {
+		poll(NULL, 0, TRY_MS);
+		r = lock(later->fd, later->options, &pid);
+	} while (r == -EBUSY);
+	complain("%s: %s", path, r < 0 ? strerror(-r) : "locked");
+	close(later->fd);
+	free(later);
+	return NULL;
+}
+
+/* The disk is served meanwhile; signals are others'. */
+static int lock_later(int fd, const struct options *options, const char *holder)
+{
+	struct later *later = malloc(sizeof(*later));
+	sigset_t all, before;
+	pthread_t thread;
+	int r = later ? 0 : -ENOMEM;
+
+	if (r == 0) {
+		later->options = options;
+		later->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		r = later->fd < 0 ? -errno : 0;
+	}
+	if (r == 0) {
+		sigfillset(&all);
+		pthread_sigmask(SIG_BLOCK, &all, &before);
+		r = -pthread_create(&thread, NULL, lock_main, later);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
+	if (r == 0) {
+		pthread_detach(thread);
+		complain("%s: in use by %s: locked once that has ended",
+			 options->blk_file, holder);
+	}
+	return r;
+}
+
 static int take_lock(int fd, const struct options *options)
 {
 	char holder[HOLDER_TEXT_MAX];
 	pid_t pid;
-	int r = try_for(fd, options, GRACE_MS, &pid);
+	int r = try_for(fd, options, options->incoming ? 0 : GRACE_MS, &pid);
 
 	if (r == -EBUSY) {
 		holder_describe(fd, pid, holder);
-		if (options->wait) {
+		if (options->incoming) {
+			r = lock_later(fd, options, holder);
+		} else if (options->wait) {
 			r = wait_for_lock(fd, options, holder);
 		} else {
 			complain("%s: in use by %s", options->blk_file, holder);

@@ -5,8 +5,8 @@
 #include "options.h"
 
 /*
- * Open the file, and lock it, having waited for that if it is asked for. A
- * descriptor; or a negative exit status, told on stderr.
+ * Open the file, and lock it, having waited for that if it is asked for, or
+ * later. A descriptor; or a negative exit status, told on stderr.
  */
 int image_open(const struct options *options);
 

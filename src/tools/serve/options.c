@@ -33,6 +33,7 @@ static const char usage[] =
 	"  --direct              past the page cache (O_DIRECT)\n"
 	"  --no-lock             do not lock the file\n"
 	"  --wait                wait until nobody else has it locked\n"
+	"  --incoming            ... and serve meanwhile: a migration's second end\n"
 	"  --num-queues=N        queues a guest may use, 1 to 16 (16)\n"
 	"  --depth=N             requests with the storage at once (64)\n"
 	"  --zero-copy           the storage works on guest memory itself\n"
@@ -68,6 +69,7 @@ enum option_name {
 	DIRECT,
 	NO_LOCK,
 	WAIT,
+	INCOMING,
 	NUM_QUEUES,
 	DEPTH,
 	ZERO_COPY,
@@ -99,6 +101,7 @@ static const struct option names[] = {
 	{ "direct", no_argument, NULL, DIRECT },
 	{ "no-lock", no_argument, NULL, NO_LOCK },
 	{ "wait", no_argument, NULL, WAIT },
+	{ "incoming", no_argument, NULL, INCOMING },
 	{ "num-queues", required_argument, NULL, NUM_QUEUES },
 	{ "depth", required_argument, NULL, DEPTH },
 	{ "zero-copy", no_argument, NULL, ZERO_COPY },
@@ -228,6 +231,8 @@ static void set_flag(struct options *options, enum option_name name)
 		options->no_lock = true;
 	else if (name == WAIT)
 		options->wait = true;
+	else if (name == INCOMING)
+		options->incoming = true;
 	else if (name == EXIT_ON_DISCONNECT)
 		options->once = true;
 	else if (name == PRINT_CAPABILITIES)

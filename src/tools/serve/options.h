@@ -16,7 +16,7 @@ struct options {
 	/* The storage, one of these. */
 	const char *blk_file;
 	const char *nbd_uri;
-	bool direct, wait, no_lock; /* of a file */
+	bool direct, wait, incoming, no_lock; /* of a file */
 	bool nbd_keeps_writes;
 
 	bool once; /* the end of a connection is the end */
