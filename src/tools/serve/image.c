@@ -37,21 +37,26 @@ static int try_for(int fd, const struct options *options, int ms,
 	return r;
 }
 
-/* The signals that would end us do. */
-static int wait_for_lock(int fd, const struct options *options,
-			 const char *holder)
+static int await_lock(int fd, const struct options *options)
 {
 	pid_t pid;
 	int r;
 
-	complain("%s: in use by %s: waiting", options->blk_file, holder);
-	guard_tell("STATUS=waiting for %s, in use by %s", options->blk_file,
-		   holder);
 	do {
 		poll(NULL, 0, TRY_MS);
 		r = lock(fd, options, &pid);
 	} while (r == -EBUSY);
 	return r;
+}
+
+/* The signals that would end us do. */
+static int wait_for_lock(int fd, const struct options *options,
+			 const char *holder)
+{
+	complain("%s: in use by %s: waiting", options->blk_file, holder);
+	guard_tell("STATUS=waiting for %s, in use by %s", options->blk_file,
+		   holder);
+	return await_lock(fd, options);
 }
 
 struct later {
@@ -62,15 +67,10 @@ struct later {
 static void *lock_main(void *arg)
 {
 	struct later *later = arg;
-	const char *path = later->options->blk_file;
-	pid_t pid;
-	int r;
+	const int r = await_lock(later->fd, later->options);
 
-	do {
-		poll(NULL, 0, TRY_MS);
-		r = lock(later->fd, later->options, &pid);
-	} while (r == -EBUSY);
-	complain("%s: %s", path, r < 0 ? strerror(-r) : "locked");
+	complain("%s: %s", later->options->blk_file,
+		 r < 0 ? strerror(-r) : "locked");
 	close(later->fd);
 	free(later);
 	return NULL;
