@@ -151,6 +151,7 @@ void front_free_alone(struct front_end *front)
 
 void front_close(struct front_end *front)
 {
+	front->rig.dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(rig_destroy(&front->rig), KTVBLK_JOINED);
 	front_free(front);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "device.h"
 #include "wedge.h"
 
 /* The last devices that were here have gone, with all they left behind. */
@@ -56,6 +57,8 @@ void wedge(struct rig *rig, uint32_t type, uint64_t sector)
 void wedge_close(struct rig *rig)
 {
 	storage_let_go(rig->storage);
+	if (rig->dev)
+		rig->dev->destroy_timeout_ms = WAIT_MS;
 	ktvblk_destroy(rig->dev);
 	rig->dev = NULL;
 	rig_free(rig);
