@@ -163,8 +163,8 @@ START_TEST(a_call_that_ends_with_the_budget_of_the_destroy)
 		wedge_close(&race.rig);
 	}
 	print_score("destroy", n, timed_out);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 

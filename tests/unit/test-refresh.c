@@ -223,8 +223,8 @@ START_TEST(a_capacity_that_hangs_holds_up_nobody)
 	ck_assert_uint_eq(atomic_load(&asked.released), 0);
 	latch_set(&asked.leave);
 	ck_assert(eventually(atomic_load(&asked.released) == 1));
-	recorder_stop(&rec);
 	traces_expect_gone(&traces);
+	recorder_stop(&rec);
 }
 END_TEST
 

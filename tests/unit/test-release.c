@@ -144,8 +144,8 @@ static void stage_close(struct stage *stage)
 	latch_set(&stage->mem.go);
 	ck_assert(eventually(atomic_load(&stage->storage.calls) == 1 &&
 			     atomic_load(&stage->mem.calls) == 1));
-	recorder_stop(&stage->rec);
 	traces_expect_gone(&stage->before);
+	recorder_stop(&stage->rec);
 	ck_assert_uint_eq(stage->storage.calls, 1);
 	ck_assert_uint_eq(stage->mem.calls, 1);
 	munmap(stage->ram, 4096);

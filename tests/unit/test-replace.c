@@ -601,8 +601,8 @@ START_TEST(a_release_that_hangs_holds_up_nobody)
 	munmap(old.ram, old.bytes);
 	rig_free(&rig);
 	other_drop(&other);
-	recorder_stop(&rec);
 	traces_expect_gone(&traces);
+	recorder_stop(&rec);
 }
 END_TEST
 

@@ -413,8 +413,8 @@ START_TEST(a_wedged_reset_takes_nothing_and_so_do_those_behind_it)
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
 	wedge_close(&rig);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 
@@ -444,8 +444,8 @@ START_TEST(a_start_that_lacks_the_next_session_asks_for_a_reset)
 	rig_start(&rig);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	wedge_close(&rig);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 

@@ -163,8 +163,8 @@ START_TEST(a_queue_that_was_reset_is_left_alone_and_set_up_anew)
 	ck_assert_uint_eq(rig_used_idx(&rig), 1);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
 	rig_close(&rig);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 
@@ -235,8 +235,8 @@ START_TEST(a_queue_is_reset_within_the_budget_whatever_hangs)
 	ck_assert_uint_eq(*rig_chain_status(&rig, 0), VIRTIO_BLK_S_OK);
 	recorder_wait(&rec, KTVBLK_MESSAGE_RECLAIMED);
 	wedge_close(&rig);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 

@@ -408,8 +408,8 @@ static void check_start_failure(const struct start_row *row, uint64_t flags)
 	wedge_open_idle(&rig, 1000, flags);
 	expect_start_failure(&rig, &rec, row);
 	rig_close(&rig);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 
 START_TEST(a_start_that_fails_says_where_and_the_next_one_works)

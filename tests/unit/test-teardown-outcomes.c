@@ -156,8 +156,8 @@ static void scene_close(struct scene *scene)
 {
 	storage_let_go(scene->rig.storage);
 	rig_free(&scene->rig);
-	recorder_stop(&scene->rec);
 	traces_expect_gone(&scene->before);
+	recorder_stop(&scene->rec);
 	latch_destroy(&scene->kicked);
 	latch_destroy(&scene->over);
 }

@@ -150,8 +150,8 @@ static void open_quiet(struct scene *scene)
 
 static void close_quiet(struct scene *scene)
 {
-	recorder_stop(&scene->rec);
 	traces_expect_gone(&scene->before);
+	recorder_stop(&scene->rec);
 	tear_down_local();
 }
 

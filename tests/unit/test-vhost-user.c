@@ -55,8 +55,8 @@ START_TEST(a_front_end_reads_and_writes)
 	ck_assert_uint_eq(rig_irqs(&front.rig), 0);
 	ck_assert_uint_gt(front_mapped(&front), 0);
 	front_close(&front);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 

@@ -63,8 +63,8 @@ static void open_scene(struct scene *scene, bool region)
 static void close_scene(struct scene *scene)
 {
 	front_close(&scene->front);
-	recorder_stop(&scene->rec);
 	traces_expect_gone(&scene->before);
+	recorder_stop(&scene->rec);
 }
 
 /* The used ring has each of these once. */

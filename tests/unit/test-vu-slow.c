@@ -86,8 +86,8 @@ START_TEST(a_message_may_be_cut_anywhere)
 		ck_assert_uint_eq(front_mapped(&front), 0);
 	}
 	front_close(&front);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 

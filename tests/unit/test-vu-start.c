@@ -129,8 +129,8 @@ START_TEST(a_destroy_has_its_own_time_beside_a_stop_under_way)
 	/* By that thread, once it is through. */
 	ck_assert(eventually(front_mapped(&front) == 0));
 	front_free(&front);
-	recorder_stop(&rec);
 	traces_expect_gone(&before);
+	recorder_stop(&rec);
 }
 END_TEST
 

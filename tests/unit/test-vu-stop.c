@@ -40,8 +40,8 @@ static void open_scene(struct stop_scene *scene, unsigned int n_queues,
 static void close_scene(struct stop_scene *scene)
 {
 	front_close(&scene->front);
-	recorder_stop(&scene->rec);
 	traces_expect_gone(&scene->before);
+	recorder_stop(&scene->rec);
 }
 
 /* The first request of the queue hangs. */
@@ -311,8 +311,8 @@ START_TEST(a_destroy_meets_a_stop_under_way)
 	storage_let_go(front->rig.storage);
 	recorder_wait(&scene.rec, KTVBLK_MESSAGE_RECLAIMED);
 	front_free(front);
-	recorder_stop(&scene.rec);
 	traces_expect_gone(&scene.before);
+	recorder_stop(&scene.rec);
 }
 END_TEST
 
