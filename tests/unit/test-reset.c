@@ -72,7 +72,8 @@ START_TEST(reset_rebuilds_throttle_then_stalls_changed_on_first_chain)
 {
 	struct rig rig;
 
-	open_throttled(&rig, 1, 0);
+	/* A goes on credit, of 3 s. */
+	open_throttled(&rig, 1, 128);
 	rig_start(&rig);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_reset(&rig);
@@ -270,7 +271,8 @@ START_TEST(a_throttled_worker_is_reset_quickly)
 	struct rig rig;
 
 	wedge_record(&rec);
-	open_throttled(&rig, 1, 0);
+	/* The first goes on credit, of minutes. */
+	open_throttled(&rig, 0, 1);
 	rig_start(&rig);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
@@ -279,7 +281,7 @@ START_TEST(a_throttled_worker_is_reset_quickly)
 	ck_assert(eventually(rig_counters(&rig).throttled_count == 1));
 	start = clock_start();
 	rig_reset(&rig);
-	/* It would be served again after a second. */
+	/* It would look again after a second. */
 	ck_assert_uint_lt(ms_since(start), bound_ms(500));
 	rig_close(&rig);
 	ck_assert_ptr_null(rec.first);

@@ -414,7 +414,7 @@ START_TEST(a_debt_is_kept_and_no_burst_given)
 	image_take(&image, &rig);
 	saved = image_read(&image);
 	owed = saved.throttle;
-	ck_assert_int_lt(owed.bytes.available, -(60 << 10));
+	ck_assert_int_lt(owed.bytes.available, -(30 << 10));
 	move(&rig);
 	disk_throttle_look(rig.dev->throttle, &kept);
 	ck_assert_int_eq(kept.bytes.available, owed.bytes.available);

@@ -88,7 +88,7 @@ END_TEST
 START_TEST(no_change_of_limits_is_missed)
 {
 	const unsigned int n = rounds("LIMIT_ROUNDS", 300, 30);
-	const struct ktvblk_throttle slow = { .iops = 1 };
+	const struct ktvblk_throttle slow = { .bytes_per_sec = 1 };
 	uint64_t start_ns;
 	struct rig rig;
 
@@ -97,7 +97,7 @@ START_TEST(no_change_of_limits_is_missed)
 	start_ns = clock_start();
 	for (unsigned int i = 0; i < n; i++) {
 		set(&rig, &slow);
-		/* The first has the whole burst, so the second has to wait. */
+		/* The first goes on credit, so the second has to wait long. */
 		ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512),
 				 OK);
 		add(&rig, VIRTIO_BLK_T_IN);
