@@ -15,9 +15,14 @@
 
 static const struct ktvblk_throttle none;
 
+/* Who was taking tokens may have had no processor for 20 ms: once more. */
 static void set(struct rig *rig, const struct ktvblk_throttle *throttle)
 {
-	ck_assert_int_eq(ktvblk_set_throttle(rig->dev, throttle), 0);
+	int r = -EAGAIN;
+
+	ck_assert(eventually((r = ktvblk_set_throttle(rig->dev, throttle)) !=
+			     -EAGAIN));
+	ck_assert_int_eq(r, 0);
 }
 
 /* A device that has no tokens, nor gets any, under one request a second. */
@@ -212,7 +217,7 @@ START_TEST(limits_change_while_a_worker_is_stuck_and_left_behind)
 END_TEST
 
 struct setter {
-	struct ktvblk_dev *dev;
+	struct rig *rig;
 	_Atomic bool end;
 };
 
@@ -224,20 +229,18 @@ static void *set_on_and_on(void *arg)
 	struct setter *setter = (struct setter *)arg;
 
 	for (size_t i = 0; !atomic_load(&setter->end); i++)
-		ck_assert_int_eq(
-			ktvblk_set_throttle(setter->dev, &limits[i % 3]), 0);
+		set(setter->rig, &limits[i % 3]);
 	return NULL;
 }
 
 START_TEST(other_threads_change_limits_under_requests_and_resets)
 {
 	const unsigned int n = rounds("LIMIT_ROUNDS", 300, 30);
-	struct setter setter = { 0 };
 	pthread_t threads[2];
 	struct rig rig;
+	struct setter setter = { .rig = &rig };
 
 	rig_open(&rig, NULL);
-	setter.dev = rig.dev;
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
 		ck_assert_int_eq(pthread_create(&threads[i], NULL,
 						set_on_and_on, &setter),
