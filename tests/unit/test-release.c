@@ -78,7 +78,8 @@ struct stage {
 	struct ktvblk_dev *dev;
 };
 
-static void stage_make(struct stage *stage, bool storage_hangs, bool mem_hangs)
+static void stage_make(struct stage *stage, uint32_t budget_ms,
+		       bool storage_hangs, bool mem_hangs)
 {
 	const struct ktvblk_backend_ops ops = { .size = sizeof(ops),
 						.preadv = zeros,
@@ -96,7 +97,7 @@ static void stage_make(struct stage *stage, bool storage_hangs, bool mem_hangs)
 	region.host_addr = stage->ram;
 	ck_assert_int_eq(
 		ktvblk_mem_new(&region, 1, release_run, &stage->mem, &mem), 0);
-	config.destroy_timeout_ms = BUDGET;
+	config.destroy_timeout_ms = budget_ms;
 	ck_assert_int_eq(
 		ktvblk_backend_new(&ops, &stage->storage, &config.backend), 0);
 	ck_assert_int_eq(ktvblk_new(&config, &stage->dev), 0);
@@ -105,11 +106,12 @@ static void stage_make(struct stage *stage, bool storage_hangs, bool mem_hangs)
 	ktvblk_mem_unref(mem);
 }
 
-static void stage_open(struct stage *stage, bool storage_hangs, bool mem_hangs)
+static void stage_open(struct stage *stage, uint32_t budget_ms,
+		       bool storage_hangs, bool mem_hangs)
 {
 	stage->before = traces_now();
 	wedge_record(&stage->rec);
-	stage_make(stage, storage_hangs, mem_hangs);
+	stage_make(stage, budget_ms, storage_hangs, mem_hangs);
 }
 
 static void write_status(struct stage *stage, uint32_t status)
@@ -157,7 +159,7 @@ START_TEST(the_worker_releases_what_a_running_device_held)
 {
 	struct stage stage;
 
-	stage_open(&stage, false, false);
+	stage_open(&stage, WAIT_MS, false, false);
 	start(&stage);
 	ck_assert_int_eq(ktvblk_destroy(stage.dev), KTVBLK_JOINED);
 	expect_foreign(&stage.storage, "ktvblk-");
@@ -171,7 +173,7 @@ START_TEST(a_thread_of_ours_releases_what_a_device_never_started_held)
 {
 	struct stage stage;
 
-	stage_open(&stage, false, false);
+	stage_open(&stage, WAIT_MS, false, false);
 	ck_assert_int_eq(ktvblk_destroy(stage.dev), KTVBLK_JOINED);
 	expect_foreign(&stage.storage, "ktvblk-drop");
 	expect_foreign(&stage.mem, "ktvblk-drop");
@@ -179,7 +181,7 @@ START_TEST(a_thread_of_ours_releases_what_a_device_never_started_held)
 	stage_close(&stage);
 
 	/* Also at reset, where the worker went before. */
-	stage_open(&stage, false, false);
+	stage_open(&stage, WAIT_MS, false, false);
 	start(&stage);
 	write_status(&stage, 0);
 	ck_assert_int_eq(ktvblk_destroy(stage.dev), KTVBLK_JOINED);
@@ -196,7 +198,7 @@ START_TEST(a_destroy_that_drops_no_last_reference_makes_no_thread)
 	struct ktvblk_mem *mem;
 	struct stage stage;
 
-	stage_open(&stage, false, false);
+	stage_open(&stage, WAIT_MS, false, false);
 	backend = ktvblk_backend_ref(stage.dev->holdings->backend);
 	mem = ktvblk_mem_ref(stage.dev->holdings->mem);
 	pthread_create_fault.calls = 0;
@@ -212,11 +214,15 @@ END_TEST
 /* The release hangs: of the storage, or of the memory; started or not. */
 static void check_hanging(bool storage_hangs, bool started)
 {
+	/* For the thread to come there: the record says which it is. */
+	const uint32_t budget_ms = 1000;
 	const struct kept_record *record;
 	struct stage stage;
+	const struct release *hung = storage_hangs ? &stage.storage
+						   : &stage.mem;
 	uint64_t began;
 
-	stage_open(&stage, storage_hangs, !storage_hangs);
+	stage_open(&stage, budget_ms, storage_hangs, !storage_hangs);
 	if (started) {
 		start(&stage);
 		/* Before it is there no record can say where it is. */
@@ -224,14 +230,14 @@ static void check_hanging(bool storage_hangs, bool started)
 	}
 	began = clock_start();
 	ck_assert_int_eq(ktvblk_destroy(stage.dev), KTVBLK_TIMED_OUT);
-	ck_assert_uint_ge(ms_since(began), BUDGET);
-	ck_assert_uint_lt(ms_since(began), bound_ms(BUDGET + 50));
+	ck_assert_uint_ge(ms_since(began), budget_ms);
+	ck_assert_uint_lt(ms_since(began), bound_ms(budget_ms + 50));
 	ck_assert_uint_eq(stage.mem.calls, 0);
 	record = recorder_wait(&stage.rec, KTVBLK_MESSAGE_DESTROY_TIMED_OUT);
 	expect_text(record, "KTVBLK_FENCED", "yes");
 	ck_assert_ptr_null(kept_field(record, "KTVBLK_REQ_TYPE"));
-	expect_number(record, "KTVBLK_STUCK_TID",
-		      storage_hangs ? stage.storage.tid : stage.mem.tid);
+	ck_assert(eventually(atomic_load(&hung->tid)));
+	expect_number(record, "KTVBLK_STUCK_TID", hung->tid);
 	latch_set(&stage.storage.go);
 	latch_set(&stage.mem.go);
 	recorder_wait(&stage.rec, KTVBLK_MESSAGE_RECLAIMED);
@@ -263,7 +269,7 @@ START_TEST(releases_that_hang_share_one_budget)
 
 	wedge_record(&rec);
 	for (int i = 0; i < 4; i++) {
-		stage_make(&stages[i], true, false);
+		stage_make(&stages[i], BUDGET, true, false);
 		if (i % 2)
 			start(&stages[i]);
 	}
@@ -293,17 +299,18 @@ END_TEST
 /* No worker is stuck and no helper is missed, so neither is said. */
 static void check_no_thread(bool hangs)
 {
+	const uint32_t budget_ms = hangs ? BUDGET : WAIT_MS;
 	const struct kept_record *record;
 	struct stage stage;
 	uint64_t began;
 
-	stage_open(&stage, hangs, false);
+	stage_open(&stage, budget_ms, hangs, false);
 	fault_set(&pthread_create_fault,
 		  &(struct fault_when){ .error = EAGAIN, .here = true });
 	began = clock_start();
 	ck_assert_int_eq(ktvblk_destroy(stage.dev),
 			 hangs ? KTVBLK_TIMED_OUT : KTVBLK_JOINED);
-	ck_assert_uint_lt(ms_since(began), bound_ms(BUDGET + 50));
+	ck_assert_uint_lt(ms_since(began), bound_ms(budget_ms + 50));
 	ck_assert_uint_eq(stage.storage.calls, !hangs);
 	if (hangs) {
 		/* The one thread there is has it in its hands. */
@@ -334,7 +341,7 @@ START_TEST(the_last_reference_of_the_vmm_releases_on_its_thread)
 	struct ktvblk_backend *backend;
 	struct stage stage;
 
-	stage_open(&stage, false, false);
+	stage_open(&stage, WAIT_MS, false, false);
 	backend = ktvblk_backend_ref(stage.dev->holdings->backend);
 	start(&stage);
 	ck_assert_int_eq(ktvblk_destroy(stage.dev), KTVBLK_JOINED);
@@ -364,7 +371,9 @@ START_TEST(a_release_may_call_what_is_for_any_thread)
 	_Atomic unsigned int calls = 0;
 	struct ktvblk_mem *mem;
 	struct rig rig;
-	const struct rig_options options = { .no_memory = true };
+	const struct rig_options options = {
+		.config.destroy_timeout_ms = WAIT_MS, .no_memory = true
+	};
 
 	rig_open(&rig, &options);
 	ck_assert_int_eq(ktvblk_mem_new(rig.regions, 1, release_reads_stats,

@@ -507,7 +507,8 @@ START_TEST(who_is_told_no_more_is_in_no_call)
 	}
 	ck_assert_uint_ge(atomic_load(&told), n / 2);
 	/* It is kept over a reset. */
-	ck_assert_int_eq(ktvblk_set_dirty_log(rig.dev, count_told, NULL, 0), 0);
+	ck_assert_int_eq(
+		ktvblk_set_dirty_log(rig.dev, count_told, NULL, WAIT_MS), 0);
 	rig_reset(&rig);
 	rig_start(&rig);
 	atomic_store(&told, 0);

@@ -48,8 +48,7 @@ static int read_sector(struct rig *rig)
 static void open_one(struct rig *rig, uint64_t features, uint64_t masked)
 {
 	rig_open(rig, &(struct rig_options){
-			      .config = { .reset_timeout_ms = BUDGET,
-					  .destroy_timeout_ms = BUDGET,
+			      .config = { .reset_timeout_ms = WAIT_MS,
 					  .features_masked = masked },
 			      .features = features,
 		      });
@@ -212,6 +211,7 @@ START_TEST(a_queue_is_reset_within_the_budget_whatever_hangs)
 
 	wedge_record(&rec);
 	open_one(&rig, RING_RESET, 0);
+	rig.dev->reset_timeout_ms = BUDGET;
 	rig_start(&rig);
 	ck_assert_int_eq(read_sector(&rig), 0);
 	wedge(&rig, VIRTIO_BLK_T_IN, 1);
@@ -289,8 +289,7 @@ static bool open_crowd(struct crowd *crowd, enum disk disk)
 	memset(crowd, 0, sizeof(*crowd));
 	options.features = RING_RESET | (disk % 2 ? RIG_EVENT_IDX : 0);
 	options.config.depth = DEPTH;
-	if (disk == LATER || disk == CALLS)
-		options.config.reset_timeout_ms = BUDGET;
+	options.config.reset_timeout_ms = disk == LATER ? BUDGET : WAIT_MS;
 	if (disk == LATER) {
 		later_init(&crowd->later);
 		options.later = &crowd->later;
