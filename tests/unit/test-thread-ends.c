@@ -14,9 +14,10 @@
 #include <sys/wait.h>
 #include <syslog.h>
 
+#include "device.h"
 #include "wedge.h"
 
-#define BUDGET 100
+#define BUDGET 500
 
 /* What an op, or a release callback, leaves in its thread. */
 static struct {
@@ -174,6 +175,8 @@ static bool scene_open(struct scene *scene, bool traced)
 	ck_assert_int_eq(rig_request(rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	scene->worker = worker_tid(rig);
 	ck_assert_int_ne(scene->worker, 0);
+	/* Not in its gate, so that it will be fenced. */
+	ck_assert(eventually(worker_sleeps(rig)));
 	if (!traced || tracer_start(&scene->tracer, scene->worker))
 		return true;
 	puts("no thread can be traced here: not tried");
@@ -249,6 +252,7 @@ static void check_reset(bool traced)
 	recorder_wait(&scene.rec, KTVBLK_MESSAGE_RECLAIMED);
 	ck_assert_int_eq(ktvblk_get_state(rig->dev), KTVBLK_STATE_RUNNING);
 	ck_assert_int_eq(recorder_count(&scene.rec, NULL), 3);
+	rig->dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(rig_destroy(rig), KTVBLK_JOINED);
 	scene_close(&scene);
 }
@@ -335,8 +339,8 @@ static void check_release(bool started)
 	start = clock_start();
 	ck_assert_int_eq(rig_destroy(&scene.rig), KTVBLK_TIMED_OUT);
 	expect_budget(start);
-	ck_assert_uint_eq(released, 1);
 	scene_wait_held(&scene);
+	ck_assert_uint_eq(released, 1);
 	expect_stuck(&scene, KTVBLK_MESSAGE_DESTROY_TIMED_OUT, local.tid);
 	latch_set(&local.may_end);
 	recorder_wait(&scene.rec, KTVBLK_MESSAGE_RECLAIMED);
