@@ -362,6 +362,7 @@ START_TEST(a_queue_is_reset_though_many_requests_hang)
 	later_wait(&crowd.later, DEPTH);
 	later_complete(&crowd.later, 7);
 	rig_wait_used(rig, 1);
+	ck_assert(eventually(worker_sleeps(rig)));
 	start = clock_start();
 	reset_queue(rig, 0);
 	ck_assert_uint_lt(ms_since(start), bound_ms(BUDGET + 50));

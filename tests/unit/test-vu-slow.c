@@ -168,6 +168,8 @@ START_TEST(a_call_that_is_made_to_block_again_is_let_go)
 	front_start(&front);
 	front_tell_u64(&front, VU_SET_VRING_CALL, 0, full);
 	ck_assert_int_eq(rig_read_sector(&front.rig), 0);
+	/* Its call was tried, too. */
+	ck_assert(eventually(worker_sleeps(&front.rig)));
 	ck_assert_int_eq(fcntl(full, F_SETFL, 0), 0);
 	rig_chain(&front.rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(&front.rig, 0);
