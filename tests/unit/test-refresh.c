@@ -207,10 +207,10 @@ START_TEST(a_capacity_that_hangs_holds_up_nobody)
 
 	recorder_start(&rec);
 	dev = open_asked(&asked);
-	start_ns = clock_start();
 	asked.hold = true;
 	ck_assert_int_eq(ktvblk_refresh_capacity(dev), 0);
 	ck_assert(latch_wait(&asked.entered, WAIT_MS));
+	start_ns = clock_start();
 	ck_assert_int_eq(ktvblk_refresh_capacity(dev), -EBUSY);
 	/* Who sets it knows better than what is still to come. */
 	ck_assert_int_eq(ktvblk_set_capacity(dev, 4 * KIB), 0);

@@ -587,9 +587,9 @@ START_TEST(a_release_that_hangs_holds_up_nobody)
 	other_new(&other, 0, RIG_RAM_BYTES);
 	rig.regions[0].host_addr = other.ram;
 	rig_start(&rig);
-	start_ns = clock_start();
 	replace(&rig, &other);
 	ck_assert(latch_wait(&entered, WAIT_MS));
+	start_ns = clock_start();
 	ck_assert_int_eq(rig_request(&rig, T_IN, 0, 512), OK);
 	rig_reset(&rig);
 	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);
