@@ -114,7 +114,7 @@ START_TEST(no_change_of_limits_is_missed)
 		set(&rig, &none);
 		rig_wait_used(&rig, (uint16_t)(2 * i + 2));
 	}
-	ck_assert_uint_lt(ms_since(start_ns), bound_ms(n * 50ul));
+	ck_assert_uint_lt(ms_since(start_ns), bound_ms(n * 80ul));
 	rig_close(&rig);
 }
 END_TEST
