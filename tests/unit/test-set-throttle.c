@@ -228,8 +228,10 @@ static void *set_on_and_on(void *arg)
 	};
 	struct setter *setter = (struct setter *)arg;
 
-	for (size_t i = 0; !atomic_load(&setter->end); i++)
+	for (size_t i = 0; !atomic_load(&setter->end); i++) {
 		set(setter->rig, &limits[i % 3]);
+		sched_yield(); /* the processors are not all theirs */
+	}
 	return NULL;
 }
 
