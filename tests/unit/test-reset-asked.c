@@ -53,7 +53,7 @@ START_TEST(a_reset_that_was_asked_for_is_one_that_has_begun)
 
 	ck_assert_int_eq(ktvblk_request_reset(NULL), -EINVAL);
 	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	/* Nothing to stop: no effect. */
 	ck_assert_int_eq(ktvblk_request_reset(rig.dev), 0);
 	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);

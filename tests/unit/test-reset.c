@@ -324,7 +324,7 @@ START_TEST(a_request_that_ends_during_the_reset_is_answered_or_not_at_all)
 		uint64_t sum;
 		struct rig rig;
 
-		wedge_open(&rig, 1000, 0);
+		wedge_open(&rig, WAIT_MS, 0);
 		rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 1, 512);
 		rig_avail(&rig, 0);
 		rig_kick(&rig);
@@ -372,7 +372,7 @@ START_TEST(a_reset_takes_and_gives_back_nothing)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	for (int i = 0; i < 3; i++)
 		expect_needless_reset(&rig);
 	rig_start(&rig);

@@ -392,7 +392,7 @@ static void check_start_failure(const struct start_row *row, uint64_t flags)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, flags);
+	wedge_open_idle(&rig, WAIT_MS, flags);
 	expect_start_failure(&rig, &rec, row);
 	recorder_clear(&rec);
 
@@ -405,7 +405,7 @@ static void check_start_failure(const struct start_row *row, uint64_t flags)
 	rig_close(&rig);
 
 	/* And once more, to be destroyed in that state. */
-	wedge_open_idle(&rig, 1000, flags);
+	wedge_open_idle(&rig, WAIT_MS, flags);
 	expect_start_failure(&rig, &rec, row);
 	rig_close(&rig);
 	traces_expect_gone(&before);
@@ -443,7 +443,7 @@ START_TEST(a_zero_copy_session_has_no_buffer)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, KTVBLK_ZERO_COPY | KTVBLK_READ_ONLY);
+	wedge_open(&rig, WAIT_MS, KTVBLK_ZERO_COPY | KTVBLK_READ_ONLY);
 	ck_assert_ptr_null(rig.dev->queues[0].session->pages.bounce);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	rig_close(&rig);
@@ -455,7 +455,7 @@ START_TEST(a_start_latches_the_ring)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	rig.dev->queues[0].config.size = 4;
 	rig.dev->queues[0].config.avail_addr = 0x7000;
 	rig.dev->queues[0].config.ready = false;

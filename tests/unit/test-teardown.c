@@ -419,7 +419,7 @@ START_TEST(a_full_stop_eventfd_is_tried_four_times_and_done_without)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(write(rig_identity(&rig).stop_fd, &full, sizeof(full)),
 			 sizeof(full));
 	ck_assert_int_eq(destroy(&rig), KTVBLK_JOINED);
@@ -443,7 +443,7 @@ START_TEST(a_stop_eventfd_that_is_full_for_a_moment_is_written_in_the_end)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EAGAIN,
@@ -465,7 +465,7 @@ START_TEST(a_stop_eventfd_that_cannot_be_written_is_recorded_and_made_up_for)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	fault_set(&write_fault,
@@ -486,7 +486,7 @@ START_TEST(a_parked_worker_needs_no_stop_eventfd)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EIO,

@@ -37,7 +37,7 @@ START_TEST(the_worker_lives_from_driver_ok_to_reset_or_destroy)
 	char name[16];
 	struct rig rig;
 
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	/* The log's, which names itself. */
 	ck_assert(eventually(count_threads("ktvblk") == 1));
 	rig_prepare(&rig);
@@ -97,7 +97,7 @@ START_TEST(all_signals_but_those_of_faults_are_blocked_in_our_threads)
 	sigset_t mine;
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	snprintf(worker, sizeof(worker), "ktvblk-%u",
 		 (unsigned int)rig_identity(&rig).instance_id);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
@@ -122,7 +122,7 @@ START_TEST(a_kick_leads_to_a_completion_and_an_interrupt)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	for (uint16_t i = 1; i <= 20; i++) {
 		ck_assert_int_eq(rig_read_sector(&rig), 0);
 		ck_assert_uint_eq(rig_used_idx(&rig), i);
@@ -139,7 +139,7 @@ START_TEST(a_kick_by_the_eventfd_is_as_good_as_one_by_the_register)
 	const uint64_t one = 1;
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 1, 512);
 	rig_avail(&rig, 0);
@@ -155,7 +155,7 @@ START_TEST(a_kick_before_driver_ok_is_not_lost)
 {
 	struct rig rig;
 
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	rig_prepare(&rig);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(&rig, 0);
@@ -171,7 +171,7 @@ START_TEST(the_first_drain_needs_no_kick_at_all)
 	uint64_t n;
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	for (int i = 0; i < 3; i++) {
 		rig_reset(&rig);
@@ -202,7 +202,7 @@ START_TEST(a_kick_read_together_with_the_one_before_is_not_lost)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
@@ -223,7 +223,7 @@ START_TEST(a_kick_of_another_queue_is_none)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
@@ -362,7 +362,7 @@ START_TEST(a_kick_that_cannot_be_read_is_recorded_and_served)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	fault_set(&read_fault,
 		  &(struct fault_when){ .error = EIO,
 					.fd = ktvblk_kick_fd(rig.dev) });
@@ -400,7 +400,7 @@ START_TEST(an_interrupt_that_cannot_be_written_is_recorded_and_its_bit_set)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EIO,
 					.fd = ktvblk_irq_fd(rig.dev) });
@@ -419,7 +419,7 @@ START_TEST(a_kick_that_cannot_be_written_is_ignored)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	fault_set(&write_fault,
 		  &(struct fault_when){ .error = EAGAIN,
@@ -442,7 +442,7 @@ START_TEST(an_interrupted_wait_is_waited_again)
 	wedge_record(&rec);
 	fault_set(&epoll_wait_fault,
 		  &(struct fault_when){ .error = EINTR, .times = 5 });
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert(eventually(fault_over(&epoll_wait_fault)));
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(recorder_count(&rec, NULL), 0);
@@ -457,7 +457,7 @@ START_TEST(a_wait_that_fails_ends_the_worker_and_says_so_to_the_driver)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	rig_irqs(&rig);

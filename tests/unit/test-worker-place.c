@@ -41,7 +41,7 @@ START_TEST(the_worker_runs_where_it_is_put_from_its_next_start)
 	cpu_set_t mask;
 	struct rig rig;
 
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, &cpu, 1), 0);
 	rig_start(&rig);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
@@ -73,7 +73,7 @@ START_TEST(cpus_no_mask_can_hold_are_left_out_and_recorded)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, cpus, 3), 0);
 	rig_start(&rig);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
@@ -94,7 +94,7 @@ START_TEST(with_all_cpus_left_out_the_worker_inherits)
 	cpu_set_t mask, mine;
 	struct rig rig;
 
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, cpus, 2), 0);
 	pthread_setaffinity_np_fault.calls = 0;
 	rig_start(&rig);
@@ -115,7 +115,7 @@ START_TEST(a_placement_the_kernel_refuses_is_recorded_and_not_fatal)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_set_worker_cpus(rig.dev, &cpu, 1), 0);
 	fault_set(&pthread_setaffinity_np_fault,
 		  &(struct fault_when){ .error = EINVAL });

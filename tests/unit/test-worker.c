@@ -152,7 +152,7 @@ static void resolve(struct rig *rig, enum drain_end first, uint64_t first_wait,
 	script_len = 2;
 	drains = 0;
 	n_armed = 0;
-	wedge_open(rig, 1000, 0);
+	wedge_open(rig, WAIT_MS, 0);
 }
 
 /* Or only when the timer of a second had brought it. */
@@ -334,7 +334,7 @@ START_TEST(dispatch_pause_token_changed_to_a_kick_that_wakes_a_sleeper)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	ck_assert(eventually(worker_sleeps(&rig)));
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
