@@ -521,7 +521,9 @@ static bool is_told(struct waiter *waiter, struct watch_stuck *stuck)
 	if (numbers_are_others())
 		return count_threads("iou-wrk-") > 1 && !stuck->counted &&
 		       !stuck->tid;
-	return stuck->tid && stuck->tid != waiter->tid;
+	/* And has got to where it waits. */
+	return stuck->tid && stuck->tid != waiter->tid &&
+	       stuck->state[0] != 'R';
 }
 
 START_TEST(where_it_cannot_be_known_whose_they_are_none_is_counted)
