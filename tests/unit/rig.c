@@ -479,13 +479,39 @@ void rig_sync(struct rig *rig)
 	rig->used_seen = rig_used_idx(rig);
 }
 
-void rig_drain_throttle(struct rig *rig, uint64_t at_ns)
+static void set_buckets(struct rig *rig, int64_t ops, int64_t bytes,
+			uint64_t at_ns)
 {
 	struct throttle *throttle = &rig->dev->throttle->throttle;
 
-	throttle->ops.available = throttle->bytes.available = 0;
+	throttle->ops.available = ops;
+	throttle->bytes.available = bytes;
 	throttle->ops.remainder = throttle->bytes.remainder = 0;
 	throttle->ops.refilled_ns = throttle->bytes.refilled_ns = at_ns;
+}
+
+void rig_drain_throttle(struct rig *rig, uint64_t at_ns)
+{
+	set_buckets(rig, 0, 0, at_ns);
+}
+
+void rig_set_tokens(struct rig *rig, int64_t ops, int64_t bytes)
+{
+	set_buckets(rig, ops, bytes, now_ns() + 3600 * NSEC_PER_SEC);
+}
+
+void rig_grant(struct rig *rig, int64_t ops, int64_t bytes)
+{
+	ck_assert_int_eq(ktvblk_pause(rig->dev, WAIT_MS), 0);
+	rig_set_tokens(rig, ops, bytes);
+	ck_assert_int_eq(ktvblk_resume(rig->dev), 1);
+}
+
+void rig_go_on_throttle(struct rig *rig)
+{
+	ck_assert_int_eq(ktvblk_pause(rig->dev, WAIT_MS), 0);
+	rig_drain_throttle(rig, now_ns());
+	ck_assert_int_eq(ktvblk_resume(rig->dev), 1);
 }
 
 uint64_t rig_irqs(struct rig *rig)

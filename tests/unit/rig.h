@@ -193,6 +193,12 @@ void rig_sync(struct rig *rig);
 
 /* No tokens at this time. While no worker runs. */
 void rig_drain_throttle(struct rig *rig, uint64_t at_ns);
+/* This many, and no more with time. While no worker runs. */
+void rig_set_tokens(struct rig *rig, int64_t ops, int64_t bytes);
+/* The same under one, which looks at its ring again. */
+void rig_grant(struct rig *rig, int64_t ops, int64_t bytes);
+/* There are none just now, and they come with time. */
+void rig_go_on_throttle(struct rig *rig);
 
 /* Interrupts since the last look; takes them. */
 uint64_t rig_irqs(struct rig *rig);

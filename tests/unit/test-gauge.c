@@ -14,7 +14,11 @@
 #include "throttle.h"
 #include "wedge.h"
 
-/* What the throttle says next; behind that it is the real one. */
+/*
+ * What the throttle says next; behind that it is the real one. A LONG wait is
+ * said again and again: how late the test is does not matter.
+ */
+#define LONG 1000000000
 static struct throttle_verdict script[4];
 static _Atomic unsigned int script_len, verdicts;
 
@@ -26,11 +30,12 @@ struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now)
 {
-	const unsigned int i = atomic_fetch_add(&verdicts, 1);
+	const unsigned int n = atomic_load(&script_len);
+	unsigned int i = atomic_fetch_add(&verdicts, 1);
 
-	return i < atomic_load(&script_len)
-		       ? script[i]
-		       : __real_throttle_take(throttle, bytes, now);
+	if (n && i >= n && script[n - 1].wait_ns == LONG)
+		i = n - 1;
+	return i < n ? script[i] : __real_throttle_take(throttle, bytes, now);
 }
 
 static void stall(uint64_t wait_ns)
@@ -40,8 +45,6 @@ static void stall(uint64_t wait_ns)
 	script[n] = (struct throttle_verdict){ .wait_ns = wait_ns };
 	script_len = n + 1;
 }
-
-#define LONG 1000000000 /* longer than any of these tests looks */
 
 static uint64_t gauge(struct rig *rig)
 {
@@ -130,7 +133,7 @@ START_TEST(changed_neither_gauge_nor_count_double_inc_on_re_stall)
 	stall(1000000);
 	stall(LONG);
 	open_with_chain(&rig);
-	ck_assert(eventually(verdicts == 2));
+	ck_assert(eventually(verdicts >= 2));
 	ck_assert_uint_eq(gauge(&rig), 1);
 	/* Of one request, however often it was looked at. */
 	ck_assert_uint_eq(stalls(&rig), 1);
@@ -199,7 +202,7 @@ START_TEST(changed_neither_gauge_nor_count_double_inc_on_inline_redrain)
 	stall(0);
 	stall(LONG);
 	open_with_chain(&rig);
-	ck_assert(eventually(verdicts == 2));
+	ck_assert(eventually(verdicts >= 2));
 	ck_assert_uint_eq(gauge(&rig), 1);
 	/* Of one request, however often it was looked at. */
 	ck_assert_uint_eq(stalls(&rig), 1);
@@ -216,6 +219,7 @@ START_TEST(currently_throttled_gauge_bytes_only_stall_and_retry)
 	struct rig rig;
 
 	rig_open(&rig, &options);
+	rig_set_tokens(&rig, 0, 1024);
 	rig_start(&rig);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 1024), 0);
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);
@@ -224,6 +228,7 @@ START_TEST(currently_throttled_gauge_bytes_only_stall_and_retry)
 	ck_assert(eventually(stalls(&rig) == 1));
 	ck_assert(eventually(gauge(&rig) == 1));
 	ck_assert_uint_eq(rig_used_idx(&rig), 1);
+	rig_go_on_throttle(&rig);
 	rig_wait_used(&rig, 2);
 	ck_assert_uint_eq(gauge(&rig), 0);
 	ck_assert_uint_eq(rig_counters(&rig).reads_completed, 2);
@@ -236,11 +241,12 @@ START_TEST(a_waiting_request_that_becomes_another_leaves_no_gauge)
 {
 	struct rig rig;
 
-	stall(100000000);
+	stall(LONG);
 	open_with_chain(&rig);
 	ck_assert(eventually(gauge(&rig) == 1));
-	__atomic_store_n((uint64_t *)rig_at(&rig, RIG_HEADER), htole64(99),
-			 __ATOMIC_RELAXED);
+	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
+	rig_header(&rig, RIG_HEADER, 99, 0);
+	ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
 	rig_wait_used(&rig, 1);
 	ck_assert_int_eq(*rig_chain_status(&rig, 0), VIRTIO_BLK_S_UNSUPP);
 	ck_assert_uint_eq(gauge(&rig), 0);
@@ -254,8 +260,7 @@ START_TEST(a_throttled_worker_stuck_with_its_gate_leaves_no_gauge)
 	struct session *session;
 	struct rig rig;
 
-	stall(1000000);
-	stall(50000000);
+	stall(LONG);
 	open_limited(&rig, 20);
 	session = rig.dev->queues[0].session;
 	rig_chain(&rig, 0, VIRTIO_BLK_T_IN, 0, 512);

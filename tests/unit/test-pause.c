@@ -171,13 +171,13 @@ START_TEST(a_throttled_device_is_paused_and_goes_on)
 	struct rig rig;
 
 	rig_open(&rig, &options);
+	rig_set_tokens(&rig, 2, 0);
 	rig_start(&rig);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	make_available(&rig);
 	ck_assert(eventually(rig_counters(&rig).throttled_count == 1));
-	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
-	ck_assert_int_eq(ktvblk_resume(rig.dev), 1);
+	rig_go_on_throttle(&rig);
 	rig_wait_used(&rig, 3);
 	rig_close(&rig);
 }
