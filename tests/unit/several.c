@@ -30,17 +30,22 @@ void several_open_with(struct several *several,
 	several->rig.storage->hook = several_hang_flush;
 }
 
-void several_open(struct several *several, uint32_t n)
+void several_open(struct several *several, uint32_t n, uint32_t budget_ms)
 {
-	several_open_with(
-		several,
-		&(struct rig_options){
-			.config = { .n_queues = n,
-				    .reset_timeout_ms = SEVERAL_BUDGET_MS,
-				    .destroy_timeout_ms = SEVERAL_BUDGET_MS },
-			.features = n > 1 ? RIG_MQ : 0,
-		});
+	several_open_with(several,
+			  &(struct rig_options){
+				  .config = { .n_queues = n,
+					      .reset_timeout_ms = budget_ms,
+					      .destroy_timeout_ms = budget_ms },
+				  .features = n > 1 ? RIG_MQ : 0,
+			  });
 	rig_start(&several->rig);
+}
+
+void several_be_patient(struct several *several)
+{
+	several->rig.dev->reset_timeout_ms = WAIT_MS;
+	several->rig.dev->destroy_timeout_ms = WAIT_MS;
 }
 
 void several_close(struct several *several)

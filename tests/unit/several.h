@@ -8,6 +8,7 @@
 
 #include "wedge.h"
 
+/* For a stop that nobody has to make: on a busy machine it is not long. */
 #define SEVERAL_BUDGET_MS 100
 
 /* Flushes hang until they are let go; nothing else does. */
@@ -28,8 +29,10 @@ void several_hang_flush(struct storage *storage, enum storage_op op);
 
 void several_open_with(struct several *several,
 		       const struct rig_options *options);
-/* With so many, of that budget, started. */
-void several_open(struct several *several, uint32_t n);
+/* With so many, of these budgets, started. */
+void several_open(struct several *several, uint32_t n, uint32_t budget_ms);
+/* Long ones from now on, for a stop that all have to make. */
+void several_be_patient(struct several *several);
 void several_close(struct several *several);
 
 /* A request on that queue, which is selected by it: its status. */

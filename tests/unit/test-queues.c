@@ -37,7 +37,7 @@ START_TEST(each_queue_is_set_up_and_serves_by_itself)
 		const uint32_t n = counts[row] ? counts[row] : 1;
 		uint16_t told = 0xffff;
 
-		several_open(&several, counts[row]);
+		several_open(&several, counts[row], WAIT_MS);
 		rig_write(rig, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 0);
 		ck_assert(!(rig_read(rig, VIRTIO_MMIO_DEVICE_FEATURES) &
 			    RIG_MQ) == (n == 1));
@@ -70,7 +70,7 @@ START_TEST(each_queue_has_its_kick_eventfd)
 	struct several several;
 	struct rig *rig = &several.rig;
 
-	several_open(&several, 4);
+	several_open(&several, 4, WAIT_MS);
 	ck_assert_int_eq(ktvblk_queue_kick_fd(NULL, 0), -EINVAL);
 	ck_assert_int_eq(ktvblk_queue_kick_fd(rig->dev, 4), -EINVAL);
 	ck_assert_int_eq(ktvblk_queue_kick_fd(rig->dev, UINT32_MAX), -EINVAL);
@@ -210,11 +210,11 @@ START_TEST(sixteen_queues_take_no_more_memory_than_is_used)
 	struct several several;
 	uint64_t before_kib;
 
-	several_open(&several, 1);
+	several_open(&several, 1, WAIT_MS);
 	ck_assert_int_eq(several_read(&several.rig, 0), VIRTIO_BLK_S_OK);
 	several_close(&several);
 	before_kib = thread_status(self, "VmRSS");
-	several_open(&several, 16);
+	several_open(&several, 16, WAIT_MS);
 	for (unsigned int i = 0; i < 16; i++)
 		ck_assert_int_eq(several_read(&several.rig, i),
 				 VIRTIO_BLK_S_OK);
@@ -249,6 +249,7 @@ START_TEST(each_worker_is_the_devices_own)
 	several_open_with(&several,
 			  &(struct rig_options){ .config.n_queues = 3,
 						 .features = RIG_MQ });
+	several_be_patient(&several);
 	ck_assert_int_eq(ktvblk_set_worker_init(rig->dev, count_init, &inits),
 			 0);
 	rig_start(rig);
