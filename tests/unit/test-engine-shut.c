@@ -124,7 +124,7 @@ static unsigned int n_entered(void)
 }
 
 static void open_device(struct rig *rig, enum ktvblk_engine engine,
-			uint64_t flags)
+			uint64_t flags, uint32_t budget_ms)
 {
 	const int fd = memfd_create("disk", MFD_CLOEXEC);
 
@@ -134,7 +134,8 @@ static void open_device(struct rig *rig, enum ktvblk_engine engine,
 			      .disk_fd = fd,
 			      .config = { .engine = engine,
 					  .flags = flags,
-					  .reset_timeout_ms = BUDGET_MS },
+					  .reset_timeout_ms = budget_ms,
+					  .destroy_timeout_ms = WAIT_MS },
 		      });
 	rig_start(rig);
 }
@@ -163,7 +164,7 @@ START_TEST(a_ring_that_is_shut_has_the_disk_served_by_calls)
 	unsigned int n;
 
 	wedge_record(&rec);
-	open_device(&rig, KTVBLK_ENGINE_AUTO, 0);
+	open_device(&rig, KTVBLK_ENGINE_AUTO, 0, WAIT_MS);
 	check_served(&rig);
 	shut(errors[_i]);
 	n = n_entered();
@@ -208,7 +209,7 @@ START_TEST(what_the_kernel_has_already_is_waited_for)
 	struct rig rig;
 
 	wedge_record(&rec);
-	open_device(&rig, KTVBLK_ENGINE_IO_URING, KTVBLK_ZERO_COPY);
+	open_device(&rig, KTVBLK_ENGINE_IO_URING, KTVBLK_ZERO_COPY, WAIT_MS);
 	if (!page_block(&page, rig_at(&rig, RIG_DATA)))
 		goto end;
 	send_read(&rig, 0, RIG_DATA);
@@ -241,7 +242,7 @@ START_TEST(a_stop_is_bounded_where_the_ring_is_shut)
 	struct rig rig;
 
 	wedge_record(&rec);
-	open_device(&rig, KTVBLK_ENGINE_IO_URING, KTVBLK_ZERO_COPY);
+	open_device(&rig, KTVBLK_ENGINE_IO_URING, KTVBLK_ZERO_COPY, BUDGET_MS);
 	if (!page_block(&page, rig_at(&rig, RIG_DATA)))
 		goto end;
 	send_read(&rig, 0, RIG_DATA);
