@@ -78,6 +78,7 @@ static void act_everywhere(void (*what)(void))
 		ck_assert_uint_eq(in_release, (unsigned int)started + 1);
 		rig_free(&rig);
 	}
+	ck_assert_int_eq(ktvblk_log_flush(WAIT_MS), 0);
 	ck_assert(eventually(count_threads("ktvblk") == 0));
 	ck_assert_int_eq(ktvblk_set_log_handler(NULL, NULL, NULL), 0);
 	ck_assert_uint_eq(in_op, 1);

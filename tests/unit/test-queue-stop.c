@@ -41,7 +41,7 @@ START_TEST(a_queue_that_is_not_ready_is_left_alone)
 	wedge_open(&rig, 1000, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	stop_queue(&rig);
-	ck_assert_int_eq(worker_tid(&rig), 0);
+	ck_assert(eventually(worker_tid(&rig) == 0));
 	ck_assert_uint_eq(rig_status(&rig), S_OK);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_CONFIG_GENERATION), 0);
 	ck_assert_uint_eq(rig_read(&rig, VIRTIO_MMIO_INTERRUPT_STATUS),
@@ -136,7 +136,7 @@ START_TEST(a_queue_that_needs_a_reset_is_not_started_by_less)
 	stop_queue(&rig);
 	ck_assert(rig_status(&rig) & VIRTIO_CONFIG_S_NEEDS_RESET);
 	start_queue(&rig);
-	ck_assert_int_eq(worker_tid(&rig), 0);
+	ck_assert(eventually(worker_tid(&rig) == 0));
 	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_NEEDS_RESET);
 	rig_reset(&rig);
 	rig_start(&rig);
