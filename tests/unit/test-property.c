@@ -12,6 +12,7 @@
 #include "device.h"
 #include "harness.h"
 #include "rig.h"
+#include "wedge.h"
 
 #define T_IN VIRTIO_BLK_T_IN
 #define T_OUT VIRTIO_BLK_T_OUT
@@ -346,7 +347,7 @@ START_TEST(random_memory_never_takes_the_device_away)
 	kick.fd = ktvblk_kick_fd(rig.dev);
 	for_each_case(i)
 	{
-		const uint64_t start_ns = now_ns();
+		uint64_t start_ns;
 
 		rig_prepare(&rig);
 		for (uint64_t at = 0; at < RIG_DATA; at += 8)
@@ -367,9 +368,10 @@ START_TEST(random_memory_never_takes_the_device_away)
 		rig_kick(&rig);
 		/* Read behind the first drain. */
 		ck_assert(eventually(poll(&kick, 1, 0) == 0));
+		start_ns = clock_start();
 		rig_reset(&rig);
 		check(i, rig_status(&rig) == 0);
-		check(i, now_ns() - start_ns < 2 * NSEC_PER_SEC);
+		check(i, ms_since(start_ns) < bound_ms(2000));
 	}
 	rig_start(&rig);
 	ck_assert_int_eq(rig_request(&rig, T_IN, 0, 512), OK);
