@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "device.h"
 #include "later.h"
 #include "mmio.h"
 #include "ranges.h"
@@ -104,6 +105,7 @@ START_TEST(those_in_storage_end_in_the_new_memory)
 		disk_expect(&rig, 3, 6, -1);
 		disk_expect(&rig, 9, 1, ways[i].byte);
 		ktvblk_mem_unref(mem);
+		rig.dev->destroy_timeout_ms = WAIT_MS;
 		ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_JOINED);
 		rig_free(&rig);
 		munmap(ram, RIG_RAM_BYTES);

@@ -394,6 +394,7 @@ START_TEST(after_a_stop_no_further_range_is_touched)
 	storage_wait_held(f.rig.storage, 1);
 	ck_assert_int_eq(ktvblk_request_stop(f.rig.dev), 0);
 	storage_let_go(f.rig.storage);
+	f.rig.dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(rig_destroy(&f.rig), KTVBLK_JOINED);
 	check_calls(&f, OP_WRITE_ZEROES, 1);
 	ck_assert_uint_eq(*rig_chain_status(&f.rig, 0), SENTINEL);

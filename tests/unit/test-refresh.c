@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "device.h"
 #include "harness.h"
 #include "recorder.h"
 #include "rig.h"
@@ -113,6 +114,7 @@ static void refresh(struct ktvblk_dev *dev)
 
 static void end(struct ktvblk_dev *dev, struct asked *asked)
 {
+	dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(ktvblk_destroy(dev), KTVBLK_JOINED);
 	ck_assert_uint_eq(atomic_load(&asked->released), 1);
 }

@@ -88,6 +88,7 @@ static void forbid(struct rig *rig)
 
 static void end(struct rig *rig, struct other *other)
 {
+	rig->dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(ktvblk_destroy(rig->dev), KTVBLK_JOINED);
 	rig_free(rig);
 	other_drop(other);
@@ -647,6 +648,7 @@ START_TEST(memory_is_replaced_under_requests_any_number_of_times)
 		pthread_join(thread, NULL);
 		/* All but the last. */
 		ck_assert(eventually(atomic_load(&other.released) == n - 1));
+		rig.dev->destroy_timeout_ms = WAIT_MS;
 		ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_JOINED);
 		ck_assert_uint_eq(atomic_load(&other.released), n);
 		rig_free(&rig);

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
+#include "device.h"
 #include "faults.h"
 #include "move.h"
 #include "wedge.h"
@@ -48,6 +49,8 @@ static void open_scene(struct scene *scene)
 
 static void close_scene(struct scene *scene)
 {
+	if (scene->to)
+		scene->to->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(ktvblk_destroy(scene->to), KTVBLK_JOINED);
 	rig_close(&scene->rig);
 }
@@ -108,6 +111,7 @@ START_TEST(a_device_that_cannot_be_restored_refuses)
 	/* Without memory. */
 	dev = move_make(&scene.rig, &scene.rig.options.config, false);
 	expect_refused(dev, &scene.image, -EINVAL);
+	dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(ktvblk_destroy(dev), KTVBLK_JOINED);
 	/* In service, after a reset, and restored once. */
 	expect_refused(scene.rig.dev, &scene.image, -EBUSY);
@@ -119,6 +123,7 @@ START_TEST(a_device_that_cannot_be_restored_refuses)
 	dev = move_make(&scene.rig, &scene.rig.options.config, true);
 	ktvblk_request_stop(dev);
 	ck_assert_int_eq(restore(dev, &scene.image), -EBUSY);
+	dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(ktvblk_destroy(dev), KTVBLK_JOINED);
 	close_scene(&scene);
 }
@@ -144,6 +149,7 @@ START_TEST(a_device_of_another_make_refuses)
 			move_make(&scene.rig, &configs[i], true);
 
 		expect_refused(dev, &scene.image, -EINVAL);
+		dev->destroy_timeout_ms = WAIT_MS;
 		ck_assert_int_eq(ktvblk_destroy(dev), KTVBLK_JOINED);
 	}
 	scene.saved.block_bytes = 4096;
@@ -215,6 +221,7 @@ START_TEST(a_start_that_fails_changes_nothing)
 					 before.size);
 			ck_assert_uint_eq(ports_workers(scene.to->ports), 0);
 		}
+		scene.to->destroy_timeout_ms = WAIT_MS;
 		ck_assert_int_eq(ktvblk_destroy(scene.to), KTVBLK_JOINED);
 		scene.to =
 			move_make(&scene.rig, &scene.rig.options.config, true);
@@ -311,6 +318,7 @@ START_TEST(forged_bytes_do_no_harm)
 			ck_assert_int_eq(ktvblk_is_paused(dev), 1);
 			ck_assert_int_eq(ktvblk_resume(dev), 1);
 			ck_assert_int_eq(ktvblk_pause(dev, WAIT_MS), 0);
+			dev->destroy_timeout_ms = WAIT_MS;
 			ck_assert_int_eq(ktvblk_destroy(dev), KTVBLK_JOINED);
 			scene.to = move_make(&scene.rig,
 					     &scene.rig.options.config, true);

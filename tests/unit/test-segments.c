@@ -122,6 +122,7 @@ START_TEST(a_reset_does_not_wait_for_the_rest_of_a_large_segment)
 		storage_wait_held(rig.storage, 1);
 		ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);
 		storage_let_go(rig.storage);
+		rig.dev->destroy_timeout_ms = WAIT_MS;
 		ck_assert_int_eq(rig_destroy(&rig), KTVBLK_JOINED);
 		ck_assert_uint_eq(storage_calls(rig.storage, OP_WRITE), 1);
 		rig_free(&rig);

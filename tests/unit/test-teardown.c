@@ -250,7 +250,7 @@ START_TEST(a_device_told_to_stop_answers_but_starts_no_worker)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, BUDGET, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	mem = ktvblk_mem_ref(rig.dev->holdings->mem);
 	ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);

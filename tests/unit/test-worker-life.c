@@ -501,6 +501,7 @@ START_TEST(reset_clears_mem_unset_warned_latch)
 		ck_assert_int_eq(
 			recorder_count(&rec, KTVBLK_MESSAGE_MEMORY_UNSET), i);
 	}
+	rig.dev->destroy_timeout_ms = WAIT_MS;
 	ck_assert_int_eq(ktvblk_destroy(rig.dev), KTVBLK_JOINED);
 	rig.dev = NULL;
 	rig_free(&rig);
