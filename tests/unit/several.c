@@ -51,8 +51,10 @@ void several_be_patient(struct several *several)
 void several_close(struct several *several)
 {
 	latch_set(&several->stuck.go);
-	if (several->rig.dev)
+	if (several->rig.dev) {
+		several_be_patient(several);
 		ktvblk_destroy(several->rig.dev);
+	}
 	rig_free(&several->rig);
 	traces_expect_gone(&several->before);
 	recorder_stop(&several->rec);

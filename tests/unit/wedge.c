@@ -57,6 +57,7 @@ void wedge(struct rig *rig, uint32_t type, uint64_t sector)
 void wedge_close(struct rig *rig)
 {
 	storage_let_go(rig->storage);
+	/* What a late worker's end has recorded must not come behind this. */
 	if (rig->dev)
 		rig->dev->destroy_timeout_ms = WAIT_MS;
 	ktvblk_destroy(rig->dev);
