@@ -9,7 +9,7 @@
 #   TEST_TIMEOUT  seconds for each program (300; test-faults: three times that)
 #   TESTS_RUN_SLOWLY  if set, bounds of time are wide and loops short
 #   TESTS_EMULATED    if set, TEST_WRAPPER is qemu-user: procfs shows the host's
-#                 system calls, and the budgets of devices are long
+#                 system calls
 #   TESTS_ONE_THREAD  if set, a wait in io_uring_enter() holds up all threads
 #   TEST_WRAPPER  command to run it under, such as valgrind
 

@@ -67,6 +67,7 @@ struct rig_options {
 	unsigned int lacks; /* of what the storage could: NO_* */
 	struct later *later; /* the disk answers there */
 	int disk_fd; /* the disk is in this file; 0: in memory */
+	bool own_budgets; /* those of the library, where the config has none */
 	bool no_memory; /* do not bind any */
 	bool shared; /* memory is in a memfd, ram_fd */
 	/* Other regions than one from 0; host_addr is filled in. */

@@ -47,7 +47,7 @@ static void run_once(void)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 	rig_close(&rig);
 }
@@ -240,7 +240,7 @@ static bool destroys_are_quick(bool last)
 
 	for (size_t i = 0; i < DESTROYS; i++) {
 		bare_open(&bare);
-		wedge_open(&rig, 1000, 0);
+		wedge_open(&rig, WAIT_MS, 0);
 		ck_assert_int_eq(rig_request(&rig, VIRTIO_BLK_T_IN, 0, 512), 0);
 		ck_assert(eventually(worker_sleeps(&rig)));
 		if (i % 2)
@@ -275,7 +275,7 @@ START_TEST(a_clean_destroy_takes_less_than_200_us)
 {
 	struct rig other;
 
-	wedge_open_idle(&other, 1000, 0);
+	wedge_open_idle(&other, WAIT_MS, 0);
 	check_destroys(false);
 	rig_close(&other);
 	check_destroys(true);
@@ -304,7 +304,7 @@ static void check_allocations(uint64_t flags)
 	unsigned int before = 0, after, served = 0;
 	struct rig rig;
 
-	wedge_open(&rig, 1000, flags);
+	wedge_open(&rig, WAIT_MS, flags);
 	for (unsigned int i = 0; i < 1100; i++) {
 		if (i == 100)
 			before = allocations;

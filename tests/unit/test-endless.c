@@ -171,7 +171,7 @@ START_TEST(a_chain_that_breeds_another_does_not_keep_the_device)
 	rig_kick(&rig);
 	ck_assert(eventually(rig_counters(&rig).reads_completed > 100));
 	if (_i)
-		ck_assert_int_eq(ktvblk_pause(rig.dev, 1000), 0);
+		ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	ck_assert_int_eq(rig_destroy(&rig), KTVBLK_JOINED);
 	rig_free(&rig);
 }

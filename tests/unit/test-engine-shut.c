@@ -134,8 +134,7 @@ static void open_device(struct rig *rig, enum ktvblk_engine engine,
 			      .disk_fd = fd,
 			      .config = { .engine = engine,
 					  .flags = flags,
-					  .reset_timeout_ms = budget_ms,
-					  .destroy_timeout_ms = WAIT_MS },
+					  .reset_timeout_ms = budget_ms },
 		      });
 	rig_start(rig);
 }

@@ -66,7 +66,7 @@ static void open_limited(struct rig *rig, uint32_t budget_ms)
 
 static void open_with_chain(struct rig *rig)
 {
-	open_limited(rig, 1000);
+	open_limited(rig, WAIT_MS);
 	rig_chain(rig, 0, VIRTIO_BLK_T_IN, 0, 512);
 	rig_avail(rig, 0);
 	rig_kick(rig);
@@ -87,7 +87,7 @@ START_TEST(currently_throttled_gauge_initially_zero)
 {
 	struct rig rig;
 
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_uint_eq(gauge(&rig), 0);
 	close_gauge(&rig);
 }

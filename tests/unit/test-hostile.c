@@ -471,10 +471,7 @@ START_TEST(a_flood_of_bad_chains_makes_few_records_and_a_sum)
 	int n;
 
 	recorder_start(&rec);
-	start(&rig, &(struct rig_options){
-			    .config = { .reset_timeout_ms = WAIT_MS,
-					.destroy_timeout_ms = WAIT_MS },
-			    .queue_size = 256 });
+	start(&rig, &(struct rig_options){ .queue_size = 256 });
 	rig_desc(&rig, 0, RIG_HEADER, 16, READABLE, 0);
 	for (unsigned int i = 1; i <= 20; i++) {
 		rig_set_avail_idx(&rig, 256);

@@ -19,7 +19,7 @@ START_TEST(a_pause_survives_a_reset)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	for (int i = 0; i < 3; i++) {
 		rig_reset(&rig);
@@ -44,7 +44,7 @@ START_TEST(a_device_paused_before_its_start_serves_nothing_until_resumed)
 {
 	struct rig rig;
 
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, 0), 0);
 	ck_assert_int_eq(ktvblk_get_state(rig.dev), KTVBLK_STATE_IDLE);
 	rig_prepare(&rig);
@@ -66,7 +66,7 @@ START_TEST(a_parked_worker_is_reset_and_destroyed_quickly)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	start = clock_start();
 	rig_reset(&rig);
@@ -86,7 +86,7 @@ START_TEST(bad_arguments_are_refused_and_change_nothing)
 	const unsigned int fds = count_fds();
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_pause_begin(NULL, -1), -EINVAL);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -2), -EINVAL);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, 100000), -EBADF);

@@ -59,7 +59,7 @@ START_TEST(pause_and_resume_count_on_changed)
 {
 	struct rig rig;
 
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_is_paused(rig.dev), 1); /* no worker */
 	rig_start(&rig);
 	ck_assert_int_eq(ktvblk_is_paused(rig.dev), 0);
@@ -82,7 +82,7 @@ START_TEST(a_paused_device_serves_nothing_and_a_resumed_one_all)
 	uint64_t sum;
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	make_available(&rig);
@@ -102,7 +102,7 @@ START_TEST(what_came_during_a_pause_needs_no_kick_after_it)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, WAIT_MS), 0);
 	make_available(&rig);
@@ -119,7 +119,7 @@ START_TEST(no_resume_and_no_pause_is_lost_however_quick)
 	const unsigned int n = rounds("CYCLES", 1000, 100);
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	for (unsigned int i = 1; i <= n; i++) {
 		/* A resume before the worker saw the pause. */
 		ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -1), 0);
@@ -144,7 +144,7 @@ START_TEST(a_pause_is_obeyed_between_two_requests_of_one_drain)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	storage_hold(rig.storage);
 	for (uint16_t i = 0; i < 4; i++) {
 		rig_chain(&rig, (uint16_t)(i * 3), VIRTIO_BLK_T_IN, i, 512);
@@ -192,7 +192,7 @@ START_TEST(the_parked_eventfd_is_told_once_for_each_pause)
 	struct rig rig;
 	int fd = new_eventfd();
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	for (int i = 0; i < 3; i++) {
 		ck_assert_int_eq(ktvblk_pause_begin(rig.dev, fd), 0);
 		ck_assert(comes(fd));
@@ -219,7 +219,7 @@ START_TEST(without_a_worker_it_is_told_at_once)
 
 	wedge_record(&rec);
 	ktvblk_set_log_level(LOG_DEBUG);
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, fd), 0);
 	ck_assert_uint_eq(take(fd), 1);
 	recorder_wait(&rec, KTVBLK_MESSAGE_PAUSE_NO_WORKER);
@@ -237,7 +237,7 @@ START_TEST(the_caller_may_close_its_parked_eventfd_right_away)
 	struct rig rig;
 	int fd;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	wedge(&rig, VIRTIO_BLK_T_IN, 0);
 	fd = fcntl(mine, F_DUPFD_CLOEXEC, 0);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, fd), 0);
@@ -257,7 +257,7 @@ START_TEST(asking_again_replaces_who_is_told)
 	const int first = new_eventfd(), second = new_eventfd();
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	wedge(&rig, VIRTIO_BLK_T_IN, 0);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, first), 0);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, second), 0);
@@ -316,7 +316,7 @@ static void check_full_parked_fd(bool idle)
 	wedge_record(&rec);
 	ktvblk_set_log_level(LOG_DEBUG);
 	ck_assert_int_eq(write(fd, &full, sizeof(full)), sizeof(full));
-	wedge_open_idle(&rig, 1000, 0);
+	wedge_open_idle(&rig, WAIT_MS, 0);
 	if (!idle) {
 		rig_start(&rig);
 		wedge(&rig, VIRTIO_BLK_T_IN, 0);
@@ -342,7 +342,7 @@ END_TEST
 /* A worker that sleeps, and whose next kick fails. */
 static void open_with_a_kick_that_fails(struct rig *rig)
 {
-	wedge_open(rig, 1000, 0);
+	wedge_open(rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(rig), 0);
 	ck_assert(eventually(worker_sleeps(rig)));
 	fault_set(&write_fault,
@@ -390,7 +390,7 @@ START_TEST(the_pause_of_a_stuck_worker_fails_in_time_and_it_runs_on)
 	uint64_t start;
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	wedge(&rig, VIRTIO_BLK_T_IN, 0);
 	start = clock_start();
 	ck_assert_int_eq(ktvblk_pause(rig.dev, BUDGET), -ETIMEDOUT);
@@ -410,7 +410,7 @@ START_TEST(a_wait_that_fails_does_not_withdraw_an_earlier_request)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	wedge(&rig, VIRTIO_BLK_T_IN, 0);
 	ck_assert_int_eq(ktvblk_pause_begin(rig.dev, -1), 0);
 	ck_assert_int_eq(ktvblk_pause(rig.dev, 1), -ETIMEDOUT);
@@ -455,7 +455,7 @@ START_TEST(a_pause_from_the_devices_own_worker_is_refused)
 
 	latch_init(&pause_tried);
 	pause_answer = 0;
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	rig.storage->hook_data = rig.dev;
 	rig.storage->hook = pause_from_callback;
 	make_available(&rig);
@@ -484,7 +484,7 @@ START_TEST(a_worker_that_ended_by_itself_counts_as_paused)
 	struct rig rig;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	rig.storage->hook = leave_thread;
 	make_available(&rig);
 	recorder_wait(&rec, KTVBLK_MESSAGE_WORKER_PANICKED);

@@ -38,7 +38,7 @@ START_TEST(a_queue_that_is_not_ready_is_left_alone)
 	uint64_t sum;
 
 	wedge_record(&rec);
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	stop_queue(&rig);
 	ck_assert(eventually(worker_tid(&rig) == 0));
@@ -65,7 +65,7 @@ START_TEST(a_stopped_queue_may_be_set_up_and_started_again)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	for (int i = 0; i < 3; i++) {
 		ck_assert_int_eq(rig_read_sector(&rig), 0);
 		/* Not while it is used. */
@@ -129,7 +129,7 @@ START_TEST(a_queue_that_needs_a_reset_is_not_started_by_less)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	rig_set_avail_idx(&rig, 100);
 	rig_kick(&rig);
 	ck_assert(eventually(rig_status(&rig) & VIRTIO_CONFIG_S_NEEDS_RESET));
@@ -149,7 +149,7 @@ START_TEST(a_queue_is_stopped_on_a_device_that_was_told_to_stop)
 {
 	struct rig rig;
 
-	wedge_open(&rig, 1000, 0);
+	wedge_open(&rig, WAIT_MS, 0);
 	ck_assert_int_eq(rig_read_sector(&rig), 0);
 	ck_assert_int_eq(ktvblk_request_stop(rig.dev), 0);
 	stop_queue(&rig);

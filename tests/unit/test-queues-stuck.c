@@ -19,7 +19,6 @@ START_TEST(one_queue_that_hangs_is_nobody_elses)
 					    .config = { .n_queues = 4,
 							.stall_warn_ms = 20 },
 					    .features = RIG_MQ });
-	several_be_patient(&several);
 	rig_start(rig);
 	several_hang(&several, 1);
 	expect_number(recorder_wait(&several.rec,

@@ -249,7 +249,6 @@ START_TEST(each_worker_is_the_devices_own)
 	several_open_with(&several,
 			  &(struct rig_options){ .config.n_queues = 3,
 						 .features = RIG_MQ });
-	several_be_patient(&several);
 	ck_assert_int_eq(ktvblk_set_worker_init(rig->dev, count_init, &inits),
 			 0);
 	rig_start(rig);

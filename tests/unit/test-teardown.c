@@ -96,7 +96,7 @@ START_TEST(reset_join_timeout_matches_drop_budget)
 	uint64_t start;
 	struct rig rig;
 
-	rig_open(&rig, NULL);
+	rig_open(&rig, &(struct rig_options){ .own_budgets = true });
 	ck_assert_uint_eq(rig.dev->reset_timeout_ms, 1000);
 	ck_assert_uint_eq(rig.dev->destroy_timeout_ms, 1000);
 	rig_start(&rig);
