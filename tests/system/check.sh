@@ -51,6 +51,10 @@ eventually() {
 	done
 }
 
+# listens_at PATH: a process does. A socket alone may be bound and no more yet, or
+# be of one that was killed.
+listens_at() { grep -q " 00010000 0001 01 .* $1\$" /proc/net/unix; }
+
 skip() {
 	skipped=$((skipped + 1))
 	echo "skipped: $*"
