@@ -107,6 +107,15 @@ void disk_close(struct disk *disk)
 	disk_free(disk);
 }
 
+void disk_reset(struct disk *disk)
+{
+	const uint32_t budget_ms = disk->rig.dev->reset_timeout_ms;
+
+	disk->rig.dev->reset_timeout_ms = WAIT_MS;
+	rig_reset(&disk->rig);
+	disk->rig.dev->reset_timeout_ms = budget_ms;
+}
+
 void disk_submit(struct disk *disk, uint16_t head, uint32_t type,
 		 uint64_t sector, uint64_t addr, uint32_t len)
 {

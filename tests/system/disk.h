@@ -45,6 +45,8 @@ void disk_free(struct disk *disk);
 
 /* Both, of one that is well, however long the machine takes for it. */
 void disk_close(struct disk *disk);
+/* The same for a reset. */
+void disk_reset(struct disk *disk);
 
 /*
  * A request over two segments of len/2 with a hole of HOLE between them, the

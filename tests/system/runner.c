@@ -17,8 +17,8 @@
 #include "runner.h"
 #include "util.h"
 
-#define CASE_TIMEOUT_S 12u
-#define END_TIMEOUT_MS 10000
+#define CASE_TIMEOUT_S 60u
+#define END_TIMEOUT_MS 60000
 
 enum verdict { RAN_NOT, PASSED, FAILED, SKIPPED };
 
@@ -72,18 +72,34 @@ void __wrap__mark_point(const char *file, int line)
 	(void)line;
 }
 
-/* How long this thread waited for a processor so far; 0 where it is unknown. */
-static uint64_t waited_ns(void)
+/* The nth number in a file, from 0; 0 where there is none. */
+static uint64_t read_number(const char *path, unsigned int n)
 {
-	char text[80] = "";
-	const char *second;
+	char text[200] = "";
+	const char *at = text;
 
 	__attribute__((cleanup(closep))) int fd =
-		open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+		open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
 		return 0;
-	second = strchr(text, ' ');
-	return second ? strtoull(second, NULL, 10) : 0;
+	at += strcspn(at, "0123456789");
+	for (; n && *at; n--) {
+		at += strcspn(at, " ");
+		at += strspn(at, " ");
+	}
+	return strtoull(at, NULL, 10);
+}
+
+/*
+ * How long this thread waited for a processor so far, and what the host took of
+ * this machine's: who was to wake it may have lost that. 0 where it is unknown.
+ */
+static uint64_t waited_ns(void)
+{
+	const uint64_t tick_ns = NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK);
+
+	return read_number("/proc/thread-self/schedstat", 1) +
+	       read_number("/proc/stat", 7) * tick_ns;
 }
 
 static uint64_t call_began_ns, call_waited_ns;

@@ -23,7 +23,7 @@ struct system_case {
 	const char *name;
 	void (*run)(const void *arg);
 	const void *arg;
-	unsigned int timeout_s; /* 0: 12 */
+	unsigned int timeout_s; /* 0: 60 */
 };
 
 /*

@@ -17,6 +17,8 @@ extern const struct system_case front_cases[14];
 
 /* The budget of most. */
 #define BUDGET_MS 60u
+/* The stall_warn_ms of those whose records are counted: none is of a stall. */
+#define UNWARNED_MS 3600000u
 
 /* What a record says of who is stuck, as it is printed. */
 void note_stuck(const char *outcome, const struct kept_record *record);

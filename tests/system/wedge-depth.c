@@ -76,6 +76,7 @@ static void open_disk(const struct depth_case *test, struct disk *disk)
 		.queue_size = 256,
 		.config = { .reset_timeout_ms = BUDGET_MS,
 			    .destroy_timeout_ms = BUDGET_MS,
+			    .stall_warn_ms = UNWARNED_MS,
 			    .engine = KTVBLK_ENGINE_IO_URING,
 			    .depth = 2 * HALF,
 			    .flags = test->zero_copy ? KTVBLK_ZERO_COPY : 0 },

@@ -10,13 +10,14 @@
 #include <sys/wait.h>
 
 #include "harness.h"
+#include "watch.h"
 #include "way.h"
 #include "wedge-cases.h"
 
 #define EIGHT 8u
-/* Time enough for a worker to get to where it hangs. */
 #define STALL_MS 500u
-#define CLOSE_MS 500u
+/* Time enough for a worker to get to where it hangs. */
+#define CLOSE_MS 5000u
 #define SECTOR 4096u
 #define LENGTH 8192u
 #define LONG (2u << 20)
@@ -50,13 +51,14 @@ static const struct subject *begin_case(const void *arg)
 	return subject;
 }
 
-static void open_for(struct disk *disk, const char *path, uint32_t budget_ms)
+static void open_for(struct disk *disk, const char *path, uint32_t budget_ms,
+		     uint32_t stall_ms)
 {
 	const struct disk_options options = {
 		.path = path,
 		.config = { .reset_timeout_ms = budget_ms,
 			    .destroy_timeout_ms = budget_ms,
-			    .stall_warn_ms = STALL_MS,
+			    .stall_warn_ms = stall_ms,
 			    .engine = engine },
 	};
 
@@ -65,7 +67,7 @@ static void open_for(struct disk *disk, const char *path, uint32_t budget_ms)
 
 static void open_at(struct disk *disk, const char *path)
 {
-	open_for(disk, path, BUDGET_MS);
+	open_for(disk, path, BUDGET_MS, STALL_MS);
 }
 
 static void open_way(struct disk *disk, const struct way *way)
@@ -116,7 +118,7 @@ static void hang_in_close(const void *arg, bool started)
 
 	begin_case(arg);
 	way_path(way_named("fuse"), path);
-	open_for(&disk, path, CLOSE_MS);
+	open_for(&disk, path, CLOSE_MS, UNWARNED_MS);
 	if (started) {
 		rig_start(&disk.rig);
 		disk_check_works(&disk, 0);
@@ -176,6 +178,24 @@ static void read_hangs_and_close(const void *arg)
  * A hung disk that nobody resets
  */
 
+static _Atomic bool no_scan; /* nobody sees a stall, but looks again at once */
+
+struct watch *__real_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen);
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen);
+struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
+				uint64_t *ret_again_ns,
+				struct watch_snapshot *ret_seen)
+{
+	if (!no_scan)
+		return __real_watch_scan(now, position, ret_again_ns, ret_seen);
+	*ret_again_ns = now + NSEC_PER_MSEC;
+	return NULL;
+}
+
 static void check_stalled(const struct subject *subject, const struct way *way,
 			  const struct kept_record *record,
 			  const struct disk *disk)
@@ -217,10 +237,14 @@ static void stalls(const void *arg)
 
 	open_way(&disk, way);
 	rig_start(&disk.rig);
+	/* Not before it sleeps, however long that takes. */
+	no_scan = true;
 	if (op == OP_FLUSH)
 		disk_write(&disk, 0);
 	way_hold(way, op, &disk);
 	submit(&disk, op, LENGTH);
+	way_wait_held(way, &disk);
+	no_scan = false;
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
 	check_stalled(subject, way, record, &disk);
 	if (by_ring() && !way_page(way).len)
@@ -245,6 +269,12 @@ static void destroy_eight(const void *arg)
 	const struct way *way = way_named(begin_case(arg)->way);
 	static struct disk disks[EIGHT];
 	const struct kept_record *record = NULL;
+	/*
+	 * The first one has spent the budget, and a moment at its gate, which
+	 * is in the grace. Each other looks once more for its worker, and, where
+	 * that has its gate, for the gate: a millisecond each.
+	 */
+	const uint32_t looks_ms = (way_page(way).len ? 2 : 1) * (EIGHT - 1);
 	uint64_t seen = 0;
 	char path[WAY_PATH_MAX];
 
@@ -268,7 +298,7 @@ static void destroy_eight(const void *arg)
 		ck_assert_int_eq(ktvblk_request_stop(disks[i].rig.dev), 0);
 	for (unsigned int i = 0; i < EIGHT; i++)
 		ck_assert_int_eq(disk_destroy(&disks[i]), KTVBLK_TIMED_OUT);
-	case_call_ended(BUDGET_MS);
+	case_call_ended(BUDGET_MS + looks_ms);
 	for (unsigned int i = 0; i < EIGHT; i++) {
 		record = recorder_wait_n(&rec, KTVBLK_MESSAGE_DESTROY_TIMED_OUT,
 					 (int)i + 1);
@@ -330,10 +360,12 @@ static void only_the_first_chunk(const void *arg)
 static void frozen_serves_reads(const void *arg)
 {
 	const struct way *way = way_named("frozen ext4");
+	char path[WAY_PATH_MAX];
 	struct disk disk;
 
 	begin_case(arg);
-	open_way(&disk, way);
+	way_path(way, path);
+	open_for(&disk, path, WAIT_MS, UNWARNED_MS);
 	rig_start(&disk.rig);
 	disk_check_works(&disk, 0);
 	way_hold(way, OP_READ, &disk);

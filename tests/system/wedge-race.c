@@ -7,7 +7,8 @@
  * the worker's is caught in the act.
  *
  * When to let go is learned on the way: later after a round the worker made,
- * earlier after one it did not. So the rounds stay at the edge.
+ * earlier after one it did not. So the rounds stay at the edge, and find it soon
+ * where a busy machine has moved it.
  */
 
 #include <signal.h>
@@ -22,6 +23,8 @@
 #define ROUNDS 1000
 #define RESETS 20u /* of one device */
 #define STEP_NS 20000
+#define SMALL_STEPS 3u /* in a row; from then on each is twice the last */
+#define DOUBLINGS_MAX 7u
 /* Rings, header, status and data are all in it: a short time to look. */
 #define RACE_RAM 0x20000u
 #define DATA 0x10000u
@@ -34,6 +37,8 @@ struct race {
 	struct disk_options options;
 	uint32_t budget_ms;
 	int64_t offset_ns; /* of letting go, from the end of the budget */
+	enum ktvblk_outcome last; /* outcome, which came so often in a row */
+	unsigned int n_last;
 	bool destroying;
 	unsigned int n_unfenced;
 	unsigned int ends[KTVBLK_HELPER_DISCONNECTED + 1];
@@ -119,6 +124,18 @@ static enum ktvblk_outcome end_session(struct race *race)
 	return outcome;
 }
 
+static void learn(struct race *race, enum ktvblk_outcome outcome)
+{
+	const int64_t sign = outcome == KTVBLK_JOINED ? 1 : -1;
+	unsigned int doublings;
+
+	race->n_last = outcome == race->last ? race->n_last + 1 : 1;
+	race->last = outcome;
+	doublings = race->n_last - MIN(race->n_last, SMALL_STEPS);
+	race->offset_ns +=
+		sign * STEP_NS * (1 << MIN(doublings, DOUBLINGS_MAX));
+}
+
 static const char *timed_out_id(const struct race *race)
 {
 	return race->destroying ? KTVBLK_MESSAGE_DESTROY_TIMED_OUT
@@ -201,7 +218,7 @@ static void run_round(struct race *race, unsigned int round)
 	outcome = end_session(race);
 	sum = checksum(disk->rig.ram, RACE_RAM);
 	race->ends[outcome]++;
-	race->offset_ns += outcome == KTVBLK_JOINED ? STEP_NS : -STEP_NS;
+	learn(race, outcome);
 	wait_let_go(race);
 	if (outcome == KTVBLK_TIMED_OUT)
 		recorder_wait(&race->rec, KTVBLK_MESSAGE_RECLAIMED);
@@ -243,7 +260,8 @@ static void run_race(const void *arg)
 	the_race.options = (struct disk_options){
 		.path = path,
 		.ram_bytes = RACE_RAM,
-		.config.engine = which->engine,
+		.config = { .engine = which->engine,
+			    .stall_warn_ms = UNWARNED_MS },
 	};
 	the_race.destroying = which->destroying;
 	the_race.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;

@@ -13,7 +13,7 @@
  * the disk serves.
  */
 
-/* wrap: _ck_assert_failed _mark_point */
+/* wrap: _ck_assert_failed _mark_point watch_scan */
 
 #include <stdio.h>
 #include <string.h>
@@ -178,6 +178,7 @@ static void open_disk(const struct wedge_case *test, struct disk *disk)
 							  : 0,
 		.config = { .reset_timeout_ms = BUDGET_MS,
 			    .destroy_timeout_ms = BUDGET_MS,
+			    .stall_warn_ms = UNWARNED_MS,
 			    .name = test->way->name,
 			    .engine = test->engine,
 			    .flags = test->zero_copy ? KTVBLK_ZERO_COPY : 0 },
@@ -213,6 +214,8 @@ static void submit_next(const struct wedge_case *test, struct disk *disk)
 	rig_wait_used(&disk->rig, (uint16_t)(n_used + 1u));
 	ck_assert_uint_eq(rig_used(&disk->rig, n_used).id, 8);
 	check_next(test, disk);
+	/* Who has served it may be on its way to where it waits for more. */
+	ck_assert(eventually(helpers_of(way_worker(disk)).all_sleep));
 }
 
 static void submit_first(const struct wedge_case *test, struct disk *disk)
@@ -418,7 +421,7 @@ static void run_wedge(const void *arg)
 		open_disk(test, &disk);
 	} else {
 		/* Once more, whoever had the disk in between. */
-		rig_reset(&disk.rig);
+		disk_reset(&disk);
 		rig_start(&disk.rig);
 		disk_check_works(&disk, 8);
 	}

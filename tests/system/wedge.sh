@@ -54,7 +54,7 @@ truncate -s 4M plain
 setpriv --pdeathsig KILL \
 	"$programs/slowfs" control fuse -f -o max_threads=64,max_idle_threads=8 &
 server=$!
-for _ in $(seq 100); do
+for _ in $(seq 2400); do
 	mountpoint -q fuse && WEDGE_FUSE=$WEDGE_DIR/fuse && break
 	kill -0 $server 2>/dev/null || break
 	sleep 0.05
