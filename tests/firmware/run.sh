@@ -148,7 +148,8 @@ boot() {
 }
 
 # What is said on the console goes through, and to each prompt goes the next of
-# $commands; a key stops the countdown.
+# $commands. A key stops the countdown; one that is too late is a blank in the first
+# command, as the firmware finds nothing to boot then, and has a prompt all the same.
 type_commands() {
 	local line= char next=0
 	while IFS= read -r -N 1 char; do
@@ -159,7 +160,7 @@ type_commands() {
 			line=
 			;;
 		*'stop autoboot'*[0-9]' ')
-			printf '\n' >&"$keys"
+			printf ' ' >&"$keys"
 			printf '%s\n' "$line"
 			line=
 			;;
@@ -201,11 +202,12 @@ edk2 | uboot)
 	uboot) bios=/usr/lib/u-boot/qemu_arm64/u-boot.bin ;;
 	esac
 	have $bios
+	file=EFI/BOOT/BOOTAA64.EFI
+	[ $name = edk2 ] || file=program.efi # not to be booted by itself
 	truncate -s 48M "$tmp/boot.before"
 	mformat -i "$tmp/boot.before" -F :: &&
 		mmd -i "$tmp/boot.before" ::/EFI ::/EFI/BOOT &&
-		mcopy -i "$tmp/boot.before" "$program" ::/EFI/BOOT/BOOTAA64.EFI ||
-		exit
+		mcopy -i "$tmp/boot.before" "$program" ::/$file || exit
 	images=(boot)
 	image data 32
 	cases=(EFI-program EFI-copy) copies=(data)
@@ -213,7 +215,7 @@ edk2 | uboot)
 		image raw 16
 		uboot_commands 48000000 50000000
 		# Nothing comes after that: it turns the machine off.
-		commands+=('load virtio 2:0 44000000 efi/boot/bootaa64.efi && bootefi 44000000')
+		commands+=('load virtio 2:0 44000000 program.efi && bootefi 44000000')
 		cases+=(EFI-program EFI-copy) copies+=(raw)
 	}
 	boot 32 qemu-system-aarch64 -M virt -cpu cortex-a57 -bios $bios
