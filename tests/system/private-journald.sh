@@ -47,9 +47,13 @@ cat >/run/systemd/journald.conf.d/private.conf <<-EOF
 EOF
 /lib/systemd/systemd-journald 2>"$PRIVATE/journald.log" &
 export JOURNALD=$!
-until [ -S /run/systemd/journal/socket ] || [ $SECONDS -gt 120 ]; do
+# What answers these comes later than its socket.
+until [ -S /run/systemd/journal/socket ] &&
+	why=$({ journalctl --flush && journalctl --sync; } 2>&1); do
+	if [ $SECONDS -gt 120 ] || ! kill -0 $JOURNALD 2>/dev/null; then
+		skip "journald does not answer: ${why-no socket}"
+	fi
 	sleep 0.02
 done
-{ journalctl --flush && journalctl --sync; } || skip 'journald does not answer'
 
 "$@"
