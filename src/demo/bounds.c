@@ -209,7 +209,8 @@ void show_bounds(struct tour *tour)
 	before = usage_now();
 	show_hung(tour, "reset", true);
 	show_hung(tour, "destroy", false);
-	promise(event_await(sink.stuck, 0), "the sink was hung in a record");
+	promise(event_await(sink.stuck, A_WHILE_MS),
+		"the sink was hung in a record");
 	stuck_close(&sink, &before);
 	show_clean(tour);
 }
