@@ -125,8 +125,27 @@ uint64_t thread_number(pid_t tid, const char *key)
 	return value;
 }
 
-/* Of all threads but the calling one. */
-static uint64_t switches(pid_t pid)
+/* Also if it has gone. */
+static bool sleeps(pid_t tid)
+{
+	char line[256] = "", path[64], state = 'S';
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return true;
+	if (fgets(line, sizeof(line), file))
+		sscanf(line, "%*d (%*[^)]) %c", &state);
+	fclose(file);
+	return state == 'S';
+}
+
+/*
+ * Of all threads but the calling one. One that waits for a processor has some
+ * to come: *ret_all_sleep.
+ */
+static uint64_t switches(pid_t pid, bool *ret_all_sleep)
 {
 	pid_t tids[1024];
 	const size_t n = threads_list(pid, tids, ARRAY_SIZE(tids));
@@ -134,29 +153,32 @@ static uint64_t switches(pid_t pid)
 
 	if (n > ARRAY_SIZE(tids))
 		die("too many threads");
-	for (size_t i = 0; i < n; i++)
-		if (tids[i] != gettid())
-			all += thread_number(tids[i],
-					     "voluntary_ctxt_switches") +
-			       thread_number(tids[i],
-					     "nonvoluntary_ctxt_switches");
+	*ret_all_sleep = true;
+	for (size_t i = 0; i < n; i++) {
+		if (tids[i] == gettid())
+			continue;
+		*ret_all_sleep &= sleeps(tids[i]);
+		all += thread_number(tids[i], "voluntary_ctxt_switches") +
+		       thread_number(tids[i], "nonvoluntary_ctxt_switches");
+	}
 	return all;
 }
 
 uint64_t idle_switches(pid_t pid, unsigned int quiet_ms, unsigned int for_ms)
 {
 	const uint64_t deadline = now_ns() + 30 * NSEC_PER_SEC;
-	uint64_t before, now = switches(pid);
+	bool all_sleep;
+	uint64_t before, now = switches(pid, &all_sleep);
 
 	do {
 		if (now_ns() > deadline)
 			return now;
 		before = now;
 		poll(NULL, 0, (int)quiet_ms);
-		now = switches(pid);
-	} while (now != before);
+		now = switches(pid, &all_sleep);
+	} while (now != before || !all_sleep);
 	poll(NULL, 0, (int)for_ms);
-	return switches(pid) - before;
+	return switches(pid, &all_sleep) - before;
 }
 
 double histogram_at(const struct histogram *histogram, double part)
