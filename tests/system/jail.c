@@ -28,6 +28,8 @@
 #include "say.h"
 
 #define DISK_BYTES (1 << 20)
+/* Of what is well, however busy the machine is. */
+#define LONG_MS 60000
 
 static struct ktvblk_config config;
 static struct ktvblk_dev *dev;
@@ -75,7 +77,7 @@ static void job_pause(void)
 {
 	result = ktvblk_pause_begin(dev, guest.released);
 	if (result == 0)
-		result = ktvblk_pause(dev, 60000);
+		result = ktvblk_pause(dev, LONG_MS);
 	if (result == 0)
 		result = ktvblk_resume(dev) - 1;
 }
@@ -88,7 +90,7 @@ static void job_refresh(void)
 /* By itself: what counts is that the old reference is dropped. */
 static void job_replace(void)
 {
-	result = ktvblk_replace_memory(dev, guest.mem, 60000);
+	result = ktvblk_replace_memory(dev, guest.mem, LONG_MS);
 }
 
 static void job_set(void)
@@ -128,7 +130,7 @@ static void request(uint32_t type, uint32_t bytes)
 
 	driver_submit(&driver, 0, type, 0, bytes);
 	crew_do(MMIO, job_kick);
-	if (driver_wait(&driver, 60000, &status) != 0 || status)
+	if (driver_wait(&driver, LONG_MS, &status) != 0 || status)
 		die("a request of type %u failed", type);
 }
 
@@ -200,6 +202,7 @@ static void a_good_life(enum ktvblk_engine engine)
 	const uint32_t cpu = (uint32_t)sched_getcpu();
 
 	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
+	config.reset_timeout_ms = config.destroy_timeout_ms = LONG_MS;
 	config.throttle.iops = 4;
 	config.engine = engine;
 	must(LOCK, job_lock);
@@ -269,7 +272,8 @@ static void a_served_life(bool hangs)
 	struct hang hang;
 
 	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
-	config.reset_timeout_ms = config.destroy_timeout_ms = hangs ? 50 : 0;
+	config.reset_timeout_ms = config.destroy_timeout_ms = hangs ? 50
+								    : LONG_MS;
 	config.capacity_bytes = DISK_BYTES;
 	if (hangs) {
 		hang_open(&hang, fd);
@@ -298,6 +302,7 @@ static void a_served_life(bool hangs)
 static void a_short_life(void)
 {
 	config = (struct ktvblk_config)KTVBLK_CONFIG_INIT;
+	config.destroy_timeout_ms = LONG_MS;
 	must(BACKEND, job_backend);
 	new_device();
 	guest_lend(&guest);
