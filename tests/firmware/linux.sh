@@ -23,7 +23,7 @@ guest 600 env LD_PRELOAD="$build/tests/guest/overlay.so" \
 	qemu-system-aarch64 -nodefaults -no-user-config -nographic \
 	-serial stdio -M virt,accel=tcg -cpu cortex-a57 -m 512 \
 	-kernel "$root"/boot/vmlinuz-* -initrd "$tmp/initrd" \
-	-append 'console=ttyAMA0 panic=-1 quiet'
+	-append "console=ttyAMA0 panic=-1 quiet $patient_parameters"
 for one in "${suites[@]}"; do
 	check "$one: image" same_image "$one"
 done

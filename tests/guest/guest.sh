@@ -100,10 +100,14 @@ copied() {
 #
 
 # An emulated kernel that measures the TSC on a busy machine sometimes hangs;
-# one whose CPU waited for a reset finds it unreliable, and counts ticks.
+# one whose CPU waited for a reset finds it unreliable, and counts ticks. One that
+# sees no tick for a while finds its timer broken.
 clock_parameters() {
-	echo "tsc=reliable tsc_early_khz=$("$build/tests/guest/tsc-khz")"
+	echo "tsc=reliable tsc_early_khz=$("$build/tests/guest/tsc-khz")" \
+		"no_timer_check $patient_parameters"
 }
+# Of any that waits for a processor of the host's, and takes it for a fault.
+patient_parameters='nosoftlockup rcupdate.rcu_cpu_stall_suppress=1'
 
 # Files of the guest that differ from boot to boot: its plans, and the pattern.
 # Not compressed, so it comes first: the kernel wants it aligned.

@@ -63,7 +63,7 @@ fails() {
 
 # Of a server that is to end in good order, however busy the machine is, and what
 # that may add to the end of another.
-budget=1min late_ms=15000
+budget=1min late_ms=8000
 # start ARGUMENT...: a server at the socket "socket".
 start() {
 	rm -f socket

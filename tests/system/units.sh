@@ -108,7 +108,7 @@ hang() {
 	kill -STOP "$machine"
 	child=$(child) begun=$SECONDS
 	check '... is stopped' systemctl stop $service
-	check '... in its budget' [ $((SECONDS - begun)) -lt 23 ]
+	check '... in its budget' [ $((SECONDS - begun)) -lt 10 ]
 	check '... which is said' has ExecMainStatus 3
 	check 'the next one' systemctl start --no-block $service
 	check '... waits for the image' eventually says 'waiting'
@@ -137,7 +137,7 @@ freeze() {
 	eventually grep -qx FROZEN "$group/freezer.state"
 	begun=$SECONDS
 	check '... that cannot end is stopped' systemctl stop $service
-	check '... in its budget' [ $((SECONDS - begun)) -lt 23 ]
+	check '... in its budget' [ $((SECONDS - begun)) -lt 10 ]
 	check '... which is said' has ExecMainStatus 3
 	check '... and is there' kill -0 "$child"
 	check 'the next one' systemctl start --no-block $service
