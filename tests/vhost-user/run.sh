@@ -190,6 +190,7 @@ microvm)
 	kind microvm 1024 -global virtio-mmio.force-legacy=false
 	;;
 hang)
+	budget_ms=500
 	need_slow_disk
 	echo 'stop-cont meanwhile slow 4 stop_cont
 reset reset_under slow' >"$tmp/plan.1"
