@@ -116,10 +116,10 @@ check '... it has ended' taken w
 serve() {
 	local name=$1
 	shift
-	"$BUILD/ktvblk-serve" --socket-path="$name" --blk-file=image "$@" \
-		2>"$name.err" </dev/null &
+	"$BUILD/ktvblk-serve" --socket-path="$work/$name" --blk-file=image \
+		--timeout=1min "$@" 2>"$name.err" </dev/null &
 	servers+=($!)
-	eventually [ -S "$name" ]
+	eventually listens_at "$work/$name"
 }
 # ends N: the one that was started as the Nth.
 ends() {
