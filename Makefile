@@ -407,7 +407,7 @@ check-journal: $(SYS)/journal	## every record, in a real journal
 check-nbd: $(EXAMPLES)	## the example with an NBD server, which is killed and stopped
 	@BUILD=$(BUILD) tests/system/nbd.sh
 
-check-lock: $(LINKS)	## one image, one writer: against qemu-img and qemu-storage-daemon
+check-lock: $(LINKS) $(BUILD)/ktvblk-serve	## one image, one writer: against qemu-img and qemu-storage-daemon
 	@BUILD=$(BUILD) tests/system/image-lock.sh
 
 check-serve: all $(SYS)/slowfs $(SYS)/slowfs-hold	## ktvblk-serve: options, locks, signals, systemd, NBD
