@@ -15,6 +15,7 @@
 #include "device.h"
 #include "harness.h"
 #include "journal-events.h"
+#include "runner.h"
 #include "watch.h"
 #include "wedge.h"
 #include "worker.h"
@@ -196,9 +197,9 @@ static void misplace(struct rig *rig)
 /* Seen once it sleeps, however long that took. */
 static void stall(struct rig *rig)
 {
-	faults.no_scan = true;
+	case_hides_stalls = true;
 	hang(rig);
-	faults.no_scan = false;
+	case_hides_stalls = false;
 }
 
 static void resume(struct rig *rig)

@@ -36,7 +36,6 @@ struct faults {
 	_Atomic bool timer_fails; /* timerfd_settime: EINVAL */
 	_Atomic bool no_ring; /* io_uring_setup: EPERM */
 	_Atomic bool no_tokens; /* throttle_take: none, but in no time */
-	_Atomic bool no_scan; /* watch_scan: nothing, but look again at once */
 };
 
 extern struct faults faults;

@@ -38,12 +38,6 @@ struct throttle_verdict __real_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
 struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 					     uint64_t bytes, uint64_t now);
-struct watch *__real_watch_scan(uint64_t now, uint64_t position,
-				uint64_t *ret_again_ns,
-				struct watch_snapshot *ret_seen);
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
-				uint64_t *ret_again_ns,
-				struct watch_snapshot *ret_seen);
 
 static int fails_with(int error)
 {
@@ -112,14 +106,4 @@ struct throttle_verdict __wrap_throttle_take(struct throttle *throttle,
 	if (atomic_exchange(&faults.no_tokens, false))
 		return (struct throttle_verdict){ .ops_ok = true };
 	return __real_throttle_take(throttle, bytes, now);
-}
-
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
-				uint64_t *ret_again_ns,
-				struct watch_snapshot *ret_seen)
-{
-	if (!faults.no_scan)
-		return __real_watch_scan(now, position, ret_again_ns, ret_seen);
-	*ret_again_ns = now + NSEC_PER_MSEC;
-	return NULL;
 }

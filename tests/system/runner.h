@@ -43,6 +43,9 @@ int run_cases(const struct system_case *cases, size_t n, void (*let_go)(void),
 void case_call_begins(void);
 void case_call_ended(uint32_t budget_ms);
 
+/* The log thread sees no stall, and looks again at once: watch_scan is wrapped. */
+extern _Atomic bool case_hides_stalls;
+
 /* For its line. */
 __attribute__((format(printf, 1, 2))) void case_note(const char *format, ...);
 

@@ -10,7 +10,6 @@
 #include <sys/wait.h>
 
 #include "harness.h"
-#include "watch.h"
 #include "way.h"
 #include "wedge-cases.h"
 
@@ -178,24 +177,6 @@ static void read_hangs_and_close(const void *arg)
  * A hung disk that nobody resets
  */
 
-static _Atomic bool no_scan; /* nobody sees a stall, but looks again at once */
-
-struct watch *__real_watch_scan(uint64_t now, uint64_t position,
-				uint64_t *ret_again_ns,
-				struct watch_snapshot *ret_seen);
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
-				uint64_t *ret_again_ns,
-				struct watch_snapshot *ret_seen);
-struct watch *__wrap_watch_scan(uint64_t now, uint64_t position,
-				uint64_t *ret_again_ns,
-				struct watch_snapshot *ret_seen)
-{
-	if (!no_scan)
-		return __real_watch_scan(now, position, ret_again_ns, ret_seen);
-	*ret_again_ns = now + NSEC_PER_MSEC;
-	return NULL;
-}
-
 static void check_stalled(const struct subject *subject, const struct way *way,
 			  const struct kept_record *record,
 			  const struct disk *disk)
@@ -238,13 +219,13 @@ static void stalls(const void *arg)
 	open_way(&disk, way);
 	rig_start(&disk.rig);
 	/* Not before it sleeps, however long that takes. */
-	no_scan = true;
+	case_hides_stalls = true;
 	if (op == OP_FLUSH)
 		disk_write(&disk, 0);
 	way_hold(way, op, &disk);
 	submit(&disk, op, LENGTH);
 	way_wait_held(way, &disk);
-	no_scan = false;
+	case_hides_stalls = false;
 	record = recorder_wait(&rec, KTVBLK_MESSAGE_REQUEST_STALLED);
 	check_stalled(subject, way, record, &disk);
 	if (by_ring() && !way_page(way).len)
